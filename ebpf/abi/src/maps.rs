@@ -1,0 +1,184 @@
+//! Layouts of BPF map keys and values.
+//!
+//! `repr(C)`, no `bool`, no padding, addresses and SPIs in network byte order,
+//! everything else in the host's. IPv4 addresses are IPv4-mapped IPv6
+//! addresses (RFC 4291 2.5.5.2). The sizes are asserted; user space and the
+//! BPF object must come from the same source (`ABI_VERSION`).
+
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+/// Changes when any layout here changes. Kept in [`Config`]; a loader refuses
+/// an object or a pinned map of another version.
+pub const ABI_VERSION: u32 = 1;
+
+/// First SPI that gmesp chooses for itself: ten digits, as Annex H wants.
+pub const SPI_BASE: u32 = 1_000_000_000;
+
+/// An IPv4-mapped or an IPv6 address, network byte order.
+pub type Addr = [u8; 16];
+
+/// `mode` of a [`SaSlot`]: transport mode, raw ESP.
+pub const MODE_TRANS: u8 = 1;
+/// `mode` of a [`SaSlot`]: UDP-encapsulated tunnel mode.
+pub const MODE_UDP_ENC_TUN: u8 = 2;
+
+/// What the BPF programs need to know, one entry in the array map `CONFIG`.
+/// Written once before the programs are attached.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// [`ABI_VERSION`].
+    pub abi: u32,
+    /// Number of slots less one; the number of slots is a power of two.
+    pub slot_mask: u32,
+    /// Interface index of the uplink: where opened packets are injected.
+    pub uplink: u32,
+    /// Interface index of gm0: where outbound packets are taken to.
+    pub gm0: u32,
+    /// Random non-zero mark of injected packets; unknown outside the host.
+    pub cookie: u32,
+    /// UDP port of UDP-encapsulated ESP at this host, host byte order; 0: none.
+    pub encap_port: u32,
+    /// Reserved, zero.
+    pub reserved: [u32; 2],
+}
+
+/// Key of the hash map `ADDRS`: the local addresses of the Gm link. The value
+/// is a `u32` of no meaning.
+pub type AddrKey = Addr;
+
+/// Number of `u64` words in the array map `PORTS`: one bit for each of the
+/// 65 536 ports, bit `port % 64` of word `port / 64`. A set bit: protected.
+pub const PORT_WORDS: u32 = 1024;
+
+/// Key of the hash map `FOREIGN`: inbound SAs whose SPI gmesp did not choose.
+/// The value is the slot (`u32`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ForeignKey {
+    /// Destination address of the packet (the local end).
+    pub dst: Addr,
+    /// SPI, network byte order.
+    pub spi: [u8; 4],
+}
+
+/// Key of the LRU map `OUT_FRAGS`: remembers that the first fragment of an
+/// outbound datagram was protected, so that the rest follows it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FragKey {
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Identification; IPv4's 16 bits are in the low half.
+    pub id: u32,
+    /// IP protocol.
+    pub proto: u32,
+}
+
+/// Cells of the window published for XDP: 4 x 32 sequence numbers.
+pub const WINDOW_CELLS: usize = 4;
+
+/// An inbound SA as XDP sees it: one cache line in the memory-mapped array map
+/// `SLOTS`. User space writes it, XDP only reads.
+///
+/// The window here is a hint that lags behind the authority (the region's
+/// window): XDP drops what it surely knows to be stale or a replay and lets
+/// everything else through to the worker (DESIGN rule 1). `top` only grows.
+/// A cell packs `block << 32 | bits`, where `block = seq / 32` and bit
+/// `seq % 32` says that the number was accepted; number `seq` lives in cell
+/// `block % WINDOW_CELLS`. A cell that carries another block says nothing.
+///
+/// To publish a slot, write `spi` last; to take it back, zero `spi` first.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub struct SaSlot {
+    /// SPI, network byte order as read from the packet with a native-endian
+    /// load (`u32::from_ne_bytes`); zero: free.
+    pub spi: AtomicU32,
+    /// Bits 0..8: mode. Bits 8..16: 1 if the window is published (no ESN).
+    pub flags: AtomicU32,
+    /// Destination address, as four native-endian words of its 16 bytes.
+    pub dst: [AtomicU32; 4],
+    /// Highest sequence number accepted so far.
+    pub top: AtomicU32,
+    /// Size of the replay window.
+    pub window: AtomicU32,
+    /// The newest part of the window.
+    pub cells: [AtomicU64; WINDOW_CELLS],
+}
+
+const _: () = assert!(size_of::<SaSlot>() == 64);
+const _: () = assert!(size_of::<Config>() == 32);
+const _: () = assert!(size_of::<ForeignKey>() == 20);
+const _: () = assert!(size_of::<FragKey>() == 40);
+const _: () = assert!(size_of::<Meta>() == 16);
+const _: () = assert!(size_of::<SlotDrops>() == 16);
+
+/// What XDP shed for one SA, in the memory-mapped array map `SLOT_DROPS`;
+/// XDP adds, user space zeroes when the slot is taken.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct SlotDrops {
+    /// [`crate::verdict::Reason::Replay`].
+    pub replay: AtomicU32,
+    /// [`crate::verdict::Reason::Stale`].
+    pub stale: AtomicU32,
+    /// [`crate::verdict::Reason::ModeMismatch`].
+    pub mode_mismatch: AtomicU32,
+    /// Reserved.
+    pub reserved: AtomicU32,
+}
+
+/// `kind` of [`Meta`]: ESP for `slot`.
+pub const META_ESP: u8 = 1;
+/// `kind` of [`Meta`]: UDP-encapsulated ESP for `slot`.
+pub const META_UDP_ESP: u8 = 2;
+/// `kind` of [`Meta`]: a fragment; `slot` means nothing.
+pub const META_FRAGMENT: u8 = 3;
+/// `kind` of [`Meta`]: outbound cleartext; `slot` means nothing.
+pub const META_OUTBOUND: u8 = 4;
+
+/// What XDP tells the worker, in the 16 bytes of metadata in front of the
+/// frame.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// The SA's slot.
+    pub slot: u32,
+    /// Offset of the ESP header from the start of the frame.
+    pub esp: u16,
+    /// Offset of the IP header from the start of the frame.
+    pub l3: u8,
+    /// One of `META_*`.
+    pub kind: u8,
+    /// [`META_MAGIC`].
+    pub magic: u32,
+    /// Reserved, zero.
+    pub reserved: u32,
+}
+
+/// Guards against metadata that is none.
+pub const META_MAGIC: u32 = 0x676d_6573;
+
+impl Meta {
+    /// Reads the metadata from the bytes in front of a frame.
+    pub fn from_bytes(b: [u8; 16]) -> Option<Meta> {
+        let word = |i: usize| u32::from_ne_bytes([b[i], b[i + 1], b[i + 2], b[i + 3]]);
+        let meta = Meta {
+            slot: word(0),
+            esp: u16::from_ne_bytes([b[4], b[5]]),
+            l3: b[6],
+            kind: b[7],
+            magic: word(8),
+            reserved: word(12),
+        };
+        (meta.magic == META_MAGIC).then_some(meta)
+    }
+}
+
+/// The IPv4-mapped form of an IPv4 address.
+pub const fn mapped(v4: [u8; 4]) -> Addr {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
+}

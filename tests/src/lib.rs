@@ -1,0 +1,1 @@
+//! Tests that cross crates, in namespaces and against oracles.

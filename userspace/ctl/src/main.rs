@@ -1,0 +1,4 @@
+//! Talks to gmespd.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,4 @@
+//! The gmesp daemon.
+#![forbid(unsafe_code)]
+
+fn main() {}

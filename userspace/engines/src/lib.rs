@@ -1,0 +1,1 @@
+//! Ciphers and MACs for ESP, in batches.

@@ -1,0 +1,2 @@
+//! The ESP protocol of the Gm link: suites, keys, open and seal, anti-replay.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! Shared memory: the memfd region of hot SA state and mapped BPF arrays.
