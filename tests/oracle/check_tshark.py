@@ -26,7 +26,10 @@ ENCRYPTION = {
 }
 # Nothing above UDP and TCP: a heuristic dissector that trips over an inner
 # payload takes the ICV's verdict away with it.
-PROTOCOLS = "frame,pcapng,eth,ethertype,vlan,raw,ip,ipv6,ipv6.hopopts,ipv6.routing,ipv6.fraghdr,ipv6.dstopts,udp,udpencap,esp,tcp"
+PROTOCOLS = {
+    "frame", "eth", "ethertype", "vlan", "raw", "ip", "udp", "udpencap", "esp", "tcp",
+    "ipv6", "ipv6.hopopts", "ipv6.routing", "ipv6.fraghdr", "ipv6.dstopts",
+}  # fmt: skip
 FIELDS = [
     "frame.number", "ip.src", "ip.dst", "ipv6.src", "ipv6.dst", "esp.spi", "esp.sequence",
     "esp.icv_good", "esp.icv_bad", "udp.srcport", "udp.dstport", "tcp.srcport", "tcp.dstport",
@@ -43,23 +46,31 @@ def table_line(sa):
     return ",".join(f'"{v}"' for v in values)
 
 
-def dissect(capture, table):
-    """tshark's fields for every ESP packet. Its configuration is a directory of
-    its own, so that no user's profile counts."""
-    with tempfile.TemporaryDirectory() as home:
-        Path(home, "esp_sa").write_text(table)
-        command = ["tshark", "-n", "-r", str(capture), "-Y", "esp", "-T", "fields", "--only-protocols", PROTOCOLS, "-E", "occurrence=a", "-E", "aggregator=,"]
-        for option in ("enable_encryption_decode", "enable_authentication_check"):
-            command += ["-o", f"esp.{option}:TRUE"]
-        for field in FIELDS:
-            command += ["-e", field]
-        done = subprocess.run(
-            command, env=os.environ | {"WIRESHARK_CONFIG_DIR": home},
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
+def tshark(home, *arguments):
+    """Runs tshark with a configuration directory of its own, so that no user's
+    profile counts."""
+    done = subprocess.run(
+        ["tshark", *arguments], env=os.environ | {"WIRESHARK_CONFIG_DIR": home},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
     if done.returncode:
-        raise RuntimeError(f"tshark ended with {done.returncode}: {done.stderr.strip()}")
-    for line in done.stdout.splitlines():
+        raise RuntimeError(f"tshark ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+    return done.stdout.splitlines()
+
+
+def dissect(capture, table):
+    """tshark's fields for every ESP packet."""
+    options = ["-n", "-r", str(capture), "-Y", "esp", "-T", "fields", "-E", "occurrence=a", "-E", "aggregator=,"]
+    for option in ("enable_encryption_decode", "enable_authentication_check"):
+        options += ["-o", f"esp.{option}:TRUE"]
+    for field in FIELDS:
+        options += ["-e", field]
+    with tempfile.TemporaryDirectory() as home:
+        known = {line.split("\t")[2] for line in tshark(home, "-G", "protocols")}
+        Path(home, "disabled_protos").write_text("".join(f"{p}\n" for p in sorted(known - PROTOCOLS)))
+        Path(home, "esp_sa").write_text(table)
+        lines = tshark(home, *options)
+    for line in lines:
         yield {name: value.split(",") if value else [] for name, value in zip(FIELDS, line.split("\t"))}
 
 
