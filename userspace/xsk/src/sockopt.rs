@@ -1,0 +1,70 @@
+//! The calls for which rustix has no safe form.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+
+/// Keeps a packet socket from seeing what the host itself sends.
+pub(crate) fn ignore_outgoing(fd: &OwnedFd) -> io::Result<()> {
+    let one: libc::c_int = 1;
+    set(fd, PACKET_IGNORE_OUTGOING, &one)
+}
+
+/// Makes the interface promiscuous while the packet socket is open.
+pub(crate) fn promiscuous(fd: &OwnedFd, ifindex: u32) -> io::Result<()> {
+    let member = libc::packet_mreq {
+        mr_ifindex: ifindex as libc::c_int,
+        mr_type: libc::PACKET_MR_PROMISC as libc::c_ushort,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    set(fd, libc::PACKET_ADD_MEMBERSHIP, &member)
+}
+
+/// Binds a packet socket to all protocols of one interface.
+pub(crate) fn bind_link(fd: &OwnedFd, ifindex: u32) -> io::Result<()> {
+    let addr = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+        sll_ifindex: ifindex as libc::c_int,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let len = size_of_val(&addr) as libc::socklen_t;
+    // SAFETY: the pointer and the length are those of `addr`, an address of the
+    // socket's family.
+    let rc = unsafe { libc::bind(fd.as_raw_fd(), (&raw const addr).cast(), len) };
+    result(rc)
+}
+
+/// A value that the packet socket options here take.
+trait Plain {}
+impl Plain for libc::c_int {}
+impl Plain for libc::packet_mreq {}
+
+fn set<T: Plain>(fd: &OwnedFd, name: libc::c_int, value: &T) -> io::Result<()> {
+    let len = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the pointer and the length are those of `value`; the kernel only
+    // reads.
+    let rc = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_PACKET,
+            name,
+            std::ptr::from_ref(value).cast(),
+            len,
+        )
+    };
+    result(rc)
+}
+
+fn result(rc: libc::c_int) -> io::Result<()> {
+    if rc < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
