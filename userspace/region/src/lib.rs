@@ -1,1 +1,34 @@
 //! Shared memory: the memfd region of hot SA state and mapped BPF arrays.
+//!
+//! The [`Region`] holds what must outlive the process that made it: sequence
+//! numbers, replay windows, counters, and what is needed to build every SA anew.
+//! A successor adopts the file descriptor and goes on where its predecessor
+//! stopped, so that no sequence number is used twice and no packet is accepted
+//! twice (TS 33.203 gives all four SAs of a set one key: a repeated GCM nonce
+//! loses it).
+//!
+//! ```text
+//! Header | Hot x slots | Record x slots | Keys x slots | Trace x slots | window bits x slots
+//!          worker        control plane    control        control         worker
+//! ```
+//!
+//! Offsets instead of pointers, a versioned header, and nothing but atomic
+//! integers in it: whatever another process writes there, reading it is no
+//! undefined behaviour. Who may write what is the users' agreement: counters,
+//! `seq`, `top` and the bits belong to the SA's one worker, the rest to the
+//! control plane.
+
+mod error;
+mod hot;
+mod keys;
+mod layout;
+mod mapped;
+mod mapping;
+mod region;
+
+pub use error::{LockProblem, RegionError};
+pub use hot::{DROP_REASONS, Hot, SlotState};
+pub use keys::KeyMaterial;
+pub use layout::{MAX_SLOTS, MAX_WINDOW_WORDS, RECORD_BYTES};
+pub use mapped::{MapValue, Mapped};
+pub use region::{Region, Slot, Trace};

@@ -1,0 +1,293 @@
+//! The region: made once, adopted by successors.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{self, MemfdFlags, SealFlags};
+
+use crate::error::{LockProblem, RegionError, system};
+use crate::hot::Hot;
+use crate::keys::{KEY_WORDS, KeyMaterial};
+use crate::layout::{Header, Layout, RECORD_BYTES, RECORD_WORDS, TRACE_WORDS};
+use crate::mapping::{Mapping, Shared};
+
+// SAFETY: atomic integers only; the sizes are asserted and leave no padding that
+// is read.
+unsafe impl Shared for Hot {}
+// SAFETY: atomic integers only.
+unsafe impl Shared for Header {}
+
+/// The memory that SAs outlive a process in. See the crate's documentation.
+///
+/// May be shared between threads ([`Sync`]); which thread writes what is the
+/// users' agreement.
+pub struct Region {
+    mapping: Mapping,
+    layout: Layout,
+    fd: OwnedFd,
+    lock: Option<LockProblem>,
+}
+
+impl Region {
+    /// Makes a region of `slots` slots (a power of two up to
+    /// [`MAX_SLOTS`](crate::MAX_SLOTS)) with windows of `window_words` 64-bit
+    /// words (up to [`MAX_WINDOW_WORDS`](crate::MAX_WINDOW_WORDS)), everything
+    /// zero. The memory is locked where the limits allow it
+    /// ([`Region::lock_problem`]), kept out of core dumps and forks, and cannot
+    /// change its size.
+    ///
+    /// # Errors
+    ///
+    /// [`RegionError::Sizes`], or what the kernel refused.
+    pub fn create(slots: u32, window_words: u32) -> Result<Region, RegionError> {
+        let layout = Layout::new(slots, window_words)?;
+        let fd = fs::memfd_create(
+            "gmesp-region",
+            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+        )
+        .map_err(system("memfd_create"))?;
+        fs::ftruncate(&fd, layout.len as u64).map_err(system("ftruncate"))?;
+        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        fs::fcntl_add_seals(&fd, seals).map_err(system("fcntl(F_ADD_SEALS)"))?;
+        let region = Region::map(fd, layout)?;
+        region.header().write(&layout);
+        Ok(region)
+    }
+
+    /// Takes over the region of a predecessor, which must no longer use it.
+    ///
+    /// # Errors
+    ///
+    /// [`RegionError::Magic`], [`RegionError::Version`],
+    /// [`RegionError::Damaged`] or [`RegionError::NotSealed`] for what is no
+    /// region of this layout. What the slots hold is for gm-sadb to judge.
+    pub fn adopt(fd: OwnedFd) -> Result<Region, RegionError> {
+        // A file that can shrink would kill this process (SIGBUS).
+        let seals = fs::fcntl_get_seals(&fd).map_err(|_| RegionError::NotSealed)?;
+        if !seals.contains(SealFlags::SHRINK | SealFlags::GROW) {
+            return Err(RegionError::NotSealed);
+        }
+        let len = fs::fstat(&fd).map_err(system("fstat"))?.st_size;
+        let len = usize::try_from(len).map_err(|_| RegionError::Magic)?;
+        if len < size_of::<Header>() {
+            return Err(RegionError::Magic);
+        }
+        let peek = Mapping::new(fd.as_fd(), size_of::<Header>()).map_err(system("mmap"))?;
+        let layout = peek.slice::<Header>(0, 1)[0].read(len)?;
+        drop(peek);
+        Region::map(fd, layout)
+    }
+
+    fn map(fd: OwnedFd, layout: Layout) -> Result<Region, RegionError> {
+        let mapping = Mapping::new(fd.as_fd(), layout.len).map_err(system("mmap"))?;
+        mapping.hide().map_err(system("madvise"))?;
+        let lock = mapping.lock().err();
+        let lock = lock.map(|errno| LockProblem {
+            bytes: layout.len,
+            reason: errno.to_string(),
+        });
+        Ok(Region {
+            mapping,
+            layout,
+            fd,
+            lock,
+        })
+    }
+
+    /// Number of slots, a power of two.
+    pub fn slots(&self) -> u32 {
+        self.layout.slots
+    }
+
+    /// 64-bit words of each window.
+    pub fn window_words(&self) -> u32 {
+        self.layout.window_words
+    }
+
+    /// Bytes of memory.
+    pub fn len(&self) -> usize {
+        self.layout.len
+    }
+
+    /// A region is never empty.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Why the memory could not be locked; `None`: it is.
+    pub fn lock_problem(&self) -> Option<&LockProblem> {
+        self.lock.as_ref()
+    }
+
+    /// The file descriptor, to be kept for a successor (closed on exec).
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// One slot; `None` when there is none of this number.
+    pub fn slot(&self, slot: u32) -> Option<Slot<'_>> {
+        (slot < self.layout.slots).then_some(Slot {
+            region: self,
+            index: slot as usize,
+        })
+    }
+
+    /// The next number for a set, never the same twice in the life of the
+    /// region, never zero.
+    pub fn next_set(&self) -> u64 {
+        self.header().next_set.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Remembers the last number of an SA that is gone. The region remembers as
+    /// many as it has slots, the latest.
+    pub fn leave_trace(&self, trace: Trace) {
+        let n = self.header().next_trace.fetch_add(1, Ordering::Relaxed);
+        let place = (n % u64::from(self.layout.slots)) as usize;
+        let words = [
+            trace.fingerprint as u64,
+            (trace.fingerprint >> 64) as u64,
+            trace.spi.into(),
+            trace.last,
+        ];
+        for (to, from) in self.trace_words(place).iter().zip(words) {
+            to.store(from, Ordering::Relaxed);
+        }
+    }
+
+    /// The highest number that is remembered for a key and SPI.
+    pub fn find_trace(&self, fingerprint: u128, spi: u32) -> Option<u64> {
+        let same = |words: &[AtomicU64]| {
+            let word = |i: usize| words[i].load(Ordering::Relaxed);
+            let found = u128::from(word(0)) | u128::from(word(1)) << 64;
+            (found == fingerprint && word(2) == u64::from(spi)).then(|| word(3))
+        };
+        (0..self.layout.slots as usize)
+            .filter_map(|i| same(self.trace_words(i)))
+            .max()
+    }
+
+    fn trace_words(&self, place: usize) -> &[AtomicU64] {
+        self.mapping
+            .slice(self.layout.traces + place * TRACE_WORDS * 8, TRACE_WORDS)
+    }
+
+    fn header(&self) -> &Header {
+        &self.mapping.slice(0, 1)[0]
+    }
+}
+
+impl fmt::Debug for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Region")
+            .field("layout", &self.layout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is left of an SA that is gone: how far its numbers went. Counter and
+/// window belong to (key, SPI); the same pair must not start again at one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// Fingerprint of the key: a hash, not the key.
+    pub fingerprint: u128,
+    /// The SPI.
+    pub spi: u32,
+    /// Last sequence number used (outbound) or highest accepted (inbound).
+    pub last: u64,
+}
+
+/// One slot of a [`Region`].
+#[derive(Clone, Copy)]
+pub struct Slot<'a> {
+    region: &'a Region,
+    index: usize,
+}
+
+impl<'a> Slot<'a> {
+    /// The slot's number.
+    pub fn index(&self) -> u32 {
+        self.index as u32
+    }
+
+    /// Counters, numbers, state.
+    pub fn hot(&self) -> &'a Hot {
+        let at = self.region.layout.hot + self.index * size_of::<Hot>();
+        &self.region.mapping.slice(at, 1)[0]
+    }
+
+    /// The bits of the replay window, [`Region::window_words`] words; how many
+    /// of them a window of the SA's size takes is gm-esp's to say.
+    pub fn window_bits(&self) -> &'a [AtomicU64] {
+        let words = self.region.layout.window_words as usize;
+        self.region
+            .mapping
+            .slice(self.region.layout.windows + self.index * words * 8, words)
+    }
+
+    /// The SA's parameters, as written by [`Slot::set_record`].
+    pub fn record(&self) -> [u8; RECORD_BYTES] {
+        let mut bytes = [0; RECORD_BYTES];
+        for (to, from) in bytes.chunks_exact_mut(8).zip(self.record_words()) {
+            to.copy_from_slice(&from.load(Ordering::Relaxed).to_ne_bytes());
+        }
+        bytes
+    }
+
+    /// Writes the SA's parameters; before the state says that there is one.
+    pub fn set_record(&self, record: &[u8; RECORD_BYTES]) {
+        for (to, from) in self.record_words().iter().zip(record.as_chunks().0) {
+            to.store(u64::from_ne_bytes(*from), Ordering::Relaxed);
+        }
+    }
+
+    /// Reads the key material. The only way to it.
+    pub fn key_material(&self) -> KeyMaterial {
+        let mut words = zeroize::Zeroizing::new([0; KEY_WORDS]);
+        for (to, from) in words.iter_mut().zip(self.key_words()) {
+            *to = from.load(Ordering::Relaxed);
+        }
+        KeyMaterial::from_words(&words)
+    }
+
+    /// Writes the key material; before the state says that there is an SA.
+    pub fn set_key_material(&self, material: &KeyMaterial) {
+        for (to, from) in self.key_words().iter().zip(material.to_words().iter()) {
+            to.store(*from, Ordering::Relaxed);
+        }
+    }
+
+    /// Wipes keys, parameters, window and counters; not the state word and the
+    /// generation.
+    pub fn wipe(&self) {
+        for word in self
+            .key_words()
+            .iter()
+            .chain(self.record_words())
+            .chain(self.window_bits())
+        {
+            word.store(0, Ordering::Relaxed);
+        }
+        self.hot().clear();
+    }
+
+    fn record_words(&self) -> &'a [AtomicU64] {
+        let at = self.region.layout.records + self.index * RECORD_BYTES;
+        self.region.mapping.slice(at, RECORD_WORDS)
+    }
+
+    fn key_words(&self) -> &'a [AtomicU64] {
+        let at = self.region.layout.keys + self.index * KEY_WORDS * 8;
+        self.region.mapping.slice(at, KEY_WORDS)
+    }
+}
+
+/// Without the key material.
+impl fmt::Debug for Slot<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot")
+            .field("index", &self.index)
+            .field("hot", self.hot())
+            .finish_non_exhaustive()
+    }
+}
