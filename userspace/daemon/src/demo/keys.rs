@@ -1,0 +1,111 @@
+//! The keys of the demo's SAs, kept beside the capture when `--pcap` asks
+//! for it: as SAD.toml for gm-xfrm and as Wireshark's `esp_sa` table.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use gm_esp::keys::EspKeys;
+use gm_esp::suite::Suite;
+
+use super::phone::write_private;
+use super::report::Stage;
+use super::{NAT_PUBLIC, UE_PRIVATE};
+
+/// Where keys go.
+pub struct Keys {
+    scratch: PathBuf,
+    out: Option<PathBuf>,
+}
+
+impl Keys {
+    /// `out`: the directory that `--pcap` names.
+    pub fn create(out: Option<&Path>, scratch: &Path) -> Result<Keys> {
+        Ok(Keys {
+            scratch: scratch.to_owned(),
+            out: out.map(Path::to_owned),
+        })
+    }
+
+    /// The file into which the phone with this number writes its SAs.
+    pub fn next(&self, number: usize) -> PathBuf {
+        self.scratch.join(format!("keys-{number}.toml"))
+    }
+
+    /// Writes both files, mode 0600.
+    pub fn finish(&self, stage: &mut Stage) -> Result<()> {
+        let Some(out) = &self.out else { return Ok(()) };
+        let mut sad = String::from(
+            "# The SAs of a gmesp demo, as the P-CSCF's side of the wire sees them.\n\
+             # Open the capture: gm-xfrm pcap open --sad sad.toml --out plain.pcapng --report report.jsonl capture.pcapng\n\n",
+        );
+        for number in 0.. {
+            match fs::read_to_string(self.next(number)) {
+                // The phone knows its own address, the wire the NAT's.
+                Ok(text) => {
+                    sad.push_str(&text.replace(&UE_PRIVATE.to_string(), &NAT_PUBLIC.to_string()))
+                }
+                Err(_) => break,
+            }
+        }
+        write_private(&out.join("sad.toml"), &sad)?;
+        let parsed = gm_api::sad::parse(&sad, "sad.toml").context("the demo's own SAD")?;
+        let mut table = String::from(
+            "# Wireshark: Preferences, Protocols, ESP, ESP SAs; or copy to the profile as esp_sa.\n",
+        );
+        for sa in &parsed.sas {
+            table.push_str(&line(sa.spec.spi, sa.spec.suite, &sa.keys));
+        }
+        write_private(&out.join("esp_sa"), &table)?;
+        stage.scene("Kept for Wireshark, Scapy and gm-xfrm");
+        for (file, what) in [
+            (
+                "capture.pcapng",
+                "what crossed the wire, at the P-CSCF's end",
+            ),
+            ("sad.toml", "the SAs with their keys, for gm-xfrm pcap open"),
+            ("esp_sa", "the same for Wireshark (which cannot do GMAC)"),
+        ] {
+            stage.say(&format!("   {:<40} {what}", out.join(file).display()));
+        }
+        Ok(())
+    }
+}
+
+/// A line of Wireshark's table. Its AES-GCM wants the salt behind the key.
+fn line(spi: u32, suite: Suite, keys: &EspKeys) -> String {
+    let hex = |key: Option<&[u8]>| {
+        key.map(|k| format!("0x{}", hex::encode(k)))
+            .unwrap_or_default()
+    };
+    let (cipher, cipher_key, mac, mac_key) = match suite {
+        Suite::HmacSha1Null => (
+            "NULL",
+            String::new(),
+            "HMAC-SHA-1-96 [RFC2404]",
+            hex(keys.integrity()),
+        ),
+        Suite::HmacSha1AesCbc => (
+            "AES-CBC [RFC3602]",
+            hex(keys.encryption()),
+            "HMAC-SHA-1-96 [RFC2404]",
+            hex(keys.integrity()),
+        ),
+        Suite::NullAesGcm => (
+            "AES-GCM with 16 octet ICV [RFC4106]",
+            hex(keys.encryption()) + &keys.salt().map(hex::encode).unwrap_or_default(),
+            "NULL",
+            String::new(),
+        ),
+        Suite::AesGmacNull => {
+            return format!("# SPI {spi:#010x}: AES-GMAC, which Wireshark cannot do\n");
+        }
+    };
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "\"IPv4\",\"*\",\"*\",\"{spi:#010x}\",\"{cipher}\",\"{cipher_key}\",\"{mac}\",\"{mac_key}\""
+    );
+    text
+}

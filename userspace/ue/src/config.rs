@@ -1,0 +1,251 @@
+//! ue.toml: who the phone is and where it lives.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use gm_esp::suite::Suite;
+use serde::Deserialize;
+use zeroize::{Zeroize, Zeroizing};
+
+/// A phone's configuration.
+pub struct Config {
+    /// Interface that leads to the P-CSCF; its driver must know XDP.
+    pub uplink: String,
+    /// The phone's address on that interface.
+    pub address: IpAddr,
+    /// Where a first REGISTER goes, in clear.
+    pub pcscf: SocketAddr,
+    /// Home domain: the Request-URI of a REGISTER and the digest's realm.
+    pub domain: String,
+    /// Private identity (the digest's username).
+    pub impi: String,
+    /// Public identity, a SIP URI.
+    pub impu: String,
+    /// The subscriber's key.
+    pub k: Zeroizing<[u8; 16]>,
+    /// The operator's value, already mixed with K.
+    pub opc: Zeroizing<[u8; 16]>,
+    /// Suites to offer, the most wanted first.
+    pub suites: Vec<Suite>,
+    /// Offer UDP-enc-tun beside transport mode (Annex M).
+    pub udp_enc_tun: bool,
+    /// Protected client port; none: chosen at random.
+    pub port_c: Option<u16>,
+    /// Protected server port; none: chosen at random.
+    pub port_s: Option<u16>,
+    /// Asked registration time in seconds.
+    pub expires: u32,
+}
+
+/// What is wrong with a configuration, and where.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{file}: {error}")]
+    Read {
+        /// The file.
+        file: String,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The file holds keys and others may read it.
+    #[error("{0}: others may read this file and it holds keys; run: chmod 600 {0}")]
+    Mode(String),
+    /// Not TOML, or a key that is unknown or missing.
+    #[error("{file}: {message}")]
+    Syntax {
+        /// The file.
+        file: String,
+        /// What and where, without the line's text: it may be a key.
+        message: String,
+    },
+    /// A value that cannot be.
+    #[error("{file}: [ue] {key}: {message}")]
+    Value {
+        /// The file.
+        file: String,
+        /// The key.
+        key: &'static str,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    ue: Raw,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    uplink: String,
+    address: IpAddr,
+    pcscf: SocketAddr,
+    domain: String,
+    impi: String,
+    impu: String,
+    k: String,
+    opc: String,
+    suites: Option<Vec<String>>,
+    #[serde(default)]
+    udp_enc_tun: bool,
+    port_c: Option<u16>,
+    port_s: Option<u16>,
+    #[serde(default = "default_expires")]
+    expires: u32,
+}
+
+fn default_expires() -> u32 {
+    3600
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        self.k.zeroize();
+        self.opc.zeroize();
+    }
+}
+
+impl Config {
+    /// Reads a file that only its owner may read.
+    ///
+    /// # Errors
+    /// [`ConfigError`]; none of them shows a key.
+    pub fn read(path: &Path) -> Result<Config, ConfigError> {
+        let file = path.display().to_string();
+        let read = |error| ConfigError::Read {
+            file: file.clone(),
+            error,
+        };
+        let mode = fs::metadata(path).map_err(read)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            return Err(ConfigError::Mode(file));
+        }
+        let text = Zeroizing::new(fs::read_to_string(path).map_err(read)?);
+        Config::parse(&text, &file)
+    }
+
+    /// Parses the text of a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`]; none of them shows a key.
+    pub fn parse(text: &str, file: &str) -> Result<Config, ConfigError> {
+        let parsed: File = toml::from_str(text).map_err(|e| ConfigError::Syntax {
+            file: file.to_owned(),
+            // message() leaves out the excerpt of the text.
+            message: match e.span() {
+                Some(span) => {
+                    let line = text[..span.start.min(text.len())].matches('\n').count() + 1;
+                    format!("line {line}: {}", e.message())
+                }
+                None => e.message().to_owned(),
+            },
+        })?;
+        let raw = &parsed.ue;
+        let bad = |key, message: String| ConfigError::Value {
+            file: file.to_owned(),
+            key,
+            message,
+        };
+        if raw.address.is_ipv4() != raw.pcscf.is_ipv4() {
+            return Err(bad("pcscf", "not of the same IP version as address".into()));
+        }
+        for (key, port) in [("port_c", raw.port_c), ("port_s", raw.port_s)] {
+            if matches!(port, Some(0..=1023 | 5060 | 5061)) {
+                return Err(bad(
+                    key,
+                    "a protected port is above 1023 and not 5060 or 5061".into(),
+                ));
+            }
+        }
+        let suites = match &raw.suites {
+            None => Suite::ALL.to_vec(),
+            Some(names) => names
+                .iter()
+                .map(|name| suite(name).map_err(|m| bad("suites", m)))
+                .collect::<Result<Vec<_>, _>>()?,
+        };
+        if suites.is_empty() {
+            return Err(bad("suites", "a phone offers at least one suite".into()));
+        }
+        Ok(Config {
+            uplink: raw.uplink.clone(),
+            address: raw.address,
+            pcscf: raw.pcscf,
+            domain: raw.domain.clone(),
+            impi: raw.impi.clone(),
+            impu: raw.impu.clone(),
+            k: key(&raw.k).ok_or_else(|| bad("k", "32 hex digits are wanted".into()))?,
+            opc: key(&raw.opc).ok_or_else(|| bad("opc", "32 hex digits are wanted".into()))?,
+            suites,
+            udp_enc_tun: raw.udp_enc_tun,
+            port_c: raw.port_c,
+            port_s: raw.port_s,
+            expires: raw.expires,
+        })
+    }
+}
+
+fn suite(name: &str) -> Result<Suite, String> {
+    let (alg, ealg) = name
+        .split_once('/')
+        .ok_or_else(|| format!("\"{name}\" is not of the form \"alg/ealg\", as null/aes-gcm"))?;
+    Suite::from_names(alg, ealg).map_err(|e| e.to_string())
+}
+
+fn key(hex_digits: &str) -> Option<Zeroizing<[u8; 16]>> {
+    let mut key = Zeroizing::new([0; 16]);
+    hex::decode_to_slice(hex_digits, key.as_mut()).ok()?;
+    Some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+[ue]
+uplink = "eth0"
+address = "192.0.2.10"
+pcscf = "192.0.2.1:5060"
+domain = "home.test"
+impi = "alice@home.test"
+impu = "sip:alice@home.test"
+k = "465b5ce8b199b49faa5f0a2ee238a6bc"
+opc = "cd63cb71954a9f4e48a5994e37a02baf"
+suites = ["null/aes-gcm"]
+"#;
+
+    #[test]
+    fn a_good_file_is_read() {
+        let config = Config::parse(GOOD, "ue.toml").unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(config.suites, [Suite::NullAesGcm]);
+        assert_eq!(config.expires, 3600);
+    }
+
+    #[test]
+    fn errors_name_the_key_and_show_no_secret() {
+        for (from, to, wants) in [
+            ("465b5c", "465b5x", "[ue] k: 32 hex digits"),
+            ("null/aes-gcm", "aes-gmac/aes-gcm", "[ue] suites: "),
+            ("192.0.2.1:5060", "[2001:db8::1]:5060", "[ue] pcscf: "),
+            ("uplink", "uplnk", "uplnk"),
+            ("k = \"", "k = ", "line "),
+        ] {
+            let text = GOOD.replacen(from, to, 1);
+            let error = Config::parse(&text, "ue.toml")
+                .err()
+                .expect("refused")
+                .to_string();
+            assert!(
+                error.starts_with("ue.toml: ") && error.contains(wants),
+                "{error}"
+            );
+            assert!(!error.contains("e8b199"), "{error}");
+        }
+    }
+}

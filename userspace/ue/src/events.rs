@@ -1,0 +1,154 @@
+//! What a phone tells (one JSON object a line on stdout) and what it can be
+//! told (one command a line on stdin).
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// Something that happened to the phone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum UeEvent {
+    /// The data path runs and commands are read.
+    Ready {
+        /// The phone's own address.
+        address: IpAddr,
+    },
+    /// A step of clause 6.1's flow was sent or received.
+    Flow {
+        /// "SM1", "SM6", "SM7" or "SM12".
+        message: String,
+        /// The SIP message's first line and what matters of it; no key.
+        detail: String,
+    },
+    /// SM12 said 200: the set is in use.
+    Registered {
+        /// Annex H's names, `alg/ealg`.
+        suite: String,
+        /// "trans" or "udp-enc-tun".
+        mode: String,
+        /// The phone's address as the P-CSCF sees it.
+        public_address: IpAddr,
+        /// Protected ports: the phone's client and server, the P-CSCF's client and server.
+        ports: [u16; 4],
+        /// SPIs in the same order: spi_uc, spi_us, spi_pc, spi_ps.
+        spis: [u32; 4],
+        /// Granted registration time in seconds.
+        expires: u32,
+    },
+    /// A MESSAGE of ours was answered.
+    MessageSent {
+        /// SIP status; 408 when nobody answered.
+        status: u16,
+    },
+    /// A MESSAGE came in and was answered with 200.
+    MessageReceived {
+        /// Its From header's value.
+        from: String,
+        /// Its body.
+        body: String,
+    },
+    /// The de-registration was confirmed through the SA, and the SAs are gone.
+    Deregistered,
+    /// What was asked for did not work.
+    Failed {
+        /// Why, and what to look at.
+        reason: String,
+    },
+}
+
+impl fmt::Display for UeEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UeEvent::Ready { address } => write!(f, "ready at {address}"),
+            UeEvent::Flow { message, detail } => write!(f, "{message:<4} {detail}"),
+            UeEvent::Registered {
+                suite,
+                mode,
+                public_address,
+                ports,
+                spis,
+                expires,
+            } => write!(
+                f,
+                "registered for {expires} s: {suite} {mode}, seen at {public_address}, \
+                 ports uc {} us {} pc {} ps {}, SPIs {} {} {} {}",
+                ports[0], ports[1], ports[2], ports[3], spis[0], spis[1], spis[2], spis[3]
+            ),
+            UeEvent::MessageSent { status } => write!(f, "MESSAGE answered with {status}"),
+            UeEvent::MessageReceived { from, body } => write!(f, "MESSAGE from {from}: {body}"),
+            UeEvent::Deregistered => f.write_str("de-registered"),
+            UeEvent::Failed { reason } => write!(f, "failed: {reason}"),
+        }
+    }
+}
+
+/// What a phone can be told to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// `register`
+    Register,
+    /// `message URI TEXT`
+    Message {
+        /// To whom.
+        to: String,
+        /// The body.
+        text: String,
+    },
+    /// `deregister`
+    Deregister,
+    /// `quit`
+    Quit,
+}
+
+impl Command {
+    /// Parses a line.
+    ///
+    /// # Errors
+    /// A sentence that says which commands there are.
+    pub fn parse(line: &str) -> Result<Command, String> {
+        let mut words = line.trim().splitn(3, ' ');
+        match (words.next(), words.next(), words.next()) {
+            (Some("register"), None, None) => Ok(Command::Register),
+            (Some("deregister"), None, None) => Ok(Command::Deregister),
+            (Some("quit"), None, None) => Ok(Command::Quit),
+            (Some("message"), Some(to), Some(text)) => Ok(Command::Message {
+                to: to.to_owned(),
+                text: text.to_owned(),
+            }),
+            _ => Err("commands: register | message URI TEXT | deregister | quit".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_parse() {
+        assert_eq!(Command::parse("register\n"), Ok(Command::Register));
+        assert_eq!(
+            Command::parse("message sip:echo@home.test hello there"),
+            Ok(Command::Message {
+                to: "sip:echo@home.test".into(),
+                text: "hello there".into()
+            })
+        );
+        assert!(Command::parse("message sip:x").is_err());
+        assert!(Command::parse("").is_err());
+    }
+
+    #[test]
+    fn events_survive_json() {
+        let event = UeEvent::MessageReceived {
+            from: "a".into(),
+            body: "b \"c\"\n".into(),
+        };
+        let line = serde_json::to_string(&event).unwrap();
+        assert!(!line.contains('\n'));
+        assert_eq!(serde_json::from_str::<UeEvent>(&line).unwrap(), event);
+    }
+}
