@@ -5,7 +5,35 @@
 //! addresses (RFC 4291 2.5.5.2). The sizes are asserted; user space and the
 //! BPF object must come from the same source (`ABI_VERSION`).
 
+#[cfg(not(target_arch = "bpf"))]
 use core::sync::atomic::{AtomicU32, AtomicU64};
+
+#[cfg(target_arch = "bpf")]
+use bpf::{AtomicU32, AtomicU64};
+
+/// The compiler has no usable atomics for the BPF that Linux 6.1 runs: none of
+/// 32 bits, and no way to emit a relaxed load. The programs take the pointer
+/// and do one volatile load, which is one instruction.
+#[cfg(target_arch = "bpf")]
+mod bpf {
+    /// Stands for `core::sync::atomic::AtomicU32`.
+    pub type AtomicU32 = Word<u32>;
+    /// Stands for `core::sync::atomic::AtomicU64`.
+    pub type AtomicU64 = Word<u64>;
+
+    /// A word that user space or another CPU writes.
+    #[repr(transparent)]
+    #[derive(Debug, Default)]
+    pub struct Word<T>(T);
+
+    impl<T> Word<T> {
+        /// Where the word is.
+        #[inline(always)]
+        pub const fn as_ptr(&self) -> *mut T {
+            (&raw const self.0).cast_mut()
+        }
+    }
+}
 
 /// Changes when any layout here changes. Kept in [`Config`]; a loader refuses
 /// an object or a pinned map of another version.
@@ -39,9 +67,16 @@ pub struct Config {
     pub cookie: u32,
     /// UDP port of UDP-encapsulated ESP at this host, host byte order; 0: none.
     pub encap_port: u32,
+    /// Any of `CONFIG_*`.
+    pub flags: u32,
     /// Reserved, zero.
-    pub reserved: [u32; 2],
+    pub reserved: u32,
 }
+
+/// Flag in [`Config`]: XDP on the uplink runs in the driver, so that it may
+/// shed cleartext to protected ports by itself. In generic mode it must not:
+/// there it meets the packets again that gm0 injects.
+pub const CONFIG_SHED_CLEARTEXT: u32 = 1;
 
 /// Key of the hash map `ADDRS`: the local addresses of the Gm link. The value
 /// is a `u32` of no meaning.
@@ -114,7 +149,7 @@ const _: () = assert!(size_of::<Config>() == 32);
 const _: () = assert!(size_of::<ForeignKey>() == 20);
 const _: () = assert!(size_of::<FragKey>() == 40);
 const _: () = assert!(size_of::<Meta>() == 16);
-const _: () = assert!(size_of::<SlotDrops>() == 16);
+const _: () = assert!(size_of::<SlotDrops>() == 32);
 
 /// What XDP shed for one SA, in the memory-mapped array map `SLOT_DROPS`;
 /// XDP adds, user space zeroes when the slot is taken.
@@ -122,13 +157,13 @@ const _: () = assert!(size_of::<SlotDrops>() == 16);
 #[derive(Debug, Default)]
 pub struct SlotDrops {
     /// [`crate::verdict::Reason::Replay`].
-    pub replay: AtomicU32,
+    pub replay: AtomicU64,
     /// [`crate::verdict::Reason::Stale`].
-    pub stale: AtomicU32,
+    pub stale: AtomicU64,
     /// [`crate::verdict::Reason::ModeMismatch`].
-    pub mode_mismatch: AtomicU32,
+    pub mode_mismatch: AtomicU64,
     /// Reserved.
-    pub reserved: AtomicU32,
+    pub reserved: AtomicU64,
 }
 
 /// `kind` of [`Meta`]: ESP for `slot`.

@@ -131,6 +131,21 @@ pub struct IpPacket {
 }
 
 impl IpPacket {
+    /// All zero: what [`read_frame`] and [`read_ip`] fill.
+    pub const EMPTY: IpPacket = IpPacket {
+        l3: 0,
+        l4: 0,
+        end: 0,
+        v6: false,
+        proto: 0,
+        src: [0; 16],
+        dst: [0; 16],
+        frag: None,
+        ports: None,
+        contradicts: false,
+        hidden: false,
+    };
+
     /// Whether this is a fragment other than the first one, which carries no
     /// upper-layer header.
     #[inline(always)]
@@ -213,11 +228,49 @@ impl EncapPort {
     }
 }
 
+/// What [`read_frame`] and [`read_ip`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Found {
+    /// An IP packet, now described by what was passed.
+    Ip,
+    /// See [`L3::NotIp`].
+    NotIp,
+    /// See [`L3::Malformed`].
+    Malformed,
+}
+
+impl Found {
+    #[inline(always)]
+    fn with(self, ip: IpPacket) -> L3 {
+        match self {
+            Found::Ip => L3::Ip(ip),
+            Found::NotIp => L3::NotIp,
+            Found::Malformed => L3::Malformed,
+        }
+    }
+}
+
 /// Reads an Ethernet frame: header, up to [`MAX_VLAN_TAGS`] tags, IP.
-#[inline(always)]
 pub fn parse_frame<B: Bytes + ?Sized>(b: &B) -> L3 {
+    let mut ip = IpPacket::EMPTY;
+    read_frame(b, &mut ip).with(ip)
+}
+
+/// Reads the IP packet that begins at `l3`; its version is in its first byte.
+pub fn parse_ip<B: Bytes + ?Sized>(b: &B, l3: usize) -> L3 {
+    let mut ip = IpPacket::EMPTY;
+    read_ip(b, l3, &mut ip).with(ip)
+}
+
+/// [`parse_frame`] into `ip`. For BPF: a function of its own keeps the stack
+/// below 512 bytes, and memory that was written before keeps the verifier from
+/// seeing reads of what was not. Pass [`IpPacket::EMPTY`]; only when the answer
+/// is [`Found::Ip`] does `ip` mean anything.
+#[inline(never)]
+pub fn read_frame<B: Bytes + ?Sized>(b: &B, ip: &mut IpPacket) -> Found {
     let Some([high, low]) = b.get::<2>(ETH_LEN - 2) else {
-        return L3::NotIp;
+        return Found::NotIp;
     };
     let mut kind = u16::from_be_bytes([high, low]);
     let mut l3 = ETH_LEN;
@@ -225,27 +278,27 @@ pub fn parse_frame<B: Bytes + ?Sized>(b: &B) -> L3 {
         if kind != VLAN && kind != SERVICE_VLAN {
             break;
         }
-        let Some([_, _, high, low]) = b.get::<4>(l3) else {
-            return L3::NotIp;
+        let Some([high, low]) = b.get::<2>(l3 + 2) else {
+            return Found::NotIp;
         };
         kind = u16::from_be_bytes([high, low]);
         l3 += 4;
     }
     match kind {
-        IPV4 => parse_v4(b, l3),
-        IPV6 => parse_v6(b, l3),
-        _ => L3::NotIp,
+        IPV4 => read_v4(b, l3, ip),
+        IPV6 => read_v6(b, l3, ip),
+        _ => Found::NotIp,
     }
 }
 
-/// Reads the IP packet that begins at `l3`; its version is in its first byte.
-#[inline(always)]
-pub fn parse_ip<B: Bytes + ?Sized>(b: &B, l3: usize) -> L3 {
+/// [`parse_ip`] into `ip`; see [`read_frame`].
+#[inline(never)]
+pub fn read_ip<B: Bytes + ?Sized>(b: &B, l3: usize, ip: &mut IpPacket) -> Found {
     match b.get::<1>(l3) {
-        Some([first]) if first >> 4 == 4 => parse_v4(b, l3),
-        Some([first]) if first >> 4 == 6 => parse_v6(b, l3),
-        Some(_) => L3::NotIp,
-        None => L3::Malformed,
+        Some([first]) if first >> 4 == 4 => read_v4(b, l3, ip),
+        Some([first]) if first >> 4 == 6 => read_v6(b, l3, ip),
+        Some(_) => Found::NotIp,
+        None => Found::Malformed,
     }
 }
 
@@ -253,86 +306,73 @@ pub fn parse_ip<B: Bytes + ?Sized>(b: &B, l3: usize) -> L3 {
 #[inline(always)]
 fn clip(l3: usize, length: usize, available: usize) -> (usize, bool) {
     let end = l3 + length;
-    if end > available {
-        (available, true)
-    } else {
-        (end, false)
-    }
+    if end > available { (available, true) } else { (end, false) }
 }
 
 #[inline(always)]
-fn parse_v4<B: Bytes + ?Sized>(b: &B, l3: usize) -> L3 {
-    let Some(h) = b.get::<20>(l3) else {
-        return L3::Malformed;
+fn read_v4<B: Bytes + ?Sized>(b: &B, l3: usize, ip: &mut IpPacket) -> Found {
+    let Some(h) = b.get::<12>(l3) else {
+        return Found::Malformed;
+    };
+    let Some(src) = b.get::<4>(l3 + 12) else {
+        return Found::Malformed;
+    };
+    let Some(dst) = b.get::<4>(l3 + 16) else {
+        return Found::Malformed;
     };
     let header = usize::from(h[0] & 15) * 4;
     if h[0] >> 4 != 4 || header < 20 {
-        return L3::Malformed;
+        return Found::Malformed;
     }
     let total = usize::from(u16::from_be_bytes([h[2], h[3]]));
-    let (end, mut contradicts) = if total == 0 {
-        (b.len(), true)
-    } else {
-        clip(l3, total, b.len())
-    };
-    let l4 = l3 + header;
-    let hidden = l4 > end;
-    contradicts |= hidden;
+    let (end, contradicts) = if total == 0 { (b.len(), true) } else { clip(l3, total, b.len()) };
+    ip.l3 = l3;
+    ip.l4 = l3 + header;
+    ip.end = end;
+    ip.v6 = false;
+    ip.proto = h[9];
+    ip.src = mapped(src);
+    ip.dst = mapped(dst);
+    ip.hidden = ip.l4 > end;
+    ip.contradicts = contradicts || ip.hidden;
     let place = u16::from_be_bytes([h[6], h[7]]);
-    let frag = Frag {
-        id: u32::from(u16::from_be_bytes([h[4], h[5]])),
-        offset: usize::from(place & 0x1fff) * 8,
-        more: place & 0x2000 != 0,
-    };
-    let mut ip = IpPacket {
-        l3,
-        l4,
-        end,
-        v6: false,
-        proto: h[9],
-        src: mapped([h[12], h[13], h[14], h[15]]),
-        dst: mapped([h[16], h[17], h[18], h[19]]),
-        frag: (place & 0x3fff != 0).then_some(frag),
-        ports: None,
-        contradicts,
-        hidden,
-    };
-    ip.ports = ports(b, &ip);
-    L3::Ip(ip)
+    if place & 0x3fff != 0 {
+        ip.frag = Some(Frag {
+            id: u32::from(u16::from_be_bytes([h[4], h[5]])),
+            offset: usize::from(place & 0x1fff) * 8,
+            more: place & 0x2000 != 0,
+        });
+    }
+    read_ports(b, ip);
+    Found::Ip
 }
 
 #[inline(always)]
-fn parse_v6<B: Bytes + ?Sized>(b: &B, l3: usize) -> L3 {
-    let (Some(h), Some(src), Some(dst)) =
-        (b.get::<8>(l3), b.get::<16>(l3 + 8), b.get::<16>(l3 + 24))
-    else {
-        return L3::Malformed;
+fn read_v6<B: Bytes + ?Sized>(b: &B, l3: usize, ip: &mut IpPacket) -> Found {
+    let Some(h) = b.get::<8>(l3) else {
+        return Found::Malformed;
+    };
+    let Some(src) = b.get::<16>(l3 + 8) else {
+        return Found::Malformed;
+    };
+    let Some(dst) = b.get::<16>(l3 + 24) else {
+        return Found::Malformed;
     };
     if h[0] >> 4 != 6 {
-        return L3::Malformed;
+        return Found::Malformed;
     }
     let payload = usize::from(u16::from_be_bytes([h[4], h[5]]));
-    let (end, contradicts) = if payload == 0 {
-        (b.len(), true)
-    } else {
-        clip(l3 + 40, payload, b.len())
-    };
-    let mut ip = IpPacket {
-        l3,
-        l4: l3 + 40,
-        end,
-        v6: true,
-        proto: h[6],
-        src,
-        dst,
-        frag: None,
-        ports: None,
-        contradicts,
-        hidden: false,
-    };
-    walk_extensions(b, &mut ip);
-    ip.ports = ports(b, &ip);
-    L3::Ip(ip)
+    (ip.end, ip.contradicts) =
+        if payload == 0 { (b.len(), true) } else { clip(l3 + 40, payload, b.len()) };
+    ip.l3 = l3;
+    ip.l4 = l3 + 40;
+    ip.v6 = true;
+    ip.proto = h[6];
+    ip.src = src;
+    ip.dst = dst;
+    walk_extensions(b, ip);
+    read_ports(b, ip);
+    Found::Ip
 }
 
 /// Follows the IPv6 extension headers that may stand before ESP, UDP and TCP
@@ -380,12 +420,13 @@ fn is_extension(proto: u8) -> bool {
 }
 
 #[inline(always)]
-fn ports<B: Bytes + ?Sized>(b: &B, ip: &IpPacket) -> Option<(u16, u16)> {
+fn read_ports<B: Bytes + ?Sized>(b: &B, ip: &mut IpPacket) {
     if ip.hidden || ip.is_later_fragment() || !matches!(ip.proto, TCP | UDP) || ip.l4 + 4 > ip.end {
-        return None;
+        return;
     }
-    let [a, b, c, d] = b.get::<4>(ip.l4)?;
-    Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+    if let Some([a, b, c, d]) = b.get::<4>(ip.l4) {
+        ip.ports = Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])));
+    }
 }
 
 /// Decides what `ip` is to the Gm link.

@@ -1,0 +1,95 @@
+//! Egress of the uplink: what the policy protects is taken before the NIC.
+
+use aya_ebpf::helpers::{bpf_skb_change_head, bpf_skb_store_bytes, bpf_skb_vlan_pop};
+use gm_abi::{
+    maps::FragKey,
+    verdict::Reason,
+    wire::{Frag, IpPacket, TCP, UDP},
+};
+
+use crate::{
+    maps::{OUT_FRAGS, is_ours, is_protected},
+    skb::Skb,
+};
+
+const CLEAR: u32 = 0;
+const PROTECTED: u32 = 1;
+
+/// `None`: not of the Gm link or not protected; goes on, uncounted.
+#[inline(always)]
+pub fn egress(skb: &Skb) -> Option<Reason> {
+    let mut ip = IpPacket::EMPTY;
+    if !skb.read(&mut ip) {
+        return None;
+    }
+    if !is_ours(&ip.src) {
+        return None;
+    }
+    if ip.hidden {
+        return Some(Reason::OutMalformed);
+    }
+    match ip.frag {
+        Some(frag) => fragment(&ip, frag),
+        None => whole(&ip),
+    }
+}
+
+#[inline(always)]
+fn whole(ip: &IpPacket) -> Option<Reason> {
+    match ip.ports {
+        Some((src, _)) if is_protected(src) => Some(Reason::SteerOutbound),
+        None if ip.hides_ports() => Some(Reason::OutMalformed),
+        _ => None,
+    }
+}
+
+/// Only the first fragment has ports; it decides for those that follow. Fail
+/// closed: what follows a first one that is not known is dropped.
+#[inline(always)]
+fn fragment(ip: &IpPacket, frag: Frag) -> Option<Reason> {
+    // IPv4 tells the protocol in every fragment, IPv6 perhaps in the first only.
+    if !ip.v6 && !matches!(ip.proto, TCP | UDP) {
+        return None;
+    }
+    let proto = if ip.v6 { 0 } else { u32::from(ip.proto) };
+    let key = FragKey { src: ip.src, dst: ip.dst, id: frag.id, proto };
+    if frag.offset != 0 {
+        // SAFETY: a u32 that another CPU may replace meanwhile; it is read once.
+        return match unsafe { OUT_FRAGS.get(&key) }.copied() {
+            Some(PROTECTED) => Some(Reason::SteerOutbound),
+            Some(_) => None,
+            None => Some(Reason::OutMalformed),
+        };
+    }
+    let decided = whole(ip);
+    let value = match decided {
+        Some(Reason::SteerOutbound) => PROTECTED,
+        Some(_) => return decided,
+        None => CLEAR,
+    };
+    // A table that cannot take it: the rest will be dropped, this one goes.
+    let _ = OUT_FRAGS.insert(&key, &value, 0);
+    decided
+}
+
+/// Puts a VLAN tag that the kernel keeps beside the packet into it: XDP on
+/// gm0x, and so the worker, sees the packet's bytes only. Without a tag beside
+/// it there is nothing to do. `None`: it could not be done.
+#[inline(always)]
+pub fn keep_vlan(skb: &Skb) -> Option<()> {
+    let Some((kind, tci)) = skb.vlan() else {
+        return Some(());
+    };
+    let macs = skb.macs()?;
+    let mut head = [0; 16];
+    head[..12].copy_from_slice(&macs);
+    head[12..14].copy_from_slice(&kind.to_be_bytes());
+    head[14..].copy_from_slice(&tci.to_be_bytes());
+    // SAFETY: `raw` is the program's context, `head` is as long as said.
+    unsafe {
+        if bpf_skb_vlan_pop(skb.raw) != 0 || bpf_skb_change_head(skb.raw, 4, 0) != 0 {
+            return None;
+        }
+        (bpf_skb_store_bytes(skb.raw.cast(), 0, head.as_ptr().cast(), 16, 0) == 0).then_some(())
+    }
+}

@@ -1,0 +1,108 @@
+//! The maps, shared with user space; their layouts are in [`gm_abi::maps`].
+
+use core::arch::asm;
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, XskMap},
+};
+use gm_abi::{
+    maps::{Addr, Config, ForeignKey, FragKey, PORT_WORDS, SaSlot, SlotDrops},
+    verdict::Reason,
+};
+
+/// What the programs need to know; written before they are attached.
+#[map]
+pub static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
+
+/// The local addresses of the Gm link.
+#[map]
+pub static ADDRS: HashMap<Addr, u32> = HashMap::with_max_entries(256, 0);
+
+/// The protected local ports, one bit each.
+#[map]
+pub static PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS, 0);
+
+/// The inbound SAs. The loader sets the number, a power of two.
+#[map]
+pub static SLOTS: Array<SaSlot> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
+
+/// What was shed for each of them.
+#[map]
+pub static SLOT_DROPS: Array<SlotDrops> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
+
+/// The inbound SAs whose SPI gmesp did not choose.
+#[map]
+pub static FOREIGN: HashMap<ForeignKey, u32> = HashMap::with_max_entries(4096, 0);
+
+/// Outbound datagrams of which the first fragment was seen; 1: protected.
+#[map]
+pub static OUT_FRAGS: LruHashMap<FragKey, u32> = LruHashMap::with_max_entries(4096, 0);
+
+/// One counter for each reason.
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::COUNT as u32, 0);
+
+/// The workers' sockets on the uplink, by receive queue.
+#[map]
+pub static XSK_UPLINK: XskMap = XskMap::with_max_entries(64, 0);
+
+/// The workers' sockets on gm0x, by receive queue.
+#[map]
+pub static XSK_GM0X: XskMap = XskMap::with_max_entries(64, 0);
+
+/// Counts one packet for `reason` on this CPU.
+#[inline(always)]
+pub fn count(reason: Reason) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(reason.index() as u32) {
+        // SAFETY: the pointer is to a u64 of this CPU's copy of the map; no
+        // other program on this CPU runs between load and store.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// Counts one packet that was shed for the SA in `slot`.
+#[inline(always)]
+pub fn count_slot(slot: u32, reason: Reason) {
+    let Some(drops) = SLOT_DROPS.get(slot) else {
+        return;
+    };
+    let counter = match reason {
+        Reason::Replay => &drops.replay,
+        Reason::Stale => &drops.stale,
+        Reason::ModeMismatch => &drops.mode_mismatch,
+        _ => return,
+    };
+    // Several CPUs may shed for one SA at once, and Rust has no fetch_add for
+    // BPF.
+    // SAFETY: adds one to a u64 in the map's value, atomically.
+    unsafe {
+        asm!(
+            "lock *(u64 *)({counter} + 0) += {one}",
+            counter = in(reg) counter.as_ptr(),
+            one = in(reg) 1u64,
+        );
+    }
+}
+
+/// The configuration; all zero as long as user space has written none.
+#[inline(always)]
+pub fn config() -> Option<&'static Config> {
+    CONFIG.get(0)
+}
+
+/// Whether `addr` is a local address of the Gm link.
+#[inline(always)]
+pub fn is_ours(addr: &Addr) -> bool {
+    ADDRS.get_ptr(addr).is_some()
+}
+
+/// Whether the local port `port` is one that the policy protects.
+#[inline(always)]
+pub fn is_protected(port: u16) -> bool {
+    match PORTS.get(u32::from(port) / 64) {
+        Some(word) => word >> (port % 64) & 1 != 0,
+        None => true,
+    }
+}

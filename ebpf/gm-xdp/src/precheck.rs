@@ -1,0 +1,103 @@
+//! Uplink, step 2: the SA, its mode, and what is surely a replay.
+//!
+//! Nothing is authenticated yet, so nothing is marked here: the worker commits
+//! the window after the ICV has verified (RFC 4303 3.4.3). What user space has
+//! published may lag behind; it lets a packet through too many, never drops
+//! one too many.
+
+use core::ptr::read_volatile;
+
+use gm_abi::{
+    maps::{Addr, Config, ForeignKey, MODE_TRANS, MODE_UDP_ENC_TUN, SPI_BASE, SaSlot, WINDOW_CELLS},
+    verdict::Reason,
+};
+
+use crate::{
+    classify::Esp,
+    maps::{FOREIGN, SLOTS},
+};
+
+/// A packet that is not to reach a worker.
+pub struct Shed {
+    /// Why.
+    pub reason: Reason,
+    /// The SA's slot, where it was found.
+    pub slot: Option<u32>,
+}
+
+/// Finds the slot of the packet's SA and checks what can be checked without
+/// its key.
+#[inline(always)]
+pub fn check(esp: &Esp, dst: &Addr, config: &Config) -> Result<u32, Shed> {
+    let Some((slot, sa)) = find(esp, dst, config) else {
+        return Err(Shed { reason: Reason::UnknownSpi, slot: None });
+    };
+    let shed = |reason| Shed { reason, slot: Some(slot) };
+    let flags = load(sa.flags.as_ptr());
+    let mode = if esp.in_udp { MODE_UDP_ENC_TUN } else { MODE_TRANS };
+    if flags as u8 != mode {
+        return Err(shed(Reason::ModeMismatch));
+    }
+    let published = (flags >> 8) as u8 == 1;
+    if published { window(sa, esp.seq).map_err(shed)? }
+    Ok(slot)
+}
+
+/// The slot by index when the SPI is one of ours, else by the map of foreign
+/// SPIs. Whole SPI and destination are compared either way.
+#[inline(always)]
+fn find(esp: &Esp, dst: &Addr, config: &Config) -> Option<(u32, &'static SaSlot)> {
+    let spi = esp.spi.to_be_bytes();
+    if esp.spi >= SPI_BASE {
+        let slot = (esp.spi - SPI_BASE) & config.slot_mask;
+        if let Some(sa) = SLOTS.get(slot)
+            && matches(sa, spi, dst)
+        {
+            return Some((slot, sa));
+        }
+    }
+    let key = ForeignKey { dst: *dst, spi };
+    // SAFETY: a u32 that user space may replace meanwhile; it is read once.
+    let slot = *unsafe { FOREIGN.get(&key) }?;
+    let sa = SLOTS.get(slot)?;
+    matches(sa, spi, dst).then_some((slot, sa))
+}
+
+#[inline(always)]
+fn matches(sa: &SaSlot, spi: [u8; 4], dst: &Addr) -> bool {
+    let word = |i: usize| u32::from_ne_bytes([dst[i], dst[i + 1], dst[i + 2], dst[i + 3]]);
+    spi != [0; 4]
+        && load(sa.spi.as_ptr()) == u32::from_ne_bytes(spi)
+        && load(sa.dst[0].as_ptr()) == word(0)
+        && load(sa.dst[1].as_ptr()) == word(4)
+        && load(sa.dst[2].as_ptr()) == word(8)
+        && load(sa.dst[3].as_ptr()) == word(12)
+}
+
+/// The replay check (RFC 4303 3.4.3), read-only, by the published window.
+#[inline(always)]
+fn window(sa: &SaSlot, seq: u32) -> Result<(), Reason> {
+    if seq == 0 {
+        return Err(Reason::Replay);
+    }
+    let top = load(sa.top.as_ptr());
+    if seq > top {
+        return Ok(());
+    }
+    if top - seq >= load(sa.window.as_ptr()) {
+        return Err(Reason::Stale);
+    }
+    let block = seq / 32;
+    let cell = load(sa.cells[block as usize % WINDOW_CELLS].as_ptr());
+    let seen = (cell >> 32) as u32 == block && cell >> (seq % 32) & 1 != 0;
+    if seen { Err(Reason::Replay) } else { Ok(()) }
+}
+
+/// Reads a word that user space may write meanwhile: once, whole. Block number
+/// and bits of a cell must come from the same load.
+#[inline(always)]
+fn load<T>(word: *mut T) -> T {
+    // SAFETY: the callers pass fields of a slot, which is a map value and so
+    // stays where it is.
+    unsafe { read_volatile(word) }
+}
