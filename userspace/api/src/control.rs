@@ -1,0 +1,323 @@
+//! What goes over the control socket: HTTP and JSON, the bodies as types.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `POST /v1/sa` | [`AddRequest`] | [`AddReply`] |
+//! | `GET /v1/sa` | | array of [`SaStatus`] |
+//! | `DELETE /v1/sa?set=N` or `?spi=S&dst=A` | | [`RemoveReply`] |
+//! | `POST /v1/sa/{set}/activate`, `…/retire` | | [`StateReply`] |
+//! | `GET /v1/stats` | | [`Stats`] |
+//! | `GET /v1/health` | | [`Health`] |
+//! | `POST /v1/capture` | [`CaptureRequest`] | [`CaptureReply`] |
+//! | `DELETE /v1/capture` | | [`CaptureReply`] |
+//! | `GET /v1/events` | | one [`FlowEvent`] per line, until the client goes |
+//!
+//! A request that fails is answered with a status of 4xx or 5xx and an
+//! [`ErrorBody`]. Keys travel in one direction only, in [`AddRequest`]; no
+//! answer carries any.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::sad::{Dir, SaRow};
+
+/// Where the control socket is unless the configuration says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/gmesp/control.sock";
+
+/// Largest request body in bytes: some thousand SAs.
+pub const MAX_BODY: usize = 4 << 20;
+
+/// The paths of the interface, version 1.
+pub mod path {
+    /// SAs: add (`POST`), list (`GET`), remove (`DELETE`).
+    pub const SA: &str = "/v1/sa";
+    /// Counters (`GET`).
+    pub const STATS: &str = "/v1/stats";
+    /// Is the daemon well (`GET`).
+    pub const HEALTH: &str = "/v1/health";
+    /// Wire capture: start (`POST`), stop (`DELETE`).
+    pub const CAPTURE: &str = "/v1/capture";
+    /// Stream of flow events (`GET`).
+    pub const EVENTS: &str = "/v1/events";
+}
+
+/// Body of every answer that is not a success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What went wrong.
+    pub error: ApiError,
+}
+
+/// What went wrong, for programs (`code`) and for people (the rest).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiError {
+    /// Stable word in kebab case, such as `bad-sad`, `not-found`, `exists`.
+    pub code: String,
+    /// What was wrong. Never a secret.
+    pub message: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl ApiError {
+    /// An error without a hint.
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        ApiError {
+            code: code.to_owned(),
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    /// The same error with advice.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for ApiError {}
+
+/// Install SAs. All of the file or nothing; each set goes live at once.
+#[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(deny_unknown_fields)]
+pub struct AddRequest {
+    /// The text of a SAD.toml, with keys.
+    pub sad: String,
+    /// What messages call the text, usually the name of the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+impl fmt::Debug for AddRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AddRequest")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What [`AddRequest`] made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddReply {
+    /// The sets, in the order of the file.
+    pub sets: Vec<AddedSet>,
+    /// What is legal but unlikely to be meant, for people.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+/// One set of SAs that is live now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddedSet {
+    /// Number of the set: the file's `set`, or one that was chosen.
+    pub set: u64,
+    /// Its SAs, in the order of the file.
+    pub sas: Vec<SaName>,
+}
+
+/// What names an SA.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SaName {
+    /// SPI as a number.
+    pub spi: u32,
+    /// Destination of the ESP packets; for UDP-enc-tun the outer one.
+    pub dst: IpAddr,
+    /// Which way its packets go.
+    pub dir: Dir,
+}
+
+/// One SA as the daemon holds it: SAD.toml's keys without the secrets, and
+/// what has happened on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SaStatus {
+    /// SAD.toml's keys; `set` and `dir` are always there. `seq` is the last
+    /// sequence number that was sent, 0 for an inbound SA. Encapsulation
+    /// ports are the ones learned, absent until then.
+    #[serde(flatten)]
+    pub sa: SaRow,
+    /// `installing`, `live`, `standby`, `retiring` or `removing`.
+    pub state: String,
+    /// The highest sequence number accepted, 0 for an outbound SA.
+    pub top: u64,
+    /// Packets opened and delivered, or sealed and sent.
+    pub packets: u64,
+    /// Bytes of those packets.
+    pub bytes: u64,
+    /// Packets dropped on this SA, by reason; reasons with none are left out.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// What was removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveReply {
+    /// Numbers of the sets that are gone. An SA goes with its whole set
+    /// (all four or none).
+    pub sets: Vec<u64>,
+    /// How many SAs that were.
+    pub sas: usize,
+}
+
+/// Where a set stands after a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateReply {
+    /// Number of the set.
+    pub set: u64,
+    /// `active` or `retired`.
+    pub state: String,
+}
+
+/// Counters since the daemon started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Packets by reason; every reason is there, zero or not.
+    pub reasons: BTreeMap<String, u64>,
+    /// One entry per worker thread.
+    pub workers: Vec<WorkerRow>,
+}
+
+/// Counters of one worker thread.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerRow {
+    /// Number of the worker, from 0.
+    pub worker: usize,
+    /// Counters by name in snake case.
+    #[serde(flatten)]
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// Is the daemon well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// `ok`, or `stopping` while it shuts down.
+    pub status: String,
+    /// Version of the daemon.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// Names of the uplinks.
+    pub uplinks: Vec<String>,
+    /// Addresses of the Gm link.
+    pub addresses: Vec<IpAddr>,
+    /// Number of SAs.
+    pub sas: usize,
+    /// Upper bound of that.
+    pub max_sas: u32,
+    /// The SIP edge runs.
+    pub edge: bool,
+    /// Registrations of the edge that are live.
+    pub registrations: usize,
+    /// File of the wire capture that runs.
+    pub capture: Option<String>,
+}
+
+/// Start a wire capture: what crosses the uplink, still sealed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaptureRequest {
+    /// Absolute path of the pcapng file; it must not exist yet.
+    pub file: String,
+    /// Stop after this many bytes of file; absent: 1 GiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
+}
+
+/// A wire capture that began or ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaptureReply {
+    /// Its file.
+    pub file: String,
+    /// Packets written so far.
+    pub packets: u64,
+    /// Bytes of file written so far.
+    pub bytes: u64,
+    /// Packets that were not written, because the disk was too slow or the
+    /// file had reached its bound.
+    pub missed: u64,
+}
+
+/// One step of a registration, as it happens; also what the data plane has to
+/// say. No keys, no SIP bodies.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowEvent {
+    /// Milliseconds since 1970-01-01 UTC.
+    pub time_ms: u64,
+    /// `SM1`, `SM6`, `SM7`, `SM12` (TS 33.203 6.1, 7.2), or a word in kebab
+    /// case such as `refused`, `expired`, `encap-port`.
+    pub step: String,
+    /// Private identity of the user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub impi: Option<String>,
+    /// Address and port of the phone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ue: Option<String>,
+    /// `alg/ealg` by Annex H's names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suite: Option<String>,
+    /// `trans` or `udp-enc-tun`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// Number of the set of SAs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<u64>,
+    /// SPIs by their names in clause 7.1: `uc`, `us`, `pc`, `ps`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub spis: BTreeMap<String, u32>,
+    /// Status of the SIP answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Why, when something was refused or ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_debug_form_of_a_request_has_no_keys() {
+        let request = AddRequest {
+            sad: "ik = \"00112233445566778899aabbccddeeff\"".into(),
+            name: Some("a.toml".into()),
+        };
+        let shown = format!("{request:?}");
+        assert!(shown.contains("a.toml"), "{shown}");
+        assert!(!shown.contains("0011"), "{shown}");
+    }
+
+    #[test]
+    fn a_request_with_an_unknown_key_is_refused() {
+        let refused = serde_json::from_str::<AddRequest>(r#"{"sad":"","sda":""}"#);
+        assert!(refused.unwrap_err().to_string().contains("sda"));
+    }
+
+    #[test]
+    fn worker_counters_are_flat() {
+        let row = WorkerRow {
+            worker: 0,
+            counters: BTreeMap::from([("opened".to_owned(), 3)]),
+        };
+        let text = serde_json::to_string(&row).unwrap();
+        assert_eq!(text, r#"{"worker":0,"opened":3}"#);
+        assert_eq!(serde_json::from_str::<WorkerRow>(&text).unwrap(), row);
+    }
+}
