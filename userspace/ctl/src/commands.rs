@@ -1,0 +1,171 @@
+//! What each command does.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use gm_api::control::{AddRequest, CaptureRequest};
+use serde::Serialize;
+use tokio::runtime::Builder;
+use zeroize::Zeroizing;
+
+use crate::Error;
+use crate::args::{Args, Capture, Command, Del, Sa};
+use crate::client::Client;
+use crate::table;
+
+pub(crate) fn execute(args: Args, input: &mut dyn Read, out: &mut dyn Write) -> Result<(), Error> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let client = Client::new(args.socket);
+    match args.command {
+        Command::Sa(Sa::Add { file, json }) => {
+            let request = read_sad(&file, input)?;
+            let reply = runtime.block_on(client.add(&request))?;
+            if json {
+                return print_json(out, &reply);
+            }
+            for warning in &reply.warnings {
+                writeln!(out, "warning: {warning}")?;
+            }
+            for set in &reply.sets {
+                writeln!(
+                    out,
+                    "set {} is live: {}",
+                    set.set,
+                    count(set.sas.len(), "SA")
+                )?;
+            }
+        }
+        Command::Sa(Sa::Del(del)) => delete(&client, &del, &runtime, out)?,
+        Command::Sa(Sa::List { json }) => {
+            let rows = runtime.block_on(client.list())?;
+            if json {
+                return print_json(out, &rows);
+            }
+            if rows.is_empty() {
+                writeln!(out, "no SAs")?;
+            } else {
+                writeln!(out, "{}", table::sas(&rows))?;
+            }
+        }
+        Command::Stats { json } => {
+            let stats = runtime.block_on(client.stats())?;
+            if json {
+                return print_json(out, &stats);
+            }
+            writeln!(out, "{}", table::reasons(&stats))?;
+            writeln!(out, "{}", table::workers(&stats))?;
+        }
+        Command::Health { json } => {
+            let health = runtime.block_on(client.health())?;
+            if json {
+                return print_json(out, &health);
+            }
+            writeln!(out, "{}", table::health(&health))?;
+        }
+        Command::Capture(Capture::Start { file, max_bytes }) => {
+            let file = absolute(&file)?;
+            let reply =
+                runtime.block_on(client.capture_start(&CaptureRequest { file, max_bytes }))?;
+            writeln!(out, "capturing into {}", reply.file)?;
+        }
+        Command::Capture(Capture::Stop) => {
+            let reply = runtime.block_on(client.capture_stop())?;
+            let packets = count(
+                usize::try_from(reply.packets).unwrap_or(usize::MAX),
+                "packet",
+            );
+            writeln!(
+                out,
+                "{}: {packets}, {} bytes, {} missed",
+                reply.file, reply.bytes, reply.missed
+            )?;
+        }
+        Command::Events { json } => runtime.block_on(follow(&client, json, out))?,
+    }
+    Ok(())
+}
+
+fn delete(
+    client: &Client,
+    del: &Del,
+    runtime: &tokio::runtime::Runtime,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
+    let reply = match (del.set, del.spi, del.dst) {
+        (Some(set), ..) => runtime.block_on(client.remove_set(set))?,
+        (None, Some(spi), Some(dst)) => runtime.block_on(client.remove_sa(spi, dst))?,
+        // The command line lets nothing else through.
+        (None, ..) => return Ok(()),
+    };
+    if del.json {
+        return print_json(out, &reply);
+    }
+    let sets: Vec<String> = reply.sets.iter().map(|set| format!("set {set}")).collect();
+    writeln!(
+        out,
+        "removed {}: {}",
+        sets.join(", "),
+        count(reply.sas, "SA")
+    )?;
+    Ok(())
+}
+
+async fn follow(client: &Client, json: bool, out: &mut dyn Write) -> Result<(), Error> {
+    let mut events = client.events().await?;
+    while let Some(event) = events.next().await? {
+        if json {
+            serde_json::to_writer(&mut *out, &event).map_err(std::io::Error::from)?;
+            writeln!(out)?;
+        } else {
+            writeln!(out, "{}", table::event(&event))?;
+        }
+        out.flush()?;
+    }
+    Ok(())
+}
+
+fn read_sad(file: &Path, input: &mut dyn Read) -> Result<AddRequest, Error> {
+    let name = if file == Path::new("-") {
+        "standard input".into()
+    } else {
+        file.display().to_string()
+    };
+    let mut bytes = Zeroizing::new(Vec::new());
+    let read = if file == Path::new("-") {
+        input.read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(file).and_then(|mut open| open.read_to_end(&mut bytes))
+    };
+    read.map_err(|error| Error::File {
+        file: name.clone(),
+        error,
+    })?;
+    let text = str::from_utf8(&bytes).map_err(|_| Error::NoText(name.clone()))?;
+    Ok(AddRequest {
+        sad: text.to_owned(),
+        name: Some(name),
+    })
+}
+
+/// The daemon has a working directory of its own.
+fn absolute(file: &Path) -> Result<String, Error> {
+    let absolute: PathBuf = std::path::absolute(file).map_err(|error| Error::File {
+        file: file.display().to_string(),
+        error,
+    })?;
+    Ok(absolute.display().to_string())
+}
+
+fn print_json<T: Serialize>(out: &mut dyn Write, value: &T) -> Result<(), Error> {
+    serde_json::to_writer_pretty(&mut *out, value).map_err(std::io::Error::from)?;
+    writeln!(out)?;
+    Ok(())
+}
+
+fn count(n: usize, what: &str) -> String {
+    if n == 1 {
+        format!("1 {what}")
+    } else {
+        format!("{n} {what}s")
+    }
+}

@@ -1,0 +1,218 @@
+//! What people see: tables and lines.
+
+use std::net::IpAddr;
+
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{CellAlignment, Table};
+use gm_api::control::{FlowEvent, Health, SaStatus, Stats};
+use gm_api::sad::Dir;
+
+/// The SAs, one line each.
+pub fn sas(rows: &[SaStatus]) -> String {
+    let mut table = new(&[
+        "set", "dir", "SPI", "mode", "from", "to", "suite", "state", "seq/top", "packets", "bytes",
+        "drops",
+    ]);
+    for row in rows {
+        let sa = &row.sa;
+        let drops: Vec<String> = row
+            .drops
+            .iter()
+            .map(|(reason, n)| format!("{reason} {n}"))
+            .collect();
+        let (dir, at) = match sa.dir {
+            Some(Dir::Out) => ("out", sa.seq.unwrap_or(0)),
+            Some(Dir::In) | None => ("in", row.top),
+        };
+        table.add_row([
+            sa.set.map_or_else(|| "-".to_owned(), |set| set.to_string()),
+            dir.to_owned(),
+            sa.spi.to_string(),
+            sa.mode.clone(),
+            end(
+                (sa.src, sa.src_port),
+                sa.outer_src.map(|ip| (ip, sa.encap_sport)),
+            ),
+            end(
+                (sa.dst, sa.dst_port),
+                sa.outer_dst.map(|ip| (ip, sa.encap_dport)),
+            ),
+            format!("{}/{}", sa.alg, sa.ealg),
+            row.state.clone(),
+            at.to_string(),
+            row.packets.to_string(),
+            row.bytes.to_string(),
+            drops.join(", "),
+        ]);
+    }
+    right(&mut table, &[0, 2, 8, 9, 10]);
+    table.to_string()
+}
+
+type End = (IpAddr, Option<u16>);
+
+/// `inner:port` and, behind a NAT, the outer end in parentheses.
+fn end(inner: End, outer: Option<End>) -> String {
+    match outer {
+        Some(outer) => format!("{} (via {})", address(inner), address(outer)),
+        None => address(inner),
+    }
+}
+
+/// A port that is any, or not known yet, is a star.
+fn address((ip, port): End) -> String {
+    let port = port.map_or_else(|| "*".to_owned(), |port| port.to_string());
+    match ip {
+        IpAddr::V4(ip) => format!("{ip}:{port}"),
+        IpAddr::V6(ip) => format!("[{ip}]:{port}"),
+    }
+}
+
+/// The reasons that have counted anything.
+pub fn reasons(stats: &Stats) -> String {
+    let mut table = new(&["reason", "packets"]);
+    for (reason, n) in stats.reasons.iter().filter(|(_, n)| **n > 0) {
+        table.add_row([reason.clone(), n.to_string()]);
+    }
+    if table.row_count() == 0 {
+        return "no packets yet".into();
+    }
+    right(&mut table, &[1]);
+    table.to_string()
+}
+
+/// The workers' counters, one column per worker.
+pub fn workers(stats: &Stats) -> String {
+    let Some(first) = stats.workers.first() else {
+        return "no workers".into();
+    };
+    let mut header = vec!["worker".to_owned()];
+    header.extend(stats.workers.iter().map(|row| row.worker.to_string()));
+    let mut table = Table::new();
+    table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(header);
+    for name in first.counters.keys() {
+        let mut line = vec![name.replace('_', " ")];
+        line.extend(
+            stats
+                .workers
+                .iter()
+                .map(|row| match row.counters.get(name) {
+                    Some(n) => n.to_string(),
+                    None => "-".to_owned(),
+                }),
+        );
+        table.add_row(line);
+    }
+    let columns: Vec<usize> = (1..=stats.workers.len()).collect();
+    right(&mut table, &columns);
+    table.to_string()
+}
+
+/// The health, one `name: value` per line.
+pub fn health(health: &Health) -> String {
+    let addresses: Vec<String> = health.addresses.iter().map(IpAddr::to_string).collect();
+    let edge = if health.edge {
+        format!("on, {} registered", health.registrations)
+    } else {
+        "off".into()
+    };
+    format!(
+        "status:    {}\nversion:   {}\npid:       {}\nuptime:    {} s\nuplinks:   {}\naddresses: {}\nSAs:       {} of {}\nedge:      {}\ncapture:   {}",
+        health.status,
+        health.version,
+        health.pid,
+        health.uptime_s,
+        health.uplinks.join(", "),
+        addresses.join(", "),
+        health.sas,
+        health.max_sas,
+        edge,
+        health.capture.as_deref().unwrap_or("off"),
+    )
+}
+
+/// One event as a line: time of day (UTC), step, and what is known.
+pub fn event(event: &FlowEvent) -> String {
+    let ms = event.time_ms % 86_400_000;
+    let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
+    let mut line = format!(
+        "{hour:02}:{minute:02}:{second:02}.{:03}  {:<12}",
+        ms % 1000,
+        event.step
+    );
+    let mut add = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            line += &format!(" {name} {value}");
+        }
+    };
+    add("impi", event.impi.clone());
+    add("ue", event.ue.clone());
+    add("suite", event.suite.clone());
+    add("mode", event.mode.clone());
+    add("set", event.set.map(|set| set.to_string()));
+    let spis: Vec<String> = event
+        .spis
+        .iter()
+        .map(|(name, spi)| format!("{name}={spi}"))
+        .collect();
+    add("SPIs", (!spis.is_empty()).then(|| spis.join(" ")));
+    add("status", event.status.map(|status| status.to_string()));
+    add("reason:", event.reason.clone());
+    line
+}
+
+fn new(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(header);
+    table
+}
+
+fn right(table: &mut Table, columns: &[usize]) {
+    for index in columns {
+        if let Some(column) = table.column_mut(*index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_show_ports_and_the_nat() {
+        let inner: End = ("192.0.2.7".parse().unwrap(), Some(5061));
+        let outer: End = ("2001:db8::1".parse().unwrap(), None);
+        assert_eq!(end(inner, None), "192.0.2.7:5061");
+        assert_eq!(
+            end(inner, Some(outer)),
+            "192.0.2.7:5061 (via [2001:db8::1]:*)"
+        );
+    }
+
+    #[test]
+    fn an_event_is_one_line() {
+        let shown = event(&FlowEvent {
+            time_ms: 86_400_000 + 3_723_004,
+            step: "SM6".into(),
+            impi: Some("001@ims".into()),
+            spis: [("uc".to_owned(), 1), ("us".to_owned(), 2)].into(),
+            status: Some(401),
+            ..FlowEvent::default()
+        });
+        assert_eq!(
+            shown,
+            "01:02:03.004  SM6          impi 001@ims SPIs uc=1 us=2 status 401"
+        );
+    }
+
+    #[test]
+    fn quiet_counters_are_left_out() {
+        let stats = Stats {
+            reasons: [("ok".to_owned(), 2), ("replay".to_owned(), 0)].into(),
+            workers: Vec::new(),
+        };
+        let shown = reasons(&stats);
+        assert!(shown.contains("ok") && !shown.contains("replay"), "{shown}");
+    }
+}
