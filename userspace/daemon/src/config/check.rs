@@ -1,0 +1,300 @@
+//! What the types of the configuration cannot say.
+
+use std::net::IpAddr;
+
+use gm_esp::suite::Suite;
+
+use super::{Config, ConfigError, Edge, Home, PortRange};
+
+type Result = std::result::Result<(), ConfigError>;
+
+/// An interface name holds at most 15 bytes, and gm0's other end needs one.
+const MAX_GM0: usize = 14;
+
+impl Config {
+    pub(super) fn check(&self) -> Result {
+        self.check_gm()?;
+        self.check_control()?;
+        if let Some(edge) = &self.edge {
+            self.check_edge(edge)?;
+        }
+        if let Some(home) = &self.home {
+            self.check_home(home)?;
+        }
+        Ok(())
+    }
+
+    fn check_gm(&self) -> Result {
+        let gm = &self.gm;
+        let bad = |key: &str, what: String, hint: &str| Err(ConfigError::at("gm", key, what, hint));
+        match gm.uplinks.len() {
+            0 => {
+                return bad(
+                    "uplinks",
+                    "is empty".into(),
+                    "name the interface towards the phones",
+                );
+            }
+            1 => {}
+            n => {
+                let what = format!("{n} uplinks are listed, this version drives exactly one");
+                return bad(
+                    "uplinks",
+                    what,
+                    "keep one and run no second daemon on this host",
+                );
+            }
+        }
+        if gm.addresses.is_empty() {
+            return bad(
+                "addresses",
+                "is empty".into(),
+                "list this host's addresses on the Gm link",
+            );
+        }
+        for (index, address) in gm.addresses.iter().enumerate() {
+            if address.is_unspecified() || address.is_multicast() {
+                let what = format!("{address} is no address of a host");
+                return bad("addresses", what, "list the addresses that the phones use");
+            }
+            if gm
+                .addresses
+                .iter()
+                .take(index)
+                .any(|other| other == address)
+            {
+                return bad(
+                    "addresses",
+                    format!("{address} is listed twice"),
+                    "remove one",
+                );
+            }
+        }
+        for (key, ports) in [
+            ("server_ports", &gm.server_ports),
+            ("client_ports", &gm.client_ports),
+        ] {
+            if ports.is_empty() {
+                let hint = "list the protected ports, such as [5064] or [\"5100-5199\"]";
+                return bad(key, "is empty".into(), hint);
+            }
+            if contains(ports, gm.encap_port) {
+                let what = format!("holds {}, the encapsulation port", gm.encap_port);
+                return bad(key, what, "take it out, or change [gm] encap_port");
+            }
+        }
+        if !gm.max_sas.is_power_of_two() || !(4..=1 << 20).contains(&gm.max_sas) {
+            let what = format!("{} is no power of two from 4 to 1048576", gm.max_sas);
+            return bad(
+                "max_sas",
+                what,
+                "a registered phone takes 4, 12 while it re-registers",
+            );
+        }
+        if !(32..=4096).contains(&gm.replay_window) {
+            let what = format!("{} is not from 32 to 4096", gm.replay_window);
+            return bad("replay_window", what, "64 is usual");
+        }
+        if gm.encap_port == 0 {
+            return bad("encap_port", "is 0".into(), "4500 is what phones use");
+        }
+        let name_is_bad = |name: &str, max: usize| {
+            name.is_empty()
+                || name.len() > max
+                || name.contains(|c: char| c == '/' || c.is_whitespace())
+        };
+        if name_is_bad(&gm.gm0, MAX_GM0) {
+            let what = format!(
+                "{:?} is no interface name of at most {MAX_GM0} bytes",
+                gm.gm0
+            );
+            return bad("gm0", what, "leave it out for gm0");
+        }
+        if gm.uplinks.iter().any(|name| name_is_bad(name, MAX_GM0 + 1)) {
+            return bad(
+                "uplinks",
+                "holds no interface name".into(),
+                "ip link lists them",
+            );
+        }
+        if gm.pin_dir.as_os_str() != "off" && !gm.pin_dir.is_absolute() {
+            let what = format!("{:?} is no absolute path", gm.pin_dir);
+            return bad(
+                "pin_dir",
+                what,
+                "use a directory in /sys/fs/bpf, or \"off\"",
+            );
+        }
+        Ok(())
+    }
+
+    fn check_control(&self) -> Result {
+        if !self.control.socket.is_absolute() {
+            let what = format!("{:?} is no absolute path", self.control.socket);
+            return Err(ConfigError::at(
+                "control",
+                "socket",
+                what,
+                "begin it with /",
+            ));
+        }
+        self.control.mode_bits().map(|_| ())
+    }
+
+    fn check_edge(&self, edge: &Edge) -> Result {
+        let bad =
+            |key: &str, what: String, hint: &str| Err(ConfigError::at("edge", key, what, hint));
+        let gm = &self.gm;
+        if edge.sip_port == 0
+            || contains(&gm.server_ports, edge.sip_port)
+            || contains(&gm.client_ports, edge.sip_port)
+        {
+            let what = format!("{} is a protected port or 0", edge.sip_port);
+            return bad(
+                "sip_port",
+                what,
+                "the first REGISTER comes in clear: use 5060",
+            );
+        }
+        if !contains(&gm.server_ports, edge.port_ps) {
+            let what = format!("{} is not in [gm] server_ports", edge.port_ps);
+            return bad("port_ps", what, "use one of them or add it there");
+        }
+        if !contains(&gm.client_ports, edge.port_pc) {
+            let what = format!("{} is not in [gm] client_ports", edge.port_pc);
+            return bad("port_pc", what, "use one of them or add it there");
+        }
+        if edge.port_ps == edge.port_pc {
+            let what = format!("{} is port_ps too", edge.port_pc);
+            return bad("port_pc", what, "clause 7.1 wants two ports");
+        }
+        match (&edge.next_hop, &edge.home, &self.home) {
+            (Some(_), Some(_), _) => {
+                return bad(
+                    "home",
+                    "stands beside next_hop".into(),
+                    "keep one of the two",
+                );
+            }
+            (None, None, _) => {
+                let hint = "set next_hop = \"address:port\" or home = \"embedded\"";
+                return bad("next_hop", "is missing".into(), hint);
+            }
+            (None, Some(_), None) => {
+                return bad(
+                    "home",
+                    "there is no [home] table".into(),
+                    "add [home] with subscribers",
+                );
+            }
+            _ => {}
+        }
+        let family = self.next_hop(edge).map(|hop| hop.is_ipv4());
+        if family.is_some_and(|v4| v4 != edge.core.is_ipv4()) {
+            let what = format!("{} is not of the next hop's address family", edge.core);
+            return bad(
+                "core",
+                what,
+                "use an address from which the next hop can be reached",
+            );
+        }
+        if edge.domain.is_empty()
+            || edge
+                .domain
+                .contains(|c: char| c.is_whitespace() || "@:;,<>\"".contains(c))
+        {
+            return bad(
+                "domain",
+                "is no domain name".into(),
+                "such as \"ims.mnc001.mcc001.3gppnetwork.org\"",
+            );
+        }
+        if edge.suites.is_empty() {
+            return bad("suites", "is empty".into(), "leave it out for all four");
+        }
+        edge.suites()?;
+        let timers = &edge.timers;
+        if timers.await_auth_s == 0 || timers.max_expires_s == 0 {
+            let hint = "leave it out for the default";
+            return Err(ConfigError::at(
+                "edge.timers",
+                "await_auth_s, max_expires_s",
+                "is 0",
+                hint,
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_home(&self, home: &Home) -> Result {
+        let bad =
+            |key: &str, what: String, hint: &str| Err(ConfigError::at("home", key, what, hint));
+        if !home.listen.ip().is_loopback() || home.listen.port() == 0 {
+            let what = format!("{} is no loopback address with a port", home.listen);
+            return bad(
+                "listen",
+                what,
+                "the embedded home is for labs: use 127.0.0.1:5061",
+            );
+        }
+        if home.domain.is_none() && self.edge.is_none() {
+            return bad(
+                "domain",
+                "is missing".into(),
+                "name the home network's domain",
+            );
+        }
+        Ok(())
+    }
+
+    /// Where the edge sends what it forwards.
+    pub fn next_hop(&self, edge: &Edge) -> Option<std::net::SocketAddr> {
+        edge.next_hop
+            .or_else(|| self.home.as_ref().map(|home| home.listen))
+    }
+
+    /// The port is protected by policy.
+    pub fn is_protected(&self, port: u16) -> bool {
+        contains(&self.gm.server_ports, port) || contains(&self.gm.client_ports, port)
+    }
+
+    /// The address is one of the Gm link's.
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        self.gm.addresses.contains(&address)
+    }
+}
+
+impl Edge {
+    /// The suites in order of preference.
+    pub fn suites(&self) -> std::result::Result<Vec<Suite>, ConfigError> {
+        let parse = |text: &String| {
+            let hint = "write \"alg/ealg\", such as \"hmac-sha-1-96/aes-cbc\"";
+            let bad = |what: String| ConfigError::at("edge", "suites", what, hint);
+            let (alg, ealg) = text
+                .split_once('/')
+                .ok_or_else(|| bad(format!("{text:?} is no pair")))?;
+            Suite::from_names(alg, ealg).map_err(|error| bad(format!("{text:?}: {error}")))
+        };
+        self.suites.iter().map(parse).collect()
+    }
+}
+
+impl super::Control {
+    /// The permission bits.
+    pub fn mode_bits(&self) -> std::result::Result<u32, ConfigError> {
+        match u32::from_str_radix(&self.mode, 8) {
+            // Nobody but owner and group: who can use the socket can read
+            // traffic counters and install keys.
+            Ok(bits) if bits & !0o770 == 0 && bits & 0o600 == 0o600 => Ok(bits),
+            _ => {
+                let what = format!("{:?} is not \"0600\" or \"0660\"", self.mode);
+                let hint = "with \"0660\" name the group that may use it in [control] group";
+                Err(ConfigError::at("control", "mode", what, hint))
+            }
+        }
+    }
+}
+
+fn contains(ranges: &[PortRange], port: u16) -> bool {
+    ranges.iter().any(|range| range.contains(port))
+}

@@ -1,0 +1,310 @@
+//! gmespd.toml: what the daemon is told. Unknown keys are errors; every error
+//! names the file, the table, the key and what to do.
+
+mod check;
+mod locate;
+mod ports;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use gm_esp::suite::Suite;
+use serde::Deserialize;
+
+pub use ports::PortRange;
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The Gm link: what is protected.
+    pub gm: Gm,
+    /// The control socket.
+    #[serde(default)]
+    pub control: Control,
+    /// The SIP edge; absent: SAs come over the control socket only.
+    pub edge: Option<Edge>,
+    /// The embedded home network, for labs.
+    pub home: Option<Home>,
+    /// What is logged.
+    #[serde(default)]
+    pub log: Log,
+}
+
+/// `[gm]`: the link, the policy that exists before any SA, and the bounds.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gm {
+    /// Interfaces towards the phones; exactly one for now.
+    pub uplinks: Vec<String>,
+    /// Addresses of this host on the Gm link.
+    pub addresses: Vec<IpAddr>,
+    /// Protected server ports (port_ps; at a UE port_us).
+    pub server_ports: Vec<PortRange>,
+    /// Protected client ports (port_pc; at a UE port_uc).
+    pub client_ports: Vec<PortRange>,
+    /// Upper bound on SAs, a power of two.
+    #[serde(default = "defaults::max_sas")]
+    pub max_sas: u32,
+    /// Width of the replay window in sequence numbers, 32 to 4096.
+    #[serde(default = "defaults::replay_window")]
+    pub replay_window: u32,
+    /// UDP port of UDP-encapsulated ESP.
+    #[serde(default = "defaults::encap_port")]
+    pub encap_port: u16,
+    /// Follow a phone whose NAT has changed the port.
+    #[serde(default = "defaults::yes")]
+    pub learn_encap_port: bool,
+    /// CPU that the worker is pinned to; absent: not pinned.
+    pub cpu: Option<usize>,
+    /// Directory of the pinned BPF objects, or "off".
+    #[serde(default = "defaults::pin_dir")]
+    pub pin_dir: PathBuf,
+    /// Name of the device through which packets enter the local stack; its
+    /// other end gets an `x` behind it.
+    #[serde(default = "defaults::gm0")]
+    pub gm0: String,
+}
+
+/// `[control]`: the control socket.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Control {
+    /// Path of the Unix socket.
+    pub socket: PathBuf,
+    /// Group that may use it, by name or number; absent: the daemon's.
+    pub group: Option<String>,
+    /// Permission bits in octal, such as "0660".
+    pub mode: String,
+}
+
+/// `[edge]`: the SIP edge between the phones and the P-CSCF or I-CSCF.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Edge {
+    /// Off: the table is read and checked, nothing runs.
+    #[serde(default = "defaults::yes")]
+    pub enabled: bool,
+    /// Unprotected SIP port on every Gm address.
+    #[serde(default = "defaults::sip_port")]
+    pub sip_port: u16,
+    /// Protected server port, one of `[gm] server_ports`.
+    pub port_ps: u16,
+    /// Protected client port, one of `[gm] client_ports`.
+    pub port_pc: u16,
+    /// Address and port of the SIP element behind the edge.
+    pub next_hop: Option<SocketAddr>,
+    /// "embedded": the next hop is `[home]`.
+    pub home: Option<HomeKind>,
+    /// Address and port of the edge on the side of the core.
+    #[serde(default = "defaults::core")]
+    pub core: SocketAddr,
+    /// Home network domain name.
+    pub domain: String,
+    /// Suites in order of preference, each "alg/ealg" with Annex H's names.
+    #[serde(default = "defaults::suites")]
+    pub suites: Vec<String>,
+    /// Times.
+    #[serde(default)]
+    pub timers: Timers,
+}
+
+/// `[edge] home`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HomeKind {
+    /// The home network inside the daemon.
+    Embedded,
+}
+
+/// `[edge.timers]`, all in seconds.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timers {
+    /// Life of SAs whose registration has not come through (clause 7.4: the
+    /// registration await auth timer).
+    pub await_auth_s: u64,
+    /// How much longer SAs live than the registration.
+    pub margin_s: u64,
+    /// Longest registration that is passed on to the phone.
+    pub max_expires_s: u64,
+}
+
+/// `[home]`: the embedded home network.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Home {
+    /// Home network domain name; absent: `[edge] domain`.
+    pub domain: Option<String>,
+    /// File of the subscribers (mode 0600: it holds their keys).
+    pub subscribers: PathBuf,
+    /// Loopback address and port that it listens on.
+    #[serde(default = "defaults::home_listen")]
+    pub listen: SocketAddr,
+}
+
+/// `[log]`: what is logged.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// "error", "warn", "info", "debug", "trace", or tracing's filter syntax.
+    pub level: String,
+}
+
+mod defaults {
+    use super::{IpAddr, PathBuf, SocketAddr, Suite};
+
+    pub(super) fn max_sas() -> u32 {
+        4096
+    }
+    pub(super) fn replay_window() -> u32 {
+        64
+    }
+    pub(super) fn encap_port() -> u16 {
+        4500
+    }
+    pub(super) fn yes() -> bool {
+        true
+    }
+    pub(super) fn pin_dir() -> PathBuf {
+        "/sys/fs/bpf/gmesp".into()
+    }
+    pub(super) fn gm0() -> String {
+        "gm0".into()
+    }
+    pub(super) fn sip_port() -> u16 {
+        5060
+    }
+    pub(super) fn core() -> SocketAddr {
+        SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 5062)
+    }
+    pub(super) fn home_listen() -> SocketAddr {
+        SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 5061)
+    }
+    pub(super) fn suites() -> Vec<String> {
+        use Suite::{AesGmacNull, HmacSha1AesCbc, HmacSha1Null, NullAesGcm};
+        [NullAesGcm, HmacSha1AesCbc, AesGmacNull, HmacSha1Null]
+            .iter()
+            .map(|suite| format!("{}/{}", suite.alg(), suite.ealg()))
+            .collect()
+    }
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Control {
+            socket: gm_api::control::DEFAULT_SOCKET.into(),
+            group: None,
+            mode: "0600".into(),
+        }
+    }
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Timers {
+            await_auth_s: 240,
+            margin_s: 30,
+            max_expires_s: 600_000,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log {
+            level: "info".into(),
+        }
+    }
+}
+
+/// What is wrong with a configuration, in one line for people.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {}{}{}", file.display(), place, what, advice(hint))]
+pub struct ConfigError {
+    file: PathBuf,
+    /// Table and key and, where known, the line; ends in a colon and a blank.
+    place: String,
+    what: String,
+    hint: String,
+}
+
+fn advice(hint: &str) -> String {
+    if hint.is_empty() {
+        String::new()
+    } else {
+        format!("; {hint}")
+    }
+}
+
+impl ConfigError {
+    fn at(table: &str, key: &str, what: impl Into<String>, hint: impl Into<String>) -> Self {
+        let place = format!("[{table}] {key}: ");
+        ConfigError {
+            file: PathBuf::new(),
+            place,
+            what: what.into(),
+            hint: hint.into(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks the file.
+    pub fn load(file: &Path) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(file).map_err(|error| ConfigError {
+            file: file.to_owned(),
+            place: String::new(),
+            what: format!("cannot be read: {error}"),
+            hint: "name the configuration with --config FILE".into(),
+        })?;
+        Config::parse(&text, file)
+    }
+
+    /// Parses and checks `text`; `file` is what errors call it.
+    pub fn parse(text: &str, file: &Path) -> Result<Config, ConfigError> {
+        let config: Config =
+            toml::from_str(text).map_err(|error| syntax_error(text, file, &error))?;
+        config.check().map_err(|error| ConfigError {
+            file: file.to_owned(),
+            ..error
+        })?;
+        Ok(config)
+    }
+}
+
+fn syntax_error(text: &str, file: &Path, error: &toml::de::Error) -> ConfigError {
+    let place = locate::locate(text, error.span());
+    let mut words = String::new();
+    if let Some(line) = place.line {
+        words += &format!("line {line}: ");
+    }
+    if !place.table.is_empty() {
+        words += &format!("[{}] ", place.table);
+    }
+    if !place.key.is_empty() {
+        words += &place.key;
+    }
+    let words = words.trim_end().trim_end_matches(':');
+    let place = if words.is_empty() {
+        String::new()
+    } else {
+        format!("{words}: ")
+    };
+    let what = error.message().trim().replace('\n', " ");
+    let hint = if what.contains("unknown field") {
+        "remove the key or correct its name"
+    } else if what.contains("missing field") {
+        "add the key; gmespd.example.toml shows every one"
+    } else {
+        "correct the value; gmespd.example.toml shows every key"
+    };
+    ConfigError {
+        file: file.to_owned(),
+        place,
+        what,
+        hint: hint.into(),
+    }
+}

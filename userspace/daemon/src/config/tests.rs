@@ -1,0 +1,168 @@
+use std::path::Path;
+
+use super::*;
+
+const SMALL: &str = r#"
+[gm]
+uplinks = ["eth0"]
+addresses = ["192.0.2.1"]
+server_ports = [5064]
+client_ports = ["5065-5066"]
+"#;
+
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse(text, Path::new("f.toml")).map_err(|error| error.to_string())
+}
+
+/// `SMALL` with a line of `[gm]` put in the place of the one with that key.
+fn with(key: &str, line: &str) -> String {
+    let mut lines: Vec<&str> = SMALL.lines().filter(|old| !old.starts_with(key)).collect();
+    lines.push(line);
+    lines.join("\n")
+}
+
+#[test]
+fn the_example_is_a_configuration() {
+    let text = include_str!("../../gmespd.example.toml");
+    let config = parse(text).unwrap();
+    let edge = config.edge.unwrap();
+    assert_eq!(edge.suites().unwrap().len(), 4);
+    assert_eq!(config.gm.addresses.len(), 2);
+}
+
+#[test]
+fn the_example_shows_the_defaults() {
+    let example = parse(include_str!("../../gmespd.example.toml")).unwrap();
+    let small = parse(SMALL).unwrap();
+    assert_eq!(example.gm.max_sas, small.gm.max_sas);
+    assert_eq!(example.gm.replay_window, small.gm.replay_window);
+    assert_eq!(example.gm.encap_port, small.gm.encap_port);
+    assert_eq!(example.gm.pin_dir, small.gm.pin_dir);
+    assert_eq!(example.gm.gm0, small.gm.gm0);
+    assert_eq!(example.control.socket, small.control.socket);
+    assert_eq!(example.control.mode, small.control.mode);
+    assert_eq!(example.log.level, small.log.level);
+    let edge = example.edge.unwrap();
+    assert_eq!(edge.timers, Timers::default());
+    assert_eq!(edge.suites, defaults::suites());
+    assert_eq!(edge.core, defaults::core());
+    assert_eq!(example.home.unwrap().listen, defaults::home_listen());
+}
+
+#[test]
+fn ports_are_numbers_or_ranges() {
+    let config = parse(SMALL).unwrap();
+    assert!(config.is_protected(5064) && config.is_protected(5066));
+    assert!(!config.is_protected(5067));
+    for bad in ["0", "65536", "\"9-8\"", "\"0-1\"", "\"x\"", "-1"] {
+        let error = parse(&with("server_ports", &format!("server_ports = [{bad}]"))).unwrap_err();
+        assert!(error.contains("[gm] server_ports"), "{bad}: {error}");
+        assert!(error.contains("a port from 1 to 65535"), "{bad}: {error}");
+    }
+}
+
+#[test]
+fn errors_name_file_line_table_key_and_advice() {
+    let error = parse(&format!("{SMALL}replay_windw = 3\n")).unwrap_err();
+    assert!(
+        error.starts_with("f.toml: line 7: [gm] replay_windw: unknown field"),
+        "{error}"
+    );
+    assert!(
+        error.contains("remove the key or correct its name"),
+        "{error}"
+    );
+
+    let error = parse("[gm]\nuplinks = [\"a\"]\n").unwrap_err();
+    assert!(
+        error.contains("[gm]") && error.contains("missing field `addresses`"),
+        "{error}"
+    );
+
+    let error = parse(&with("uplinks", "uplinks = [\"a\", \"b\"]")).unwrap_err();
+    assert!(
+        error.contains("f.toml: [gm] uplinks: 2 uplinks are listed"),
+        "{error}"
+    );
+    assert!(error.contains("keep one"), "{error}");
+}
+
+#[test]
+fn bounds_of_gm() {
+    for (key, line) in [
+        ("addresses", "addresses = []"),
+        ("addresses", "addresses = [\"0.0.0.0\"]"),
+        ("addresses", "addresses = [\"192.0.2.1\", \"192.0.2.1\"]"),
+        ("client_ports", "client_ports = [4500]"),
+        ("max_sas", "max_sas = 100"),
+        ("replay_window", "replay_window = 31"),
+        ("replay_window", "replay_window = 4097"),
+        ("encap_port", "encap_port = 0"),
+        ("gm0", "gm0 = \"a-name-too-long\""),
+        ("pin_dir", "pin_dir = \"here\""),
+        ("uplinks", "uplinks = [\"a b\"]"),
+    ] {
+        let error = parse(&with(key, line)).unwrap_err();
+        assert!(error.contains(&format!("[gm] {key}: ")), "{line}: {error}");
+    }
+    assert!(parse(&with("pin_dir", "pin_dir = \"off\"")).is_ok());
+    assert!(parse(&with("replay_window", "replay_window = 4096")).is_ok());
+}
+
+#[test]
+fn the_edge_fits_the_link() {
+    let edge = "[edge]\nport_ps = 5064\nport_pc = 5065\ndomain = \"ims.example\"\n";
+    let hop = "next_hop = \"127.0.0.1:5070\"\n";
+    assert!(parse(&format!("{SMALL}{edge}{hop}")).is_ok());
+    for (swap, by, key) in [
+        ("5064", "5063", "port_ps"),
+        ("5065", "5063", "port_pc"),
+        ("ims.example", "ims example", "domain"),
+        (hop, "", "next_hop"),
+        (hop, "home = \"embedded\"\n", "home"),
+        (hop, "next_hop = \"[::1]:5070\"\n", "core"),
+        (
+            hop,
+            "next_hop = \"127.0.0.1:5070\"\nhome = \"embedded\"\n",
+            "home",
+        ),
+        (
+            hop,
+            "next_hop = \"127.0.0.1:5070\"\nsip_port = 5066\n",
+            "sip_port",
+        ),
+        (
+            hop,
+            "next_hop = \"127.0.0.1:5070\"\nsuites = [\"hmac-md5-96/null\"]\n",
+            "suites",
+        ),
+        (
+            hop,
+            "next_hop = \"127.0.0.1:5070\"\nsuites = [\"null/null\"]\n",
+            "suites",
+        ),
+    ] {
+        let text = format!("{SMALL}{}", format!("{edge}{hop}").replace(swap, by));
+        let error = parse(&text).unwrap_err();
+        assert!(
+            error.contains(&format!("[edge] {key}: ")),
+            "{swap} -> {by}: {error}"
+        );
+    }
+}
+
+#[test]
+fn the_home_listens_on_loopback_only() {
+    let home = "[home]\ndomain = \"d\"\nsubscribers = \"s\"\nlisten = \"0.0.0.0:5061\"\n";
+    let error = parse(&format!("{SMALL}{home}")).unwrap_err();
+    assert!(error.contains("[home] listen: "), "{error}");
+}
+
+#[test]
+fn the_socket_is_not_for_everybody() {
+    for mode in ["0666", "0400", "rw", "10660"] {
+        let error = parse(&format!("{SMALL}[control]\nmode = \"{mode}\"\n")).unwrap_err();
+        assert!(error.contains("[control] mode: "), "{error}");
+    }
+    assert!(parse(&format!("{SMALL}[control]\nmode = \"0660\"\n")).is_ok());
+}

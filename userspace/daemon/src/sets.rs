@@ -1,0 +1,297 @@
+//! Sets of SAs by the numbers that people use. A SAD.toml names its sets; the
+//! data plane numbers them its own way; the edge's get numbers too.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use gm_api::control::{AddReply, AddedSet, ApiError, RemoveReply, SaName, SaStatus};
+use gm_api::sad::{Dir, Sad, SadEntry};
+
+use crate::config::Config;
+use crate::plane::{Plane, PlaneSa};
+
+/// First number of a set that was not given one. Files number from 1.
+const FIRST_OWN: u64 = 10_001;
+
+/// The sets that are installed.
+pub struct Sets {
+    plane: Arc<dyn Plane>,
+    book: Mutex<Book>,
+}
+
+struct Book {
+    /// The data plane's number of each set that has not been removed.
+    ids: BTreeMap<u64, u64>,
+    /// People's number, also of sets that still drain.
+    numbers: HashMap<u64, u64>,
+    next: u64,
+}
+
+impl Sets {
+    /// No sets yet.
+    pub fn new(plane: Arc<dyn Plane>) -> Self {
+        let book = Book {
+            ids: BTreeMap::new(),
+            numbers: HashMap::new(),
+            next: FIRST_OWN,
+        };
+        Sets {
+            plane,
+            book: Mutex::new(book),
+        }
+    }
+
+    /// The data plane below.
+    pub fn plane(&self) -> &Arc<dyn Plane> {
+        &self.plane
+    }
+
+    /// Installs a set under this number, or one that is free.
+    pub fn install(&self, number: Option<u64>, sas: Vec<PlaneSa>) -> Result<u64, ApiError> {
+        let mut book = self.book();
+        let number = match number {
+            Some(number) if book.ids.contains_key(&number) => {
+                return Err(
+                    ApiError::new("exists", format!("set {number} is installed already"))
+                        .hint(format!("remove it first: gmespctl sa del --set {number}")),
+                );
+            }
+            Some(number) => number,
+            None => book.free_number(),
+        };
+        let id = self.plane.install(sas)?;
+        book.ids.insert(number, id);
+        book.numbers.insert(id, number);
+        Ok(number)
+    }
+
+    /// Switches outbound traffic over to the set.
+    pub fn activate(&self, number: u64) -> Result<(), ApiError> {
+        self.plane.activate(self.id(number)?)
+    }
+
+    /// Outbound off, inbound still accepts.
+    pub fn retire(&self, number: u64) -> Result<(), ApiError> {
+        self.plane.retire(self.id(number)?)
+    }
+
+    /// Takes the set out.
+    pub fn remove(&self, number: u64) -> Result<(), ApiError> {
+        let mut book = self.book();
+        let id = book
+            .ids
+            .get(&number)
+            .copied()
+            .ok_or_else(|| no_set(number))?;
+        self.plane.remove(id)?;
+        book.ids.remove(&number);
+        Ok(())
+    }
+
+    /// People's number of a set of the data plane.
+    pub fn number_of(&self, id: u64) -> Option<u64> {
+        self.book().numbers.get(&id).copied()
+    }
+
+    /// All SAs, with people's numbers, in the order of those.
+    pub fn list(&self) -> Result<Vec<SaStatus>, ApiError> {
+        let mut book = self.book();
+        let mut rows = self.plane.list()?;
+        let seen: Vec<u64> = rows.iter().filter_map(|row| row.sa.set).collect();
+        let Book { ids, numbers, .. } = &mut *book;
+        numbers.retain(|id, _| seen.contains(id) || ids.values().any(|live| live == id));
+        for row in &mut rows {
+            row.sa.set = row.sa.set.map(|id| numbers.get(&id).copied().unwrap_or(id));
+        }
+        rows.sort_by_key(|row| row.sa.set);
+        Ok(rows)
+    }
+
+    /// Installs and activates every set of a SAD.toml, or nothing.
+    pub fn add_sad(&self, config: &Config, sad: Sad) -> Result<AddReply, ApiError> {
+        let mut reply = AddReply {
+            sets: Vec::new(),
+            warnings: Vec::new(),
+        };
+        let groups = group(config, sad, &mut reply.warnings)?;
+        let result = groups.into_iter().try_for_each(|group| {
+            let number = self.install(group.number, group.sas)?;
+            reply.sets.push(AddedSet {
+                set: number,
+                sas: group.names,
+            });
+            Ok(())
+        });
+        let result =
+            result.and_then(|()| reply.sets.iter().try_for_each(|set| self.activate(set.set)));
+        match result {
+            Ok(()) => Ok(reply),
+            Err(error) => {
+                for set in reply.sets.iter().rev() {
+                    // The first error is the one to tell; a set that cannot be
+                    // taken out again is in the list.
+                    if let Err(error) = self.remove(set.set) {
+                        tracing::error!(set = set.set, %error, "cannot take a set out again");
+                    }
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes a set and says what that was.
+    pub fn delete(&self, number: u64) -> Result<RemoveReply, ApiError> {
+        let id = self.id(number)?;
+        let sas = self
+            .plane
+            .list()?
+            .iter()
+            .filter(|row| row.sa.set == Some(id))
+            .count();
+        self.remove(number)?;
+        Ok(RemoveReply {
+            sets: vec![number],
+            sas,
+        })
+    }
+
+    /// Removes the set that holds this SA.
+    pub fn delete_sa(&self, spi: u32, dst: IpAddr) -> Result<RemoveReply, ApiError> {
+        let found = self.list()?.into_iter().find_map(|row| {
+            let at = row.sa.outer_dst.unwrap_or(row.sa.dst);
+            (row.sa.spi == spi && at == dst && row.state != "removing").then_some(row.sa.set)
+        });
+        match found.flatten() {
+            Some(number) => self.delete(number),
+            None => Err(
+                ApiError::new("not-found", format!("there is no SA {spi} to {dst}"))
+                    .hint("gmespctl sa list shows what there is"),
+            ),
+        }
+    }
+
+    fn id(&self, number: u64) -> Result<u64, ApiError> {
+        self.book()
+            .ids
+            .get(&number)
+            .copied()
+            .ok_or_else(|| no_set(number))
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        // Every change of the book is whole before anything can panic.
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    fn free_number(&mut self) -> u64 {
+        while self.ids.contains_key(&self.next) {
+            self.next += 1;
+        }
+        self.next += 1;
+        self.next - 1
+    }
+}
+
+fn no_set(number: u64) -> ApiError {
+    ApiError::new("not-found", format!("there is no set {number}"))
+        .hint("gmespctl sa list shows what there is")
+}
+
+/// The SAs of one set, in the order of the file.
+struct Group {
+    number: Option<u64>,
+    sas: Vec<PlaneSa>,
+    names: Vec<SaName>,
+}
+
+/// Entries with one `set` are one group, each entry without is its own.
+fn group(config: &Config, sad: Sad, warnings: &mut Vec<String>) -> Result<Vec<Group>, ApiError> {
+    let mut groups: Vec<Group> = Vec::new();
+    let Sad { name, entries } = sad;
+    if entries.is_empty() {
+        return Err(ApiError::new(
+            "bad-sad",
+            format!("{name}: holds no [[sa]] table"),
+        ));
+    }
+    for mut entry in entries {
+        let dir = direction(config, &name, &entry)?;
+        warn(config, &name, &entry, dir, warnings);
+        entry.spec.replay_window = entry.replay_window.unwrap_or(config.gm.replay_window);
+        let sa_name = SaName {
+            spi: entry.spec.spi,
+            dst: entry.destination(),
+            dir,
+        };
+        let number = entry.set;
+        let sa = PlaneSa {
+            spec: entry.spec,
+            keys: entry.keys,
+            dir,
+            first_seq: entry.seq,
+        };
+        match groups
+            .iter_mut()
+            .find(|group| number.is_some() && group.number == number)
+        {
+            Some(group) => {
+                group.sas.push(sa);
+                group.names.push(sa_name);
+            }
+            None => groups.push(Group {
+                number,
+                sas: vec![sa],
+                names: vec![sa_name],
+            }),
+        }
+    }
+    Ok(groups)
+}
+
+fn source(entry: &SadEntry) -> IpAddr {
+    entry
+        .spec
+        .outer
+        .as_ref()
+        .map_or(entry.spec.selector.src, |outer| outer.src)
+}
+
+/// `dir`, or what the addresses say.
+fn direction(config: &Config, file: &str, entry: &SadEntry) -> Result<Dir, ApiError> {
+    if let Some(dir) = entry.dir {
+        return Ok(dir);
+    }
+    if config.is_local(entry.destination()) {
+        return Ok(Dir::In);
+    }
+    if config.is_local(source(entry)) {
+        return Ok(Dir::Out);
+    }
+    let message = format!(
+        "{file}: [[sa]] #{}: dir: missing, and neither end is one of [gm] addresses",
+        entry.table
+    );
+    Err(ApiError::new("bad-sad", message).hint("write dir = \"in\" or dir = \"out\""))
+}
+
+fn warn(config: &Config, file: &str, entry: &SadEntry, dir: Dir, warnings: &mut Vec<String>) {
+    let mut add = |what: String| warnings.push(format!("{file}: [[sa]] #{}: {what}", entry.table));
+    let (end, port) = match dir {
+        Dir::In => (entry.destination(), entry.spec.selector.dst_port),
+        Dir::Out => (source(entry), entry.spec.selector.src_port),
+    };
+    if !config.is_local(end) {
+        add(format!(
+            "{end} is none of [gm] addresses; the SA will see no packets"
+        ));
+    }
+    match port {
+        Some(port) if !config.is_protected(port) => add(format!(
+            "port {port} is in neither [gm] server_ports nor client_ports; cleartext passes there"
+        )),
+        _ => {}
+    }
+}
