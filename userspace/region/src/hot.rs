@@ -65,8 +65,7 @@ pub struct Hot {
     /// UDP-enc-tun: the phone's port as last learnt from a packet that
     /// verified, host byte order; zero: not known.
     pub encap_port: AtomicU32,
-    /// Zero.
-    pub reserved: [AtomicU32; 5],
+    reserved: [AtomicU32; 5],
 
     drops: [AtomicU64; DROP_REASONS.len()],
     reserved_drops: AtomicU64,
@@ -81,8 +80,10 @@ pub struct Hot {
     pub window: AtomicU32,
     /// The set that the SA belongs to; zero: none.
     pub set: AtomicU64,
-    /// Zero.
-    pub reserved_control: [AtomicU64; 5],
+    /// Outbound: when the SA last became the one for its selectors, a stamp
+    /// ([`crate::Region::next_stamp`]); the latest counts. Zero: never.
+    pub activated: AtomicU64,
+    reserved_control: [AtomicU64; 4],
 }
 
 const _: () = assert!(size_of::<Hot>() == 192);
@@ -131,6 +132,7 @@ impl Hot {
             &self.bytes,
             &self.last_used,
             &self.set,
+            &self.activated,
         ];
         for word in words.into_iter().chain(&self.drops) {
             word.store(0, Ordering::Relaxed);

@@ -37,8 +37,8 @@ pub(crate) struct Header {
     hot_bytes: AtomicU32,
     /// Hot, records, keys, traces, windows, end of file.
     offsets: [AtomicU64; 6],
-    /// Numbers ever given: sets, traces.
-    pub(crate) next_set: AtomicU64,
+    /// Numbers ever given.
+    pub(crate) next_stamp: AtomicU64,
     pub(crate) next_trace: AtomicU64,
 }
 

@@ -133,10 +133,9 @@ impl Region {
         })
     }
 
-    /// The next number for a set, never the same twice in the life of the
-    /// region, never zero.
-    pub fn next_set(&self) -> u64 {
-        self.header().next_set.fetch_add(1, Ordering::Relaxed) + 1
+    /// A number that is higher each time in the life of the region, from 1 on.
+    pub fn next_stamp(&self) -> u64 {
+        self.header().next_stamp.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Remembers the last number of an SA that is gone. The region remembers as
@@ -155,16 +154,19 @@ impl Region {
         }
     }
 
-    /// The highest number that is remembered for a key and SPI.
-    pub fn find_trace(&self, fingerprint: u128, spi: u32) -> Option<u64> {
-        let same = |words: &[AtomicU64]| {
+    /// What is remembered, in no order that means anything.
+    pub fn traces(&self) -> impl Iterator<Item = Trace> {
+        (0..self.layout.slots as usize).filter_map(|place| {
+            let words = self.trace_words(place);
             let word = |i: usize| words[i].load(Ordering::Relaxed);
-            let found = u128::from(word(0)) | u128::from(word(1)) << 64;
-            (found == fingerprint && word(2) == u64::from(spi)).then(|| word(3))
-        };
-        (0..self.layout.slots as usize)
-            .filter_map(|i| same(self.trace_words(i)))
-            .max()
+            let fingerprint = u128::from(word(0)) | u128::from(word(1)) << 64;
+            let spi = u32::try_from(word(2)).ok().filter(|spi| *spi != 0)?;
+            Some(Trace {
+                fingerprint,
+                spi,
+                last: word(3),
+            })
+        })
     }
 
     fn trace_words(&self, place: usize) -> &[AtomicU64] {

@@ -1,2 +1,40 @@
 //! The security association database: control SAs apart from hot halves.
+//!
+//! No I/O and no clock. A [`Sadb`] decides what SAs there are; what the data
+//! plane has to do about it comes back as a list of [`Change`]s, to be carried
+//! out in order. What changes with every packet (numbers, windows, counters)
+//! lives in the [`Region`](gm_region::Region), which a successor adopts with
+//! [`Sadb::recover`].
+//!
+//! A set of SAs lives as a whole (TS 33.203 7.4):
+//!
+//! ```text
+//! install ----> inbound live, outbound standing by
+//! activate ---> outbound takes over its selectors, an older set's stand by
+//! retire -----> outbound off, inbound still accepts
+//! remove -----> inbound off; the workers forget the SAs
+//! release ----> keys wiped, slots free: after the workers have forgotten
+//! ```
+//!
+//! Each command names the set and may be repeated: what is done already
+//! succeeds and changes nothing. Slots are reused in the order in which they
+//! became free, with another SPI each time.
 #![forbid(unsafe_code)]
+
+mod error;
+mod index;
+mod install;
+mod list;
+mod record;
+mod recover;
+mod sadb;
+mod slots;
+mod traces;
+mod types;
+
+pub use error::SadbError;
+pub use gm_region::SlotState;
+pub use list::Row;
+pub use recover::Recovered;
+pub use sadb::Sadb;
+pub use types::{Change, Dir, Installed, NewSa, Reserved, SetId};

@@ -1,0 +1,187 @@
+//! Taking over from a predecessor that is gone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use gm_esp::{Sa, Window};
+use gm_region::{Region, SlotState, Trace};
+
+use crate::record::{self, Record};
+use crate::sadb::{Entry, Sadb};
+use crate::slots::Slots;
+use crate::traces::fingerprint;
+use crate::types::{Change, Dir, SetId};
+
+/// What a successor starts with.
+pub struct Recovered {
+    /// The database.
+    pub sadb: Sadb,
+    /// What the data plane has to do to get to its state from nothing.
+    pub changes: Vec<Change>,
+    /// Slots that were taken back: their set was not whole, not live, or not
+    /// readable.
+    pub rolled_back: u32,
+}
+
+/// A slot that makes sense by itself.
+struct Found {
+    entry: Entry,
+    count: u8,
+    state: SlotState,
+}
+
+impl Sadb {
+    /// Goes on with the SAs in a region. Sets that are whole and live are kept
+    /// with their numbers and windows, also those that were about to retire;
+    /// everything else is taken back, its numbers remembered.
+    pub fn recover(region: Region) -> Recovered {
+        let region = Arc::new(region);
+        let mut sets: BTreeMap<SetId, Vec<Found>> = BTreeMap::new();
+        let mut bad = Vec::new();
+        let mut sadb = Sadb::empty(region.clone());
+        for slot in 0..region.slots() {
+            match sadb.at(slot).hot().state() {
+                SlotState::Free => {}
+                _ => match sadb.read(slot) {
+                    Some((set, found)) => sets.entry(set).or_default().push(found),
+                    None => bad.push(slot),
+                },
+            }
+        }
+        let mut changes = Vec::new();
+        for (set, found) in sets {
+            match sadb.take_over(set, &found) {
+                Some(more) => changes.extend(more),
+                None => {
+                    for Found { entry, .. } in found {
+                        sadb.remember(&entry);
+                        bad.push(entry.slot);
+                    }
+                }
+            }
+        }
+        changes.extend(sadb.select_again());
+        for slot in &bad {
+            let at = sadb.at(*slot);
+            at.wipe();
+            at.hot().set_state(SlotState::Free);
+        }
+        sadb.slots = Slots::new(&region);
+        Recovered {
+            sadb,
+            changes,
+            rolled_back: bad.len() as u32,
+        }
+    }
+
+    /// Reads a slot that is not free; `None`: it holds no SA.
+    fn read(&self, slot: u32) -> Option<(SetId, Found)> {
+        let at = self.at(slot);
+        let hot = at.hot();
+        let record = Record::from_bytes(&at.record())?;
+        let spec = record.spec;
+        let keys = record::keys(spec.suite, &at.key_material())?;
+        let set = SetId(hot.set.load(Relaxed));
+        let same =
+            hot.spi.load(Relaxed) == spec.spi && hot.window.load(Relaxed) == spec.replay_window;
+        Window::new(&hot.top, at.window_bits(), spec.replay_window).ok()?;
+        if set.0 == 0 || !same {
+            return None;
+        }
+        let sa = Arc::new(Sa::new(spec, &keys).ok()?);
+        let entry = Entry {
+            slot,
+            sa,
+            dir: record.dir,
+            fingerprint: fingerprint(&keys),
+        };
+        Some((
+            set,
+            Found {
+                entry,
+                count: record.count,
+                state: hot.state(),
+            },
+        ))
+    }
+
+    /// Keeps a set that is whole and live; `None`: it is not.
+    fn take_over(&mut self, set: SetId, found: &[Found]) -> Option<Vec<Change>> {
+        let live = |f: &Found| {
+            matches!(
+                f.state,
+                SlotState::Live | SlotState::Standby | SlotState::Retiring
+            )
+        };
+        let whole = found
+            .iter()
+            .all(|f| usize::from(f.count) == found.len() && live(f));
+        if !whole {
+            return None;
+        }
+        for (i, Found { entry, .. }) in found.iter().enumerate() {
+            if self
+                .index
+                .enter(&entry.sa, entry.dir, entry.fingerprint)
+                .is_err()
+            {
+                for Found { entry, .. } in &found[..i] {
+                    self.index.leave(&entry.sa, entry.dir, entry.fingerprint);
+                }
+                return None;
+            }
+        }
+        // A command that was under way is finished.
+        let retired = found.iter().any(|f| f.state == SlotState::Retiring);
+        let active = found
+            .iter()
+            .any(|f| f.entry.dir == Dir::Out && f.state == SlotState::Live);
+        for Found { entry, .. } in found {
+            let state = match entry.dir {
+                _ if retired => SlotState::Retiring,
+                Dir::Out if !active => SlotState::Standby,
+                Dir::In | Dir::Out => SlotState::Live,
+            };
+            self.at(entry.slot).hot().set_state(state);
+        }
+        let entries: Vec<Entry> = found.iter().map(|f| f.entry.clone()).collect();
+        let changes = self.announce(&entries);
+        self.sets.insert(set, entries);
+        Some(changes)
+    }
+
+    /// Gives selectors to the outbound SAs that had them: of several the one
+    /// that was activated last.
+    fn select_again(&mut self) -> Vec<Change> {
+        let stamp = |e: &Entry| self.at(e.slot).hot().activated.load(Relaxed);
+        let out = self.sets.values().flatten().filter(|e| e.dir == Dir::Out);
+        let mut live: Vec<Entry> = out
+            .filter(|e| self.at(e.slot).hot().state() == SlotState::Live)
+            .cloned()
+            .collect();
+        live.sort_by_key(|e| (stamp(e), e.slot));
+        for entry in live {
+            if let Some(old) = self.index.selected.insert(entry.sa.spec.selector, entry) {
+                self.at(old.slot).hot().set_state(SlotState::Standby);
+            }
+        }
+        let select = |e: &Entry| Change::Select {
+            slot: e.slot,
+            sa: e.sa.clone(),
+        };
+        self.index.selected.values().map(select).collect()
+    }
+
+    /// Leaves a trace of an SA that goes.
+    pub(crate) fn remember(&mut self, entry: &Entry) {
+        let hot = self.at(entry.slot).hot();
+        let last = hot.seq.load(Relaxed).max(hot.top.load(Relaxed));
+        let (fingerprint, spi) = (entry.fingerprint, entry.sa.spec.spi);
+        self.traces.leave(Trace {
+            fingerprint,
+            spi,
+            last,
+        });
+    }
+}
