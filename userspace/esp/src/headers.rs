@@ -13,6 +13,10 @@ pub(crate) const MAX_LENGTH: usize = 65_535;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
+/// The IPv6 fragment header's number.
+pub(crate) const FRAGMENT: u8 = 44;
+/// Bytes of the IPv6 fragment header.
+pub(crate) const FRAGMENT_LEN: usize = 8;
 const DESTINATION: u8 = 60;
 
 /// A place in an IPv6 packet where a header chain may be cut.
@@ -57,6 +61,20 @@ pub(crate) fn routed(ip: &[u8], v6: bool, l4: usize) -> Cut {
     cut
 }
 
+/// The place of an IPv6 packet's fragment header; `l4` lies behind it.
+pub(crate) fn fragment_header(ip: &[u8], l4: usize) -> Option<Cut> {
+    let (mut at, mut named_at) = (IPV6_LEN, 6);
+    while at < l4 {
+        let (kind, next, len) = extension(ip, at, named_at)?;
+        if kind == FRAGMENT {
+            return Some(Cut { at, named_at });
+        }
+        named_at = next;
+        at += len;
+    }
+    None
+}
+
 /// Where an IPv6 packet names the header at offset `l4`.
 pub(crate) fn named_at(ip: &[u8], v6: bool, l4: usize) -> usize {
     if !v6 {
@@ -78,7 +96,7 @@ pub(crate) fn named_at(ip: &[u8], v6: bool, l4: usize) -> usize {
 fn extension(ip: &[u8], at: usize, named_at: usize) -> Option<(u8, usize, usize)> {
     let kind = *ip.get(named_at)?;
     let len = match kind {
-        44 => 8,
+        FRAGMENT => FRAGMENT_LEN,
         _ => 8 + 8 * usize::from(*ip.get(at + 1)?),
     };
     Some((kind, at, len))

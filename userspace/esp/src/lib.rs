@@ -26,11 +26,13 @@
 //! `tests/vectors/README.md` lists them.
 #![forbid(unsafe_code)]
 
+pub mod fragment;
 pub mod inbound;
 pub mod iv;
 pub mod keys;
 pub mod outbound;
 pub mod packet;
+pub mod reassembly;
 pub mod replay;
 pub mod sa;
 pub mod selector;
