@@ -32,7 +32,9 @@ need_packages() {
     fi
     note "installing ${missing[*]}"
     # The package lists are fetched only when they turn out to be missing or old.
-    logged 1200 apt-install apt_install "${missing[@]}" && return 0
+    if apt-cache show "${missing[@]}" >/dev/null 2>&1; then
+        logged 1200 apt-install apt_install "${missing[@]}" && return 0
+    fi
     logged 300 apt-update apt-get update && logged 1200 apt-install apt_install "${missing[@]}" && return 0
     reason="apt-get could not install ${missing[*]}"
     return 2
