@@ -290,3 +290,7 @@ impl std::fmt::Debug for Umem {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "umem_tests.rs"]
+mod tests;
