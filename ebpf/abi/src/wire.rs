@@ -14,7 +14,7 @@
 //! The order of the decisions is that of the verdicts: first whether it is ESP
 //! at all, then whether the lengths hold.
 
-use crate::maps::{Addr, mapped};
+use crate::maps::Addr;
 
 /// A packet of which bytes can be read where they exist.
 pub trait Bytes {
@@ -306,7 +306,11 @@ pub fn read_ip<B: Bytes + ?Sized>(b: &B, l3: usize, ip: &mut IpPacket) -> Found 
 #[inline(always)]
 fn clip(l3: usize, length: usize, available: usize) -> (usize, bool) {
     let end = l3 + length;
-    if end > available { (available, true) } else { (end, false) }
+    if end > available {
+        (available, true)
+    } else {
+        (end, false)
+    }
 }
 
 #[inline(always)]
@@ -325,14 +329,18 @@ fn read_v4<B: Bytes + ?Sized>(b: &B, l3: usize, ip: &mut IpPacket) -> Found {
         return Found::Malformed;
     }
     let total = usize::from(u16::from_be_bytes([h[2], h[3]]));
-    let (end, contradicts) = if total == 0 { (b.len(), true) } else { clip(l3, total, b.len()) };
+    let (end, contradicts) = if total == 0 {
+        (b.len(), true)
+    } else {
+        clip(l3, total, b.len())
+    };
     ip.l3 = l3;
     ip.l4 = l3 + header;
     ip.end = end;
     ip.v6 = false;
     ip.proto = h[9];
-    ip.src = mapped(src);
-    ip.dst = mapped(dst);
+    set_mapped(&mut ip.src, src);
+    set_mapped(&mut ip.dst, dst);
     ip.hidden = ip.l4 > end;
     ip.contradicts = contradicts || ip.hidden;
     let place = u16::from_be_bytes([h[6], h[7]]);
@@ -345,6 +353,14 @@ fn read_v4<B: Bytes + ?Sized>(b: &B, l3: usize, ip: &mut IpPacket) -> Found {
     }
     read_ports(b, ip);
     Found::Ip
+}
+
+/// The IPv4-mapped form in an address that is zero so far; a compiler for BPF
+/// would clear ten bytes by a call and a loop.
+#[inline(always)]
+fn set_mapped(addr: &mut Addr, v4: [u8; 4]) {
+    addr[10..12].copy_from_slice(&[0xff; 2]);
+    addr[12..].copy_from_slice(&v4);
 }
 
 #[inline(always)]
@@ -362,8 +378,11 @@ fn read_v6<B: Bytes + ?Sized>(b: &B, l3: usize, ip: &mut IpPacket) -> Found {
         return Found::Malformed;
     }
     let payload = usize::from(u16::from_be_bytes([h[4], h[5]]));
-    (ip.end, ip.contradicts) =
-        if payload == 0 { (b.len(), true) } else { clip(l3 + 40, payload, b.len()) };
+    (ip.end, ip.contradicts) = if payload == 0 {
+        (b.len(), true)
+    } else {
+        clip(l3 + 40, payload, b.len())
+    };
     ip.l3 = l3;
     ip.l4 = l3 + 40;
     ip.v6 = true;

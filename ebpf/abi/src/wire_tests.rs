@@ -8,6 +8,7 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::maps::mapped;
 
 const SPI: u32 = 1_000_000_007;
 const SEQ: u32 = 0x0102_0304;

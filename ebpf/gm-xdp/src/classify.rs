@@ -46,8 +46,18 @@ pub fn is_for_us(frame: &Frame, ip: &mut IpPacket) -> bool {
 #[inline(always)]
 pub fn uplink(frame: &Frame, ip: &IpPacket, config: &Config) -> Next {
     match wire::classify(frame, ip, EncapPort::Dst(config.encap_port as u16)) {
-        Class::Esp { spi, seq, esp } => Next::Esp(Esp { spi, seq, at: esp, in_udp: false }),
-        Class::UdpEsp { spi, seq, esp } => Next::Esp(Esp { spi, seq, at: esp, in_udp: true }),
+        Class::Esp { spi, seq, esp } => Next::Esp(Esp {
+            spi,
+            seq,
+            at: esp,
+            in_udp: false,
+        }),
+        Class::UdpEsp { spi, seq, esp } => Next::Esp(Esp {
+            spi,
+            seq,
+            at: esp,
+            in_udp: true,
+        }),
         Class::Fragment => Next::Fragment,
         Class::Keepalive => Next::Decided(Reason::Keepalive),
         Class::NonEspMarker => Next::Decided(Reason::PassNonEspMarker),

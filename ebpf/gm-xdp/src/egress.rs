@@ -52,7 +52,12 @@ fn fragment(ip: &IpPacket, frag: Frag) -> Option<Reason> {
         return None;
     }
     let proto = if ip.v6 { 0 } else { u32::from(ip.proto) };
-    let key = FragKey { src: ip.src, dst: ip.dst, id: frag.id, proto };
+    let key = FragKey {
+        src: ip.src,
+        dst: ip.dst,
+        id: frag.id,
+        proto,
+    };
     if frag.offset != 0 {
         // SAFETY: a u32 that another CPU may replace meanwhile; it is read once.
         return match unsafe { OUT_FRAGS.get(&key) }.copied() {

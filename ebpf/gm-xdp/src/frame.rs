@@ -18,7 +18,10 @@ impl Frame {
     /// moves the packet.
     #[inline(always)]
     pub fn new(ctx: &XdpContext) -> Frame {
-        Frame { data: ctx.data(), end: ctx.data_end() }
+        Frame {
+            data: ctx.data(),
+            end: ctx.data_end(),
+        }
     }
 }
 

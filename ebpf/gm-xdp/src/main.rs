@@ -16,7 +16,6 @@
 #![no_main]
 // One atomic addition (maps.rs).
 #![feature(asm_experimental_arch)]
-
 // The macros put functions of the same names beside the documented ones.
 #![allow(missing_docs)]
 

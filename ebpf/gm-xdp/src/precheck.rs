@@ -8,7 +8,9 @@
 use core::ptr::read_volatile;
 
 use gm_abi::{
-    maps::{Addr, Config, ForeignKey, MODE_TRANS, MODE_UDP_ENC_TUN, SPI_BASE, SaSlot, WINDOW_CELLS},
+    maps::{
+        Addr, Config, ForeignKey, MODE_TRANS, MODE_UDP_ENC_TUN, SPI_BASE, SaSlot, WINDOW_CELLS,
+    },
     verdict::Reason,
 };
 
@@ -30,16 +32,28 @@ pub struct Shed {
 #[inline(always)]
 pub fn check(esp: &Esp, dst: &Addr, config: &Config) -> Result<u32, Shed> {
     let Some((slot, sa)) = find(esp, dst, config) else {
-        return Err(Shed { reason: Reason::UnknownSpi, slot: None });
+        return Err(Shed {
+            reason: Reason::UnknownSpi,
+            slot: None,
+        });
     };
-    let shed = |reason| Shed { reason, slot: Some(slot) };
+    let shed = |reason| Shed {
+        reason,
+        slot: Some(slot),
+    };
     let flags = load(sa.flags.as_ptr());
-    let mode = if esp.in_udp { MODE_UDP_ENC_TUN } else { MODE_TRANS };
+    let mode = if esp.in_udp {
+        MODE_UDP_ENC_TUN
+    } else {
+        MODE_TRANS
+    };
     if flags as u8 != mode {
         return Err(shed(Reason::ModeMismatch));
     }
     let published = (flags >> 8) as u8 == 1;
-    if published { window(sa, esp.seq).map_err(shed)? }
+    if published {
+        window(sa, esp.seq).map_err(shed)?
+    }
     Ok(slot)
 }
 

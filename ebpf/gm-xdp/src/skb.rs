@@ -4,7 +4,10 @@
 //! does not matter whether the device has an Ethernet header, and whether the
 //! kernel took a VLAN tag out of the packet.
 
-use core::ptr::read_volatile;
+use core::{
+    mem::MaybeUninit,
+    ptr::{read_volatile, write_volatile},
+};
 
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_hdr_start_off::BPF_HDR_START_NET},
@@ -82,8 +85,13 @@ impl Skb {
     #[inline(always)]
     pub fn vlan(&self) -> Option<(u16, u16)> {
         // SAFETY: `raw` is the program's context.
-        let (present, proto, tci) =
-            unsafe { ((*self.raw).vlan_present, (*self.raw).vlan_proto, (*self.raw).vlan_tci) };
+        let (present, proto, tci) = unsafe {
+            (
+                (*self.raw).vlan_present,
+                (*self.raw).vlan_proto,
+                (*self.raw).vlan_tci,
+            )
+        };
         (present != 0).then_some((u16::from_be(proto as u16), tci as u16))
     }
 
@@ -115,21 +123,28 @@ impl Skb {
 impl Bytes for Skb {
     #[inline(always)]
     fn get<const N: usize>(&self, off: usize) -> Option<[u8; N]> {
-        let mut words = [0u64; 2];
+        let mut words = MaybeUninit::<[u64; 2]>::uninit();
         // SAFETY: `raw` is the program's context, `words` has room for `N`
-        // bytes (`bytes` asserts that `N` is at most 16).
+        // bytes (`bytes` asserts that `N` is at most 16). The volatile writes
+        // are there because the compiler would call a loop to clear 16 bytes.
         let failed = unsafe {
+            let words = words.as_mut_ptr().cast::<u64>();
+            write_volatile(words, 0);
+            write_volatile(words.add(1), 0);
             bpf_skb_load_bytes_relative(
                 self.raw.cast(),
                 off as u32,
-                words.as_mut_ptr().cast(),
+                words.cast(),
                 N as u32,
                 BPF_HDR_START_NET,
             )
         };
         // SAFETY: two words on the stack. Volatile, so that they are in
         // registers before the compiler asks whether they mean anything.
-        let (low, high) = unsafe { (read_volatile(&words[0]), read_volatile(&words[1])) };
+        let (low, high) = unsafe {
+            let words = words.as_ptr().cast::<u64>();
+            (read_volatile(words), read_volatile(words.add(1)))
+        };
         (failed == 0).then(|| bytes(low, high))
     }
 

@@ -3,11 +3,10 @@
 use core::mem::size_of;
 
 use aya_ebpf::{
-    bindings::xdp_action, helpers::bpf_xdp_adjust_meta, maps::XskMap,
-    programs::XdpContext,
+    bindings::xdp_action, helpers::bpf_xdp_adjust_meta, maps::XskMap, programs::XdpContext,
 };
 use gm_abi::{
-    maps::{META_FRAGMENT, META_MAGIC, META_OUTBOUND, META_ESP, META_UDP_ESP, Meta},
+    maps::{META_ESP, META_FRAGMENT, META_MAGIC, META_OUTBOUND, META_UDP_ESP, Meta},
     wire::IpPacket,
 };
 
@@ -34,7 +33,14 @@ pub fn outbound(ip: &IpPacket) -> Meta {
 
 #[inline(always)]
 fn note(kind: u8, slot: u32, ip: &IpPacket, at: usize) -> Meta {
-    Meta { slot, esp: at as u16, l3: ip.l3 as u8, kind, magic: META_MAGIC, reserved: 0 }
+    Meta {
+        slot,
+        esp: at as u16,
+        l3: ip.l3 as u8,
+        kind,
+        magic: META_MAGIC,
+        reserved: 0,
+    }
 }
 
 /// Puts `meta` in front of the frame and redirects it to the socket of the
