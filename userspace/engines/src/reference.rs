@@ -1,7 +1,7 @@
 //! The reference engine: RustCrypto's crates, one packet after the other.
 
 use aes::Aes128;
-use aes::cipher::{BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, InOutBuf};
+use aes::cipher::{BlockModeDecrypt, BlockModeEncrypt, InOutBuf, InnerIvInit};
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes128Gcm, Nonce, Tag};
 use hmac::{Hmac, Mac};
@@ -77,7 +77,9 @@ fn hmac_seal(mac: &Hmac<Sha1>, esp: &mut [u8], seq_hi: Option<u32>) -> bool {
 
 fn hmac_verify(mac: &Hmac<Sha1>, esp: &[u8], seq_hi: Option<u32>) -> bool {
     let (covered, icv) = esp.split_at(esp.len() - SHA1_96_LEN);
-    hmac_tag(mac, covered, seq_hi)[..SHA1_96_LEN].ct_eq(icv).into()
+    hmac_tag(mac, covered, seq_hi)[..SHA1_96_LEN]
+        .ct_eq(icv)
+        .into()
 }
 
 /// The IV and the blocks of a CBC packet; `fits` has vouched for the lengths.
