@@ -1,0 +1,149 @@
+//! URIs and name-addr (RFC 3261 clauses 19.1 and 20.10).
+
+use super::list::{self, Params, unquote};
+use super::via::{Host, host_port};
+
+/// A SIP, SIPS or tel URI, as far as the Gm link reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uri {
+    /// In lower case.
+    pub scheme: String,
+    /// The part before the at sign without a password; the number of a tel URI.
+    pub user: Option<String>,
+    /// The host; none in a tel URI.
+    pub host: Option<Host>,
+    /// The port when written.
+    pub port: Option<u16>,
+    /// URI parameters.
+    pub params: Params,
+}
+
+impl Uri {
+    /// Parses a URI without angle brackets.
+    pub fn parse(text: &str) -> Option<Uri> {
+        let (scheme, rest) = text.trim().split_once(':')?;
+        let scheme = scheme.to_ascii_lowercase();
+        if scheme == "tel" {
+            let (number, params) = rest.split_once(';').unwrap_or((rest, ""));
+            let user = Some(number.to_owned()).filter(|n| !n.is_empty())?;
+            return Some(Uri {
+                scheme,
+                user: Some(user),
+                host: None,
+                port: None,
+                params: Params::parse(params),
+            });
+        }
+        if scheme != "sip" && scheme != "sips" {
+            return None;
+        }
+        let rest = rest.split_once('?').map_or(rest, |(uri, _)| uri);
+        let (user, rest) = match rest.rsplit_once('@') {
+            Some((user, rest)) => (Some(user.split(':').next().unwrap_or("").to_owned()), rest),
+            None => (None, rest),
+        };
+        let (host, params) = rest.split_once(';').unwrap_or((rest, ""));
+        let (host, port) = host_port(host)?;
+        Some(Uri {
+            scheme,
+            user,
+            host: Some(host),
+            port,
+            params: Params::parse(params),
+        })
+    }
+
+    /// Whether two URIs name one public identity: scheme, user, host and port; parameters do not count.
+    pub fn same_identity(&self, other: &Uri) -> bool {
+        (&self.scheme, &self.user, &self.host, &self.port)
+            == (&other.scheme, &other.user, &other.host, &other.port)
+    }
+}
+
+/// `"Name" <uri>;params` or `uri;params`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameAddr {
+    /// The display name without quotes.
+    pub display: Option<String>,
+    /// The URI as written.
+    pub uri: String,
+    /// Header parameters (tag, expires).
+    pub params: Params,
+}
+
+impl NameAddr {
+    /// Parses one element of From, To, Contact, Route, Path or P-Associated-URI.
+    pub fn parse(text: &str) -> Option<NameAddr> {
+        let text = text.trim();
+        let open = list::find(text.as_bytes(), b'<');
+        if open < text.len() {
+            let close = open + text[open..].find('>')?;
+            let display = Some(unquote(&text[..open])).filter(|d| !d.is_empty());
+            let params = Params::parse(&text[close + 1..]);
+            return Some(NameAddr {
+                display,
+                uri: text[open + 1..close].trim().to_owned(),
+                params,
+            });
+        }
+        let (uri, params) = text.split_once(';').unwrap_or((text, ""));
+        let uri = uri.trim();
+        (!uri.is_empty()).then(|| NameAddr {
+            display: None,
+            uri: uri.to_owned(),
+            params: Params::parse(params),
+        })
+    }
+
+    /// A header parameter, quotes taken off.
+    pub fn param(&self, name: &str) -> Option<String> {
+        self.params.get(name)
+    }
+
+    /// The URI taken apart.
+    pub fn parsed_uri(&self) -> Option<Uri> {
+        Uri::parse(&self.uri)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(
+        "\"A, <B>\" <sip:u@h.example;lr>;tag=1",
+        "sip:u@h.example;lr",
+        Some("1")
+    )]
+    #[case("<sip:u@h>", "sip:u@h", None)]
+    #[case("sip:u@h.example;tag=7", "sip:u@h.example", Some("7"))]
+    #[case(
+        "<sip:[2001:db8::1]:5062;transport=udp>;expires=5",
+        "sip:[2001:db8::1]:5062;transport=udp",
+        None
+    )]
+    fn name_addrs(#[case] text: &str, #[case] uri: &str, #[case] tag: Option<&str>) {
+        let addr = NameAddr::parse(text).expect("an address");
+        assert_eq!(addr.uri, uri);
+        assert_eq!(addr.param("tag").as_deref(), tag);
+    }
+
+    #[test]
+    fn uris() {
+        let uri = Uri::parse("SIP:user:pw@[2001:db8::1]:5062;lr?x=y").expect("a URI");
+        assert_eq!(uri.user.as_deref(), Some("user"));
+        assert_eq!(uri.port, Some(5062));
+        assert!(uri.params.get("lr").is_some());
+        assert_eq!(
+            Uri::parse("tel:+1555;phone-context=x")
+                .and_then(|u| u.user)
+                .as_deref(),
+            Some("+1555")
+        );
+        assert_eq!(Uri::parse("mailto:a@b"), None);
+        let a = Uri::parse("sip:a@Home.Example").expect("a URI");
+        assert!(a.same_identity(&Uri::parse("sip:a@home.example;user=phone").expect("a URI")));
+    }
+}
