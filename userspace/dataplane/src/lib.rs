@@ -1,2 +1,59 @@
-//! The data path: XDP and AF_XDP around ESP, with worker threads.
+//! The data plane: XDP and AF_XDP around ESP, with worker threads.
+//!
+//! ```text
+//!             uplink                                        gm0x | gm0
+//! phone --> XDP: classify, --> AF_XDP --> worker: open, --> AF_XDP --> tc: mark,
+//!           precheck, steer               commit, admit               redirect to the
+//!              | shed                                                 uplink's ingress
+//!              v                                                          |
+//!          tc ingress, all interfaces: the guard  <-----------------------+
+//!              |  only marked packets reach protected ports
+//!              v
+//!          local sockets
+//!              |
+//!          tc egress of the uplink: what is protected --> gm0 --> gm0x: XDP --> AF_XDP
+//!                                                                               |
+//! phone <------------------------- AF_XDP of the uplink <-- worker: select, number, seal
+//! ```
+//!
+//! [`DataPlane::start`] puts the policy in force before there is any SA; what
+//! it protects and no SA matches is dropped, in both directions. SA sets come
+//! and go through the handle. Everything is removed by
+//! [`DataPlane::shutdown`]; after a SIGKILL the pinned policy stays.
+//!
+//! Who does what: `config` is the policy; `keeper` owns `devices`, `attach`ed
+//! programs, `pins` and the `lock`; `handoff` carries `control`'s commands to the `worker`,
+//! whose packets go through `process`; `publish` shows XDP the inbound SAs.
 #![forbid(unsafe_code)]
+
+mod attach;
+mod checksum;
+mod config;
+mod control;
+mod devices;
+mod error;
+mod event;
+mod flows;
+mod handoff;
+mod icmp;
+mod keeper;
+mod lock;
+mod maps;
+mod pins;
+mod plane;
+mod process;
+mod publish;
+mod stats;
+mod table;
+mod tap;
+mod tcp;
+mod worker;
+
+pub use config::{Config, TcMode};
+pub use error::Error;
+pub use event::Event;
+pub use gm_abi::verdict::{Action, Reason};
+pub use gm_sadb::{Dir, NewSa, Reserved, SadbError, SetId, SlotState};
+pub use plane::{DataPlane, SaStatus, SetSpec};
+pub use stats::{SocketStats, Stats, WorkerStats};
+pub use tap::{Direction, TapPacket};

@@ -1,0 +1,242 @@
+//! What the data plane protects and with what means: the policy that exists
+//! before any SA does (DESIGN "fail closed").
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use gm_abi::maps::{Addr, PORT_WORDS, mapped};
+
+use crate::Error;
+
+/// Which kernel interface carries the tc programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TcMode {
+    /// tcx where the kernel has it (6.6 and later), else clsact.
+    #[default]
+    Auto,
+    /// tcx links only; they can be pinned and come first in order.
+    Tcx,
+    /// Filters on the clsact qdisc, at the highest priority.
+    Clsact,
+}
+
+/// Configuration of one data plane: one uplink, one gm0, one policy.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Interface that leads to the phones (or, in the UE role, to the P-CSCF).
+    pub uplink: String,
+    /// Local addresses of the Gm link. Traffic of other addresses is not touched.
+    pub addresses: Vec<IpAddr>,
+    /// Protected local server ports (port_ps, port_us).
+    pub server_ports: Vec<RangeInclusive<u16>>,
+    /// Protected local client ports (port_pc, port_uc).
+    pub client_ports: Vec<RangeInclusive<u16>>,
+    /// Most SAs at one time, both directions together; rounded up to a power
+    /// of two. 4 to 1 048 576.
+    pub max_sas: u32,
+    /// Largest replay window of an SA, in sequence numbers, 32 to 4096.
+    pub replay_window: u32,
+    /// Local UDP port of UDP-encapsulated ESP; 0: none.
+    pub encap_port: u16,
+    /// CPU to pin the worker to; `None` leaves it to the scheduler.
+    pub cpu: Option<usize>,
+    /// Directory on a bpffs (mounted there if it is none) that keeps the
+    /// programs attached when this process is killed. `None`: nothing is
+    /// pinned, and a killed process leaves the host without its policy.
+    pub pin_dir: Option<PathBuf>,
+    /// Name of the device that opened packets come from; its peer is called
+    /// the same with an `x` appended. At most 14 bytes.
+    pub gm0: String,
+    /// Whether a verified packet from another NAT port moves the SA set to
+    /// that port (READINGS A-19).
+    pub learn_encap_port: bool,
+    /// How the tc programs are attached.
+    pub tc: TcMode,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            uplink: String::new(),
+            addresses: Vec::new(),
+            server_ports: Vec::new(),
+            client_ports: Vec::new(),
+            max_sas: 4096,
+            replay_window: 64,
+            encap_port: 4500,
+            cpu: None,
+            pin_dir: None,
+            gm0: "gm0".into(),
+            learn_encap_port: true,
+            tc: TcMode::Auto,
+        }
+    }
+}
+
+/// Longest interface name that Linux takes, without the terminating zero.
+const IFNAME_MAX: usize = 15;
+
+impl Config {
+    /// Refuses what cannot work, with what to change.
+    pub fn validate(&self) -> Result<(), Error> {
+        let wrong = |what: String| Err(Error::Config(what));
+        let name_ok = |n: &str| {
+            !n.is_empty()
+                && n != "."
+                && n != ".."
+                && !n
+                    .bytes()
+                    .any(|b| b == b'/' || b == b':' || b.is_ascii_whitespace() || b == 0)
+        };
+        if !name_ok(&self.uplink) || self.uplink.len() > IFNAME_MAX {
+            return wrong(format!(
+                "uplink {:?} is not the name of an interface",
+                self.uplink
+            ));
+        }
+        if !name_ok(&self.gm0) || self.gm0.len() >= IFNAME_MAX {
+            return wrong(format!(
+                "gm0 {:?}: want 1 to 14 bytes that Linux takes as a name",
+                self.gm0
+            ));
+        }
+        if self.uplink == self.gm0 || self.uplink == self.gm0x() {
+            return wrong(format!("uplink and gm0 are both called {:?}", self.uplink));
+        }
+        if self.addresses.is_empty() {
+            return wrong("addresses is empty: name the local addresses of the Gm link".into());
+        }
+        if let Some(a) = self
+            .addresses
+            .iter()
+            .find(|a| a.is_unspecified() || a.is_multicast())
+        {
+            return wrong(format!("address {a} is not a host's address"));
+        }
+        if !(4..=1 << 20).contains(&self.max_sas) {
+            return wrong(format!("max_sas {} is outside 4 to 1048576", self.max_sas));
+        }
+        if !(32..=4096).contains(&self.replay_window) {
+            return wrong(format!(
+                "replay_window {} is outside 32 to 4096",
+                self.replay_window
+            ));
+        }
+        let mut ports = self
+            .server_ports
+            .iter()
+            .chain(&self.client_ports)
+            .peekable();
+        if ports.peek().is_none() {
+            return wrong(
+                "neither server_ports nor client_ports: nothing would be protected".into(),
+            );
+        }
+        for r in ports {
+            if r.is_empty() || *r.start() == 0 {
+                return wrong(format!(
+                    "port range {}-{} is empty or holds 0",
+                    r.start(),
+                    r.end()
+                ));
+            }
+            if self.encap_port != 0 && r.contains(&self.encap_port) {
+                return wrong(format!(
+                    "port range {}-{} holds the encapsulation port {}",
+                    r.start(),
+                    r.end(),
+                    self.encap_port
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Name of gm0's peer, where AF_XDP sits.
+    pub fn gm0x(&self) -> String {
+        format!("{}x", self.gm0)
+    }
+
+    /// Number of SA slots: `max_sas` rounded up to a power of two.
+    pub fn slots(&self) -> u32 {
+        self.max_sas.next_power_of_two()
+    }
+
+    /// The protected ports as words of the map `PORTS`: bit `port % 64` of
+    /// word `port / 64`.
+    pub fn port_words(&self) -> Vec<u64> {
+        let mut words = vec![0u64; PORT_WORDS as usize];
+        for range in self.server_ports.iter().chain(&self.client_ports) {
+            for port in range.clone() {
+                words[usize::from(port) / 64] |= 1 << (port % 64);
+            }
+        }
+        words
+    }
+}
+
+/// An address as the maps hold it: IPv4 as IPv4-mapped IPv6, network order.
+pub fn map_addr(a: IpAddr) -> Addr {
+    match a {
+        IpAddr::V4(v4) => mapped(v4.octets()),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Config {
+        Config {
+            uplink: "eth0".into(),
+            addresses: vec!["10.0.0.1".parse().unwrap()],
+            server_ports: vec![5060..=5060],
+            client_ports: vec![20000..=20999],
+            ..Config::default()
+        }
+    }
+
+    #[test]
+    fn accepts_a_plain_configuration() {
+        good().validate().unwrap();
+    }
+
+    #[test]
+    fn names_what_is_wrong() {
+        let cases: [(fn(&mut Config), &str); 9] = [
+            (|c| c.uplink = String::new(), "uplink"),
+            (|c| c.uplink = "a b".into(), "uplink"),
+            (|c| c.gm0 = "fifteen-bytes-x".into(), "gm0"),
+            (|c| c.gm0 = "eth0".into(), "both called"),
+            (|c| c.addresses.clear(), "addresses"),
+            (|c| c.max_sas = 3, "max_sas"),
+            (|c| c.replay_window = 5000, "replay_window"),
+            (|c| c.client_ports = vec![4000..=5000], "encapsulation port"),
+            (
+                |c| {
+                    c.client_ports.clear();
+                    c.server_ports.clear();
+                },
+                "nothing would be protected",
+            ),
+        ];
+        for (change, word) in cases {
+            let mut c = good();
+            change(&mut c);
+            let text = c.validate().unwrap_err().to_string();
+            assert!(text.contains(word), "{text:?} does not say {word:?}");
+        }
+    }
+
+    #[test]
+    fn the_bitmap_holds_exactly_the_ports() {
+        let words = good().port_words();
+        let ports: Vec<u16> = (0..=u16::MAX)
+            .filter(|p| words[usize::from(*p) / 64] >> (p % 64) & 1 == 1)
+            .collect();
+        let want: Vec<u16> = std::iter::once(5060).chain(20000..=20999).collect();
+        assert_eq!(ports, want);
+    }
+}

@@ -1,0 +1,179 @@
+//! The veth pair gm0/gm0x, by rtnetlink.
+//!
+//! gm0 is the side of the local stack: opened packets come in on it and are
+//! redirected to the uplink's ingress, outbound packets are redirected to it.
+//! gm0x is the side of the workers: XDP and AF_XDP. Neither has an address.
+
+use std::fs;
+use std::io::ErrorKind;
+
+use futures_util::TryStreamExt;
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::{Handle, LinkUnspec, LinkVeth};
+
+use crate::{Config, Error};
+
+/// What gm0 and gm0x carry as alias, so that a successor knows its own.
+const ALIAS: &str = "gmesp";
+
+/// Largest MTU of a veth with XDP on its peer: a page less XDP's headroom
+/// (256), the kernel's skb_shared_info (320) and the Ethernet header. Also
+/// what fits a frame of 4096 bytes with two headrooms of 256.
+pub(crate) const GM0_MTU: u32 = 4096 - 256 - 320 - 14;
+
+/// The interfaces of one data plane, by index.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Devices {
+    /// The uplink.
+    pub uplink: u32,
+    /// Bytes of IP that the uplink takes at once.
+    pub uplink_mtu: u32,
+    /// gm0, the stack's side.
+    pub gm0: u32,
+    /// gm0x, the workers' side.
+    pub gm0x: u32,
+}
+
+fn netlink(what: impl Into<String>, e: rtnetlink::Error) -> Error {
+    let what = what.into();
+    if let rtnetlink::Error::NetlinkError(m) = &e {
+        return Error::io(what, m.to_io());
+    }
+    Error::Netlink {
+        what,
+        detail: e.to_string(),
+    }
+}
+
+/// One link, found by name; `None` when there is none.
+pub(crate) async fn find(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, Error> {
+    let mut found = handle.link().get().match_name(name).execute();
+    match found.try_next().await {
+        Ok(link) => Ok(link),
+        Err(rtnetlink::Error::NetlinkError(m)) if m.raw_code() == -nix::libc::ENODEV => Ok(None),
+        Err(e) => Err(netlink(format!("look up interface {name}"), e)),
+    }
+}
+
+/// The MTU in a link message.
+pub(crate) fn mtu_of(link: &LinkMessage) -> Option<u32> {
+    link.attributes.iter().find_map(|a| match a {
+        LinkAttribute::Mtu(m) => Some(*m),
+        _ => None,
+    })
+}
+
+/// The name in a link message.
+pub(crate) fn name_of(link: &LinkMessage) -> Option<&str> {
+    link.attributes.iter().find_map(|a| match a {
+        LinkAttribute::IfName(n) => Some(n.as_str()),
+        _ => None,
+    })
+}
+
+fn is_ours(link: &LinkMessage) -> bool {
+    let alias = link
+        .attributes
+        .iter()
+        .any(|a| matches!(a, LinkAttribute::IfAlias(x) if x == ALIAS));
+    let veth = link.attributes.iter().any(|a| {
+        matches!(a, LinkAttribute::LinkInfo(infos)
+            if infos.iter().any(|i| matches!(i, LinkInfo::Kind(InfoKind::Veth))))
+    });
+    alias && veth
+}
+
+/// Finds the uplink and makes gm0/gm0x, or takes over a pair that a killed
+/// predecessor left (its redirects lead there). The caller holds the lock.
+pub(crate) async fn make(handle: &Handle, cfg: &Config) -> Result<Devices, Error> {
+    let uplink = find(handle, &cfg.uplink)
+        .await?
+        .ok_or_else(|| Error::NoInterface(cfg.uplink.clone()))?;
+    let (gm0, gm0x) = (cfg.gm0.clone(), cfg.gm0x());
+
+    let old = (find(handle, &gm0).await?, find(handle, &gm0x).await?);
+    for (link, name) in [(&old.0, &gm0), (&old.1, &gm0x)] {
+        if link.as_ref().is_some_and(|l| !is_ours(l)) {
+            return Err(Error::DeviceTaken(name.clone()));
+        }
+    }
+    let adopt = old.0.is_some() && old.1.is_some();
+    if !adopt {
+        // Half a pair is nobody's use: a veth goes with its peer.
+        for link in [old.0, old.1].into_iter().flatten() {
+            remove(handle, link.header.index).await?;
+        }
+        let pair = LinkVeth::new(&gm0, &gm0x).mtu(GM0_MTU).arp(false).build();
+        handle
+            .link()
+            .add(pair)
+            .execute()
+            .await
+            .map_err(|e| netlink(format!("make the veth pair {gm0}/{gm0x}"), e))?;
+    }
+
+    let mut index = [0; 2];
+    for (name, i) in [&gm0, &gm0x].into_iter().zip(&mut index) {
+        // Before the device is up, so that no address is ever made.
+        no_ipv6(name)?;
+        let set = LinkUnspec::new_with_name(name)
+            .mtu(GM0_MTU)
+            .arp(false)
+            .multicast(false)
+            .append_extra_attribute(LinkAttribute::IfAlias(ALIAS.into()))
+            .up();
+        handle
+            .link()
+            .set(set.build())
+            .execute()
+            .await
+            .map_err(|e| netlink(format!("set up {name}"), e))?;
+        *i = find(handle, name)
+            .await?
+            .ok_or_else(|| Error::NoInterface(name.clone()))?
+            .header
+            .index;
+    }
+    // Otherwise everything that is sent locally carries a partial checksum.
+    gm_xsk::nic::set_tx_checksum(&gm0, false)
+        .map_err(|e| Error::io(format!("turn transmit checksum offload of {gm0} off"), e))?;
+
+    Ok(Devices {
+        uplink: uplink.header.index,
+        uplink_mtu: mtu_of(&uplink).unwrap_or(1500),
+        gm0: index[0],
+        gm0x: index[1],
+    })
+}
+
+/// Keeps IPv6 off a device. /proc/sys/net is the calling thread's network
+/// namespace's; without IPv6 in the kernel there is nothing to do.
+fn no_ipv6(name: &str) -> Result<(), Error> {
+    let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+    match fs::write(&path, "1") {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        r => r.map_err(|e| Error::io(format!("write {path}"), e)),
+    }
+}
+
+/// Removes a link; one that is not there is no error.
+pub(crate) async fn remove(handle: &Handle, index: u32) -> Result<(), Error> {
+    match handle.link().del(index).execute().await {
+        Err(rtnetlink::Error::NetlinkError(m)) if m.raw_code() == -nix::libc::ENODEV => Ok(()),
+        r => r.map_err(|e| netlink(format!("remove interface {index}"), e)),
+    }
+}
+
+/// All links of the namespace: index and name.
+pub(crate) async fn all(handle: &Handle) -> Result<Vec<(u32, String)>, Error> {
+    let mut links = handle.link().get().execute();
+    let mut out = Vec::new();
+    while let Some(l) = links
+        .try_next()
+        .await
+        .map_err(|e| netlink("list interfaces", e))?
+    {
+        out.push((l.header.index, name_of(&l).unwrap_or("?").to_owned()));
+    }
+    Ok(out)
+}

@@ -1,0 +1,41 @@
+//! What the data plane tells its owner without being asked.
+
+use gm_sadb::SetId;
+
+/// An event. They come through a bounded channel; one that nobody fetches is
+/// left out, except that a worker's end always stands in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A verified packet came from another NAT port: packets of the set go
+    /// there from now on.
+    EncapPortLearned {
+        /// The set.
+        set: SetId,
+        /// The phone's UDP port, host byte order.
+        port: u16,
+    },
+    /// An outbound SA comes to the end of its sequence numbers: renew the set.
+    SeqLow {
+        /// The set.
+        set: SetId,
+        /// The SA.
+        spi: u32,
+        /// Numbers left.
+        remaining: u64,
+    },
+    /// An outbound SA has used all its sequence numbers and sends no more.
+    Exhausted {
+        /// The set.
+        set: SetId,
+        /// The SA.
+        spi: u32,
+    },
+    /// A worker has stopped; nothing that is protected goes through any more.
+    WorkerStopped {
+        /// Its number.
+        worker: u32,
+        /// What it said.
+        why: String,
+    },
+}

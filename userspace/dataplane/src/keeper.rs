@@ -1,0 +1,361 @@
+//! The keeper: a thread that owns devices, programs and pins.
+//!
+//! It lives in the network namespace of the thread that started the data
+//! plane, so everything that follows that namespace is done here: rtnetlink,
+//! /proc/sys/net, attaching by interface index. While the data plane runs it
+//! follows link events: a new interface gets the guard, for Linux accepts a
+//! local address on any interface.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
+
+use aya::Ebpf;
+use aya::programs::TcAttachType;
+use futures_util::StreamExt;
+use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::packet_route::link::LinkMessage;
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
+use tokio::sync::mpsc;
+
+use crate::attach::{self, Held};
+use crate::devices::{self, Devices};
+use crate::lock::InstanceLock;
+use crate::maps::Maps;
+use crate::pins::PinDir;
+use crate::{Config, Error};
+
+/// What the data plane needs to know of what the keeper made.
+pub(crate) struct Made {
+    pub maps: Maps,
+    pub devices: Devices,
+    /// The uplink's MTU, which the keeper follows.
+    pub uplink_mtu: Arc<AtomicU32>,
+}
+
+/// The running keeper.
+pub(crate) struct Keeper {
+    stop: mpsc::UnboundedSender<()>,
+    thread: Option<JoinHandle<Result<(), Error>>>,
+}
+
+impl Keeper {
+    /// Makes devices, loads and attaches everything, in the caller's network
+    /// namespace; returns when the policy is in force.
+    pub(crate) fn start(cfg: Config) -> Result<(Keeper, Made), Error> {
+        let (stop, stopped) = mpsc::unbounded_channel();
+        let (tell, told) = crossbeam::channel::bounded(1);
+        let thread = std::thread::Builder::new()
+            .name("gm-keeper".into())
+            .spawn(move || run(&cfg, stopped, &tell))
+            .map_err(|e| Error::io("start the keeper thread", e))?;
+        match told.recv() {
+            Ok(made) => Ok((
+                Keeper {
+                    stop,
+                    thread: Some(thread),
+                },
+                made,
+            )),
+            // The sender is gone: the thread has ended with the reason.
+            Err(_) => match thread.join() {
+                Ok(Err(e)) => Err(e),
+                _ => Err(Error::WorkerGone),
+            },
+        }
+    }
+
+    /// Detaches everything and removes devices and pins.
+    pub(crate) fn stop(&mut self) -> Result<(), Error> {
+        let Some(thread) = self.thread.take() else {
+            return Ok(());
+        };
+        let _ = self.stop.send(());
+        thread.join().unwrap_or(Err(Error::WorkerGone))
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if let Err(e) = self.stop() {
+            tracing::error!("clean-up: {e}");
+        }
+    }
+}
+
+fn run(
+    cfg: &Config,
+    stopped: mpsc::UnboundedReceiver<()>,
+    tell: &crossbeam::channel::Sender<Made>,
+) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::io("start the keeper's runtime", e))?;
+    runtime.block_on(keep(cfg, stopped, tell))
+}
+
+async fn keep(
+    cfg: &Config,
+    mut stopped: mpsc::UnboundedReceiver<()>,
+    tell: &crossbeam::channel::Sender<Made>,
+) -> Result<(), Error> {
+    let mut lock = InstanceLock::take(cfg)?;
+    let pins = cfg.pin_dir.as_deref().map(PinDir::open).transpose()?;
+    if let Some(p) = &pins {
+        lock.take_pins(p.dir())?;
+    }
+    let (connection, handle, mut events) = new_multicast_connection(&[MulticastGroup::Link])
+        .map_err(|e| Error::io("open a netlink socket", e))?;
+    tokio::spawn(connection);
+
+    let devices = devices::make(&handle, cfg).await?;
+    let mtu = Arc::new(AtomicU32::new(devices.uplink_mtu));
+    let mut kept = Kept {
+        cfg,
+        devices,
+        pins,
+        ebpf: None,
+        fixed: Vec::new(),
+        guards: HashMap::new(),
+        mtu: mtu.clone(),
+    };
+    match kept.attach(&handle).await {
+        Ok(maps) => {
+            // The other end is gone only if the caller is.
+            let _ = tell.send(Made {
+                maps,
+                devices,
+                uplink_mtu: mtu,
+            });
+        }
+        Err(e) => {
+            // What a killed predecessor left in force stays in force.
+            if kept.pins.is_none() {
+                let _ = kept.remove(&handle).await;
+            }
+            return Err(e);
+        }
+    }
+    loop {
+        tokio::select! {
+            _ = stopped.recv() => break,
+            event = events.next() => match event {
+                Some((message, _)) => kept.event(message.payload, &handle).await,
+                None => {
+                    tracing::error!("netlink events have ended: new interfaces get no guard");
+                    stopped.recv().await;
+                    break;
+                }
+            },
+        }
+    }
+    kept.remove(&handle).await
+}
+
+/// Everything that has to be undone.
+struct Kept<'c> {
+    cfg: &'c Config,
+    devices: Devices,
+    pins: Option<PinDir>,
+    ebpf: Option<Ebpf>,
+    /// XDP, gm0 and egress.
+    fixed: Vec<Held>,
+    /// The guard of each interface, by index.
+    guards: HashMap<u32, Held>,
+    mtu: Arc<AtomicU32>,
+}
+
+fn guard_pin(index: u32) -> String {
+    format!("guard_{index}")
+}
+
+impl Kept<'_> {
+    async fn attach(&mut self, handle: &Handle) -> Result<Maps, Error> {
+        let mut ebpf = attach::load(self.cfg)?;
+        if let Some(pins) = &self.pins {
+            pin_maps(&ebpf, pins)?;
+        }
+        attach::verify(&mut ebpf)?;
+        let mut maps = Maps::take(&mut ebpf)?;
+        maps.write_policy(self.cfg, &self.devices, cookie()?)?;
+        self.ebpf = Some(ebpf);
+
+        // The guard stands before anything can be injected behind it.
+        for (index, name) in devices::all(handle).await? {
+            self.guard(index, &name)?;
+        }
+        let (uplink, gm0, gm0x) = (&self.cfg.uplink, &self.cfg.gm0, &self.cfg.gm0x());
+        let tcx = attach::use_tcx(self.cfg.tc);
+        let (d, pins) = (self.devices, self.pins.as_ref());
+        if let Some(e) = &mut self.ebpf {
+            let f = &mut self.fixed;
+            let (ingress, egress) = (TcAttachType::Ingress, TcAttachType::Egress);
+            f.push(attach::attach_xdp(
+                e,
+                attach::XDP_GM0X,
+                (d.gm0x, gm0x),
+                pins,
+            )?);
+            f.push(attach::attach_xdp(
+                e,
+                attach::XDP_UPLINK,
+                (d.uplink, uplink),
+                pins,
+            )?);
+            f.push(attach::attach_tc(
+                e,
+                attach::TC_GM0,
+                gm0,
+                ingress,
+                (tcx, pins, attach::TC_GM0),
+            )?);
+            f.push(attach::attach_tc(
+                e,
+                attach::TC_EGRESS,
+                uplink,
+                egress,
+                (tcx, pins, attach::TC_EGRESS),
+            )?);
+        }
+        if let Some(pins) = &self.pins {
+            self.drop_stale_guards(pins)?;
+        }
+        Ok(maps)
+    }
+
+    /// Guards of interfaces that went while nobody looked.
+    fn drop_stale_guards(&self, pins: &PinDir) -> Result<(), Error> {
+        for name in pins.links() {
+            let index = name
+                .strip_prefix("guard_")
+                .and_then(|i| i.parse::<u32>().ok());
+            if index.is_some_and(|i| !self.guards.contains_key(&i)) {
+                crate::pins::remove(&pins.link(&name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the guard on an interface's ingress, once.
+    fn guard(&mut self, index: u32, name: &str) -> Result<(), Error> {
+        let ours = index == self.devices.gm0 || index == self.devices.gm0x;
+        let Some(ebpf) = self
+            .ebpf
+            .as_mut()
+            .filter(|_| !ours && !self.guards.contains_key(&index))
+        else {
+            return Ok(());
+        };
+        let tcx = attach::use_tcx(self.cfg.tc);
+        let pin = guard_pin(index);
+        let how = (tcx, self.pins.as_ref(), pin.as_str());
+        match attach::attach_tc(ebpf, attach::TC_GUARD, name, TcAttachType::Ingress, how) {
+            Ok(held) => {
+                self.guards.insert(index, held);
+                Ok(())
+            }
+            // Gone again, or renamed: an event tells.
+            Err(_) if nix::net::if_::if_nametoindex(name) != Ok(index) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn event(&mut self, payload: NetlinkPayload<RouteNetlinkMessage>, handle: &Handle) {
+        match payload {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
+                self.new_link(&link)
+            }
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
+                self.del_link(&link)
+            }
+            // Events were lost: look at everything.
+            NetlinkPayload::Overrun(_) => match devices::all(handle).await {
+                Ok(links) => {
+                    for (index, name) in links {
+                        if let Err(e) = self.guard(index, &name) {
+                            tracing::error!("interface {name} has no guard: {e}");
+                        }
+                    }
+                }
+                Err(e) => tracing::error!("{e}"),
+            },
+            _ => {}
+        }
+    }
+
+    fn new_link(&mut self, link: &LinkMessage) {
+        // Bridges report their ports a second time, in their own family.
+        if link.header.interface_family != AddressFamily::Unspec {
+            return;
+        }
+        let Some(name) = devices::name_of(link) else {
+            return;
+        };
+        if link.header.index == self.devices.uplink
+            && let Some(mtu) = devices::mtu_of(link)
+        {
+            self.mtu.store(mtu, Ordering::Relaxed);
+        }
+        if let Err(e) = self.guard(link.header.index, name) {
+            tracing::error!("interface {name} has no guard: {e}");
+        }
+    }
+
+    fn del_link(&mut self, link: &LinkMessage) {
+        if link.header.interface_family != AddressFamily::Unspec {
+            return;
+        }
+        if let Some(held) = self.guards.remove(&link.header.index)
+            && let Err(e) = held.detach()
+        {
+            tracing::error!("{e}");
+        }
+        if link.header.index == self.devices.uplink {
+            tracing::error!(
+                "the uplink {} is gone: start again when it is back",
+                self.cfg.uplink
+            );
+        }
+    }
+
+    /// The reverse of `attach`: what injects goes before what guards.
+    async fn remove(&mut self, handle: &Handle) -> Result<(), Error> {
+        let mut first = Ok(());
+        let fixed = std::mem::take(&mut self.fixed).into_iter().rev();
+        for held in fixed.chain(std::mem::take(&mut self.guards).into_values()) {
+            first = first.and(held.detach());
+        }
+        self.ebpf = None;
+        first = first.and(devices::remove(handle, self.devices.gm0).await);
+        if let Some(pins) = &self.pins {
+            first = first.and(pins.clear());
+        }
+        first
+    }
+}
+
+/// Pins the maps beside the links: with them an operator can read what the
+/// attached programs count while no process is there.
+fn pin_maps(ebpf: &Ebpf, pins: &PinDir) -> Result<(), Error> {
+    for (name, map) in ebpf.maps() {
+        let path = pins.map(name);
+        crate::pins::remove(&path)?;
+        map.pin(&path)
+            .map_err(|e| attach::bpf(format!("pin {}", path.display()), &e))?;
+    }
+    Ok(())
+}
+
+/// The mark of injected packets: random, so that nothing outside the host and
+/// no other rule's mark meets it.
+fn cookie() -> Result<u32, Error> {
+    let mut b = [0; 4];
+    getrandom::fill(&mut b).map_err(|e| Error::Bpf {
+        what: "random bytes".into(),
+        detail: e.to_string(),
+    })?;
+    Ok(u32::from_ne_bytes(b) | 1)
+}

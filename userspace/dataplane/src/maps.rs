@@ -1,0 +1,183 @@
+//! The maps of the BPF object, with types, and what is written to them.
+//!
+//! Keys and values of several fields go as byte or word arrays: the layouts
+//! are gm-abi's, whose sizes are asserted there and compared by the loader.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use aya::Ebpf;
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
+use gm_abi::maps::{ABI_VERSION, Addr, CONFIG_SHED_CLEARTEXT, ForeignKey};
+use gm_abi::verdict::Reason;
+
+use crate::attach::{bpf, errno_of};
+use crate::config::map_addr;
+use crate::devices::Devices;
+use crate::{Config, Error};
+
+/// The maps that user space writes or reads after the load.
+pub(crate) struct Maps {
+    config: Array<MapData, [u32; 8]>,
+    addrs: HashMap<MapData, Addr, u32>,
+    ports: Array<MapData, u64>,
+    slots: MapData,
+    slot_drops: MapData,
+    foreign: HashMap<MapData, [u8; 20], u32>,
+    counters: PerCpuArray<MapData, u64>,
+    xsk_uplink: XskMap<MapData>,
+    xsk_gm0x: XskMap<MapData>,
+}
+
+/// A map of the object that is an array, as its raw data.
+fn array_data(ebpf: &mut Ebpf, name: &str) -> Result<MapData, Error> {
+    match ebpf.take_map(name) {
+        Some(Map::Array(data)) => Ok(data),
+        _ => Err(Error::Bpf {
+            what: format!("map {name}"),
+            detail: "not an array in the BPF object".into(),
+        }),
+    }
+}
+
+impl Maps {
+    /// Takes the maps out of the loaded object.
+    pub(crate) fn take(ebpf: &mut Ebpf) -> Result<Maps, Error> {
+        let mut get = |name: &str| {
+            ebpf.take_map(name).ok_or_else(|| Error::Bpf {
+                what: format!("map {name}"),
+                detail: "missing from the BPF object".into(),
+            })
+        };
+        let e = |e: MapError| bpf("open a map of the BPF object", &e);
+        let config = Array::try_from(get("CONFIG")?).map_err(e)?;
+        let addrs = HashMap::try_from(get("ADDRS")?).map_err(e)?;
+        let ports = Array::try_from(get("PORTS")?).map_err(e)?;
+        let foreign = HashMap::try_from(get("FOREIGN")?).map_err(e)?;
+        let counters = PerCpuArray::try_from(get("COUNTERS")?).map_err(e)?;
+        let xsk_uplink = XskMap::try_from(get("XSK_UPLINK")?).map_err(e)?;
+        let xsk_gm0x = XskMap::try_from(get("XSK_GM0X")?).map_err(e)?;
+        let slots = array_data(ebpf, "SLOTS")?;
+        let slot_drops = array_data(ebpf, "SLOT_DROPS")?;
+        Ok(Maps {
+            config,
+            addrs,
+            ports,
+            slots,
+            slot_drops,
+            foreign,
+            counters,
+            xsk_uplink,
+            xsk_gm0x,
+        })
+    }
+
+    /// Writes the whole policy. Done before anything is attached.
+    pub(crate) fn write_policy(
+        &mut self,
+        cfg: &Config,
+        dev: &Devices,
+        cookie: u32,
+    ) -> Result<(), Error> {
+        let e = |e: MapError| bpf("write the policy maps", &e);
+        for (i, word) in (0u32..).zip(cfg.port_words()) {
+            self.ports.set(i, word, 0).map_err(e)?;
+        }
+        self.write_addresses(&cfg.addresses)?;
+        // gm_abi::maps::Config, field by field.
+        let config = [
+            ABI_VERSION,
+            cfg.slots() - 1,
+            dev.uplink,
+            dev.gm0,
+            cookie,
+            u32::from(cfg.encap_port),
+            // XDP is attached in driver mode only.
+            CONFIG_SHED_CLEARTEXT,
+            0,
+        ];
+        self.config.set(0, config, 0).map_err(e)
+    }
+
+    /// Makes `addresses` the Gm link's: new ones first, then the others go.
+    pub(crate) fn write_addresses(&mut self, addresses: &[IpAddr]) -> Result<(), Error> {
+        let e = |e: MapError| bpf("write the map ADDRS", &e);
+        let want: Vec<Addr> = addresses.iter().map(|a| map_addr(*a)).collect();
+        for a in &want {
+            self.addrs.insert(a, 1, 0).map_err(e)?;
+        }
+        let have: Vec<Addr> = self.addrs.keys().collect::<Result<_, _>>().map_err(e)?;
+        for a in have.iter().filter(|a| !want.contains(a)) {
+            self.addrs.remove(a).map_err(e)?;
+        }
+        Ok(())
+    }
+
+    /// Lets XDP find the slot of an inbound SA whose SPI is not ours.
+    pub(crate) fn add_foreign(&mut self, key: &ForeignKey, slot: u32) -> Result<(), Error> {
+        self.foreign
+            .insert(foreign_bytes(key), slot, 0)
+            .map_err(|e| bpf("write the map FOREIGN", &e))
+    }
+
+    /// Takes that back; a key that is not there is no error.
+    pub(crate) fn remove_foreign(&mut self, key: &ForeignKey) -> Result<(), Error> {
+        match self.foreign.remove(&foreign_bytes(key)) {
+            Err(e)
+                if errno_of(&e) != Some(nix::libc::ENOENT)
+                    && !matches!(e, MapError::KeyNotFound) =>
+            {
+                Err(bpf("write the map FOREIGN", &e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Hands the socket of an uplink queue to XDP.
+    pub(crate) fn set_uplink_socket(
+        &mut self,
+        queue: u32,
+        fd: BorrowedFd<'_>,
+    ) -> Result<(), Error> {
+        self.xsk_uplink
+            .set(queue, fd.as_raw_fd(), 0)
+            .map_err(|e| bpf("write the map XSK_UPLINK", &e))
+    }
+
+    /// Hands the socket of a gm0x queue to XDP.
+    pub(crate) fn set_gm0x_socket(&mut self, queue: u32, fd: BorrowedFd<'_>) -> Result<(), Error> {
+        self.xsk_gm0x
+            .set(queue, fd.as_raw_fd(), 0)
+            .map_err(|e| bpf("write the map XSK_GM0X", &e))
+    }
+
+    /// What the BPF programs have counted, summed over the CPUs.
+    pub(crate) fn counters(&self) -> Result<[u64; Reason::COUNT], Error> {
+        let mut out = [0; Reason::COUNT];
+        for (i, sum) in (0u32..).zip(&mut out) {
+            let cpus = self
+                .counters
+                .get(&i, 0)
+                .map_err(|e| bpf("read the map COUNTERS", &e))?;
+            *sum = cpus.iter().sum();
+        }
+        Ok(out)
+    }
+
+    /// The published SAs, to be mapped into memory.
+    pub(crate) fn slots_fd(&self) -> BorrowedFd<'_> {
+        self.slots.fd().as_fd()
+    }
+
+    /// What XDP shed per SA, to be mapped into memory.
+    pub(crate) fn slot_drops_fd(&self) -> BorrowedFd<'_> {
+        self.slot_drops.fd().as_fd()
+    }
+}
+
+fn foreign_bytes(key: &ForeignKey) -> [u8; 20] {
+    let mut b = [0; 20];
+    b[..16].copy_from_slice(&key.dst);
+    b[16..].copy_from_slice(&key.spi);
+    b
+}

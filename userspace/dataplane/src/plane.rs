@@ -1,0 +1,224 @@
+//! The handle: commands from the control side, each in force when it returns.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use gm_abi::verdict::Reason;
+use gm_esp::SaSpec;
+use gm_sadb::{Dir, NewSa, Reserved, Sadb, SetId, SlotState};
+
+use crate::control::Control;
+use crate::stats::Stats;
+use crate::tap::TapPacket;
+use crate::{Config, Error, Event};
+
+/// Events that nobody has fetched yet, at most.
+const EVENTS: usize = 1024;
+
+/// A set of SAs to be installed.
+#[derive(Clone, Debug)]
+pub struct SetSpec {
+    /// Its number; `None`: the data plane chooses one. A repeated install of
+    /// the same set under the same number changes nothing.
+    pub set: Option<SetId>,
+    /// The SAs, four for a UE. Inbound ones use reserved SPIs, or others when
+    /// they are set up by hand.
+    pub sas: Vec<NewSa>,
+}
+
+/// One SA as it is now. No secret is in it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SaStatus {
+    /// Its set.
+    pub set: SetId,
+    /// Its slot.
+    pub slot: u32,
+    /// Its direction.
+    pub dir: Dir,
+    /// What it is.
+    pub spec: SaSpec,
+    /// Where in its life it is.
+    pub state: SlotState,
+    /// Outbound: last sequence number used; 0: none.
+    pub seq: u64,
+    /// Inbound: highest sequence number accepted; 0: none.
+    pub top: u64,
+    /// Packets opened or sealed.
+    pub packets: u64,
+    /// Bytes of these as plain IP packets.
+    pub bytes: u64,
+    /// Its dropped packets by reason, XDP's included; without zeros.
+    pub drops: Vec<(Reason, u64)>,
+    /// UDP-enc-tun, outbound: the phone's port in force, learnt or given.
+    pub encap_port: Option<u16>,
+    /// Milliseconds since its last packet; `None`: there was none.
+    pub idle_ms: Option<u64>,
+}
+
+/// The running data plane. Clones are the same one; the last one to go shuts
+/// it down.
+#[derive(Clone)]
+pub struct DataPlane {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    control: Mutex<Option<Control>>,
+    events: Receiver<Event>,
+    /// The clock that `last_used` counts by.
+    begin: Instant,
+}
+
+impl DataPlane {
+    /// Makes gm0, loads and attaches the BPF programs, and starts the worker,
+    /// all in the network namespace of the calling thread. When it returns the
+    /// policy is in force and there is no SA.
+    ///
+    /// # Errors
+    /// [`Error`] says what is missing and what to do. Nothing is left behind,
+    /// except what a killed predecessor had pinned.
+    pub fn start(cfg: Config) -> Result<DataPlane, Error> {
+        cfg.validate()?;
+        let begin = Instant::now();
+        let sadb = Sadb::create(cfg.slots(), cfg.replay_window).map_err(|e| Error::Io {
+            what: "make the SA region".into(),
+            source: std::io::Error::other(e),
+        })?;
+        if let Some(problem) = sadb.region().lock_problem() {
+            tracing::warn!("{problem}");
+        }
+        let (tell, events) = bounded(EVENTS);
+        let control = Control::start(&cfg, sadb, (tell, begin))?;
+        Ok(DataPlane {
+            inner: Arc::new(Inner {
+                control: Mutex::new(Some(control)),
+                events,
+                begin,
+            }),
+        })
+    }
+
+    /// Sets a slot and an SPI aside for an inbound SA; the SPI is none of
+    /// `avoid`, the peer's.
+    ///
+    /// # Errors
+    /// [`Error::Sadb`] when no slot is free.
+    pub fn reserve(&self, avoid: &[u32]) -> Result<Reserved, Error> {
+        self.with(|c| Ok(c.sadb.reserve(avoid)?))
+    }
+
+    /// Gives a reservation back that is not used.
+    ///
+    /// # Errors
+    /// [`Error::Down`].
+    pub fn unreserve(&self, spi: u32) -> Result<(), Error> {
+        self.with(|c| {
+            c.sadb.unreserve(spi);
+            Ok(())
+        })
+    }
+
+    /// Installs all SAs of a set or none: inbound they accept from now on,
+    /// outbound they wait for [`DataPlane::activate`].
+    ///
+    /// # Errors
+    /// [`Error::Sadb`] says which SA is refused, and why; nothing has changed.
+    pub fn install(&self, spec: SetSpec) -> Result<SetId, Error> {
+        self.with(|c| c.install(spec))
+    }
+
+    /// Lets the set's outbound SAs take over. Idempotent.
+    ///
+    /// # Errors
+    /// [`Error::Sadb`] for a set that is not there or retired.
+    pub fn activate(&self, set: SetId) -> Result<(), Error> {
+        self.with(|c| c.activate(set))
+    }
+
+    /// Stops sending with the set; it still accepts. Idempotent.
+    ///
+    /// # Errors
+    /// [`Error::WorkerGone`].
+    pub fn retire(&self, set: SetId) -> Result<(), Error> {
+        self.with(|c| c.retire(set))
+    }
+
+    /// Ends the set, wipes its keys and frees its slots. What is still on its
+    /// way is dropped, so retire first and wait. Idempotent.
+    ///
+    /// # Errors
+    /// [`Error::WorkerGone`].
+    pub fn remove(&self, set: SetId) -> Result<(), Error> {
+        self.with(|c| c.remove(set))
+    }
+
+    /// All SAs. Empty when the data plane is down.
+    pub fn list(&self) -> Vec<SaStatus> {
+        let now = self.inner.begin.elapsed().as_millis() as u64;
+        self.with(|c| Ok(c.list(now))).unwrap_or_default()
+    }
+
+    /// All counters.
+    ///
+    /// # Errors
+    /// [`Error::Bpf`] when a map cannot be read, [`Error::Down`]. A worker that
+    /// has stopped is there with its last counters.
+    pub fn stats(&self) -> Result<Stats, Error> {
+        self.with(|c| c.stats())
+    }
+
+    /// Changes the local addresses of the Gm link.
+    ///
+    /// # Errors
+    /// [`Error::Bpf`], [`Error::Config`] for an empty list.
+    pub fn set_addresses(&self, addresses: &[IpAddr]) -> Result<(), Error> {
+        if addresses.is_empty() {
+            return Err(Error::Config(
+                "addresses is empty: nothing would be protected".into(),
+            ));
+        }
+        self.with(|c| c.set_addresses(addresses))
+    }
+
+    /// Captures what crosses the uplink, sealed, into a channel; `None` ends
+    /// it. With a bounded channel what does not fit is left out and counted in
+    /// [`WorkerStats::tap_missed`].
+    ///
+    /// # Errors
+    /// [`Error::WorkerGone`].
+    pub fn tap(&self, to: Option<Sender<TapPacket>>) -> Result<(), Error> {
+        self.with(|c| c.tap(to))
+    }
+
+    /// The events. Each event goes to one receiver.
+    pub fn events(&self) -> Receiver<Event> {
+        self.inner.events.clone()
+    }
+
+    /// Stops the worker, detaches the programs, removes gm0 and the pins. What
+    /// was protected is no longer: this host sends in clear again. Idempotent.
+    ///
+    /// # Errors
+    /// What could not be removed; the rest is.
+    pub fn shutdown(&self) -> Result<(), Error> {
+        match self.lock().take() {
+            Some(mut control) => control.stop(),
+            None => Ok(()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Control>> {
+        // A panic of another caller leaves nothing half done that a later
+        // command would not repeat.
+        self.inner
+            .control
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut Control) -> Result<T, Error>) -> Result<T, Error> {
+        f(self.lock().as_mut().ok_or(Error::Down)?)
+    }
+}

@@ -1,0 +1,174 @@
+//! What a worker does with packets: batches of frames in, frames out, no
+//! system call. The ring loop is in `worker.rs`.
+//!
+//! ```text
+//! uplink --inbound()--> check -> open -> commit, publish -> admit --> Out::stack
+//!            \--fragments--> put together -> the same, or judged in clear --^
+//! gm0x --outbound()--> flow -> select -> number -> seal -> fit ------> Out::wire
+//!            \--fragments--> put together -> the same ----------------^
+//! ```
+//!
+//! Every packet ends with exactly one [`Reason`] counted, and every frame that
+//! comes in is in [`Out`] or free again afterwards.
+
+mod emit;
+mod inbound;
+mod outbound;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use crossbeam::channel::Sender;
+use gm_abi::verdict::Reason;
+use gm_engines::Engine;
+use gm_esp::reassembly::{Limits, Reassembler};
+use gm_esp::{BufferedIv, Window};
+use gm_region::{Hot, Region};
+use gm_xsk::Frame;
+
+use crate::Event;
+use crate::publish::Published;
+use crate::stats::Counters;
+use crate::table::{Entry, Table};
+use crate::tap::Tap;
+
+/// Packets that are worked on at a time.
+pub(crate) const BATCH: usize = 64;
+
+/// Bounds on the reassembly of one direction. A registration is a few
+/// fragments; what is more is an attack or a mistake.
+const LIMITS: Limits = Limits {
+    bytes: 4 << 20,
+    per_source_bytes: 512 << 10,
+    datagrams: 1024,
+    timeout_ms: 15_000,
+};
+
+/// Frames on their way out.
+#[derive(Default)]
+pub(crate) struct Out {
+    /// To the uplink.
+    pub wire: Vec<Frame>,
+    /// To gm0x, so to the local stack.
+    pub stack: Vec<Frame>,
+}
+
+/// What stays the same as long as the worker lives.
+pub(crate) struct Settings {
+    /// Local UDP port of encapsulated ESP; 0: none.
+    pub encap_port: u16,
+    /// Whether the phone's port is learnt (READINGS A-19).
+    pub learn: bool,
+    /// The uplink's MTU; others may change it.
+    pub uplink_mtu: Arc<AtomicU32>,
+    /// gm0's MTU.
+    pub gm0_mtu: usize,
+    /// Protected local ports, one bit each, as in the map `PORTS`.
+    pub ports: Vec<u64>,
+}
+
+impl Settings {
+    fn mtu(&self) -> usize {
+        self.uplink_mtu.load(Ordering::Relaxed) as usize
+    }
+
+    fn protects(&self, port: u16) -> bool {
+        self.ports
+            .get(usize::from(port) / 64)
+            .is_some_and(|w| w >> (port % 64) & 1 == 1)
+    }
+}
+
+/// What a batch reads while its packets are borrowed.
+pub(crate) struct Ctx {
+    pub engine: &'static dyn Engine,
+    pub region: Arc<Region>,
+    pub published: Arc<Published>,
+    pub counters: Arc<Counters>,
+    pub events: Sender<Event>,
+    pub settings: Settings,
+    pub table: Table,
+    /// When the clock of `now` and of `last_used` began.
+    pub begin: Instant,
+    /// Milliseconds since then, as of the batch.
+    pub now: u64,
+}
+
+impl Ctx {
+    fn hot(&self, entry: &Entry) -> Option<&Hot> {
+        self.region.slot(entry.slot).map(|s| s.hot())
+    }
+
+    fn window(&self, entry: &Entry) -> Option<Window<'_>> {
+        let slot = self.region.slot(entry.slot)?;
+        Window::new(
+            &slot.hot().top,
+            slot.window_bits(),
+            entry.sa.spec.replay_window,
+        )
+        .ok()
+    }
+
+    /// Counts the end of a packet, for the SA too when it is one of its own.
+    fn drop(&self, entry: Option<&Entry>, reason: Reason) {
+        self.counters.count(reason);
+        if let Some(hot) = entry.and_then(|e| self.hot(e)) {
+            hot.count_drop(reason);
+        }
+    }
+
+    fn used(&self, hot: &Hot, bytes: usize) {
+        Hot::count(&hot.packets, 1);
+        Hot::count(&hot.bytes, bytes as u64);
+        hot.last_used.store(self.now.max(1), Ordering::Relaxed);
+    }
+
+    fn tell(&self, event: Event) {
+        // A full channel: nobody listens, and the worker does not wait.
+        let _ = self.events.try_send(event);
+    }
+}
+
+/// The source of CBC's IVs: the operating system's generator.
+type Iv = BufferedIv<fn(&mut [u8])>;
+
+/// A worker without its rings.
+pub(crate) struct Process {
+    pub ctx: Ctx,
+    pub tap: Tap,
+    iv: Iv,
+    frags_in: Reassembler,
+    frags_out: Reassembler,
+    /// Identification of the next datagram that is fragmented here.
+    ident: u32,
+}
+
+impl Process {
+    /// A worker with no SAs yet. `ident` begins anywhere; random is best.
+    pub(crate) fn new(ctx: Ctx, ident: u32) -> Process {
+        Process {
+            ctx,
+            tap: Tap::default(),
+            iv: BufferedIv::new(draw),
+            frags_in: Reassembler::new(LIMITS),
+            frags_out: Reassembler::new(LIMITS),
+            ident,
+        }
+    }
+
+    /// Lets go of datagrams that did not become whole in time.
+    pub(crate) fn expire(&mut self, now: u64) {
+        self.ctx.now = now;
+        let late = self.frags_in.expire(now) + self.frags_out.expire(now);
+        self.ctx.counters.add(Reason::FragmentTimeout, late as u64);
+    }
+}
+
+/// Random bytes, or the end of the worker: a predictable IV is no IV, and the
+/// kernel's generator does not fail once it is seeded.
+fn draw(bytes: &mut [u8]) {
+    if let Err(e) = getrandom::fill(bytes) {
+        panic!("the operating system gives no random bytes: {e}");
+    }
+}

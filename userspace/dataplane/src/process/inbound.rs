@@ -1,0 +1,275 @@
+//! From the uplink to the local stack.
+
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+
+use gm_abi::maps::{META_ESP, META_FRAGMENT, META_UDP_ESP, Meta};
+use gm_abi::verdict::Reason;
+use gm_abi::wire::{self, Class, L3, TCP};
+use gm_esp::inbound::{Checked, Opened, Received};
+use gm_esp::reassembly::{Datagram, Pushed};
+use gm_esp::{EncapPort, Mode, PacketBuf, inbound};
+use gm_xsk::{Frame, Umem};
+
+use super::emit::{self, Link};
+use super::outbound::room;
+use super::{BATCH, Ctx, Out, Process};
+use crate::Event;
+use crate::table::Entry;
+use crate::tap::Direction;
+use crate::tcp;
+
+/// What becomes of a frame of the batch.
+#[derive(Clone, Copy)]
+enum Fate {
+    /// It has ended and is counted.
+    Ended,
+    /// The plain IP packet is at this place of the frame.
+    Inject(usize, usize),
+}
+
+/// The slot of the SA where there is one, and the reason.
+type End = (Option<u32>, Reason);
+
+/// What is kept of a frame while its packet is on its way.
+#[derive(Clone, Copy, Default)]
+struct Kept {
+    slot: u32,
+    link: Option<Link>,
+}
+
+impl Process {
+    /// Takes what the uplink's queues have brought, at most [`BATCH`] frames.
+    pub(crate) fn inbound(
+        &mut self,
+        umem: &mut Umem,
+        batch: &mut Vec<Frame>,
+        out: &mut Out,
+        now: u64,
+    ) {
+        self.ctx.now = now;
+        for frame in batch.iter() {
+            self.tap.copy(Direction::In, frame.data());
+        }
+        let is_fragment = |f: &Frame| meta(f).is_some_and(|m| m.kind == META_FRAGMENT);
+        for frame in batch.extract_if(.., |f| is_fragment(f)) {
+            self.fragment_in(umem, &frame, out);
+            umem.free(frame);
+        }
+
+        let mut kept = [Kept::default(); BATCH];
+        let mut fates = [Fate::Ended; BATCH];
+        self.ctx.open(batch, &mut kept, &mut fates);
+        for (mut frame, (fate, kept)) in batch.drain(..).zip(fates.into_iter().zip(kept)) {
+            match (fate, kept.link) {
+                (Fate::Inject(start, end), Some(link)) if link.put(&mut frame, start, end) => {
+                    self.ctx.counters.count(Reason::Ok);
+                    out.stack.push(frame);
+                }
+                // There is always room: ESP took more than the header takes.
+                (Fate::Inject(..), _) => {
+                    self.ctx.counters.count(Reason::NoFrame);
+                    umem.free(frame);
+                }
+                (Fate::Ended, _) => umem.free(frame),
+            }
+        }
+    }
+
+    /// A fragment of anything to a Gm address; the last one of a datagram
+    /// brings the whole of it.
+    fn fragment_in(&mut self, umem: &mut Umem, frame: &Frame, out: &mut Out) {
+        let ctx = &self.ctx;
+        let data = frame.data();
+        let L3::Ip(ip) = wire::parse_frame(data) else {
+            return ctx.counters.count(Reason::Malformed);
+        };
+        let Some(link) = Link::of(data, ip.l3) else {
+            return ctx.counters.count(Reason::Malformed);
+        };
+        let mut whole = match self.frags_in.push(&data[ip.l3..ip.end], ctx.now) {
+            Ok(Pushed::Stored) => return ctx.counters.count(Reason::Fragment),
+            Err(reason) => return ctx.counters.count(reason),
+            Ok(Pushed::Whole(whole)) => whole,
+        };
+        let (reason, packet) = match ctx.whole(&mut whole) {
+            Ok(done) => done,
+            Err((slot, reason)) => return ctx.drop(slot.and_then(|s| ctx.table.get(s)), reason),
+        };
+        let mtu = ctx.settings.gm0_mtu;
+        let end = emit::copies(
+            umem,
+            link,
+            packet.data(),
+            mtu,
+            &mut self.ident,
+            &mut out.stack,
+        );
+        ctx.counters.count(end.err().unwrap_or(reason));
+    }
+}
+
+fn meta(frame: &Frame) -> Option<Meta> {
+    Meta::from_bytes(frame.metadata()?)
+}
+
+impl Ctx {
+    /// Opens a batch of which XDP has found the slots.
+    fn open(&self, frames: &mut [Frame], kept: &mut [Kept; BATCH], fates: &mut [Fate; BATCH]) {
+        let mut checked: [Option<Checked<'_, '_>>; BATCH] = [const { None }; BATCH];
+        let places = checked.iter_mut().zip(kept.iter_mut());
+        for (frame, (checked, kept)) in frames.iter_mut().zip(places) {
+            *checked = self.check(frame, kept);
+        }
+        inbound::open(self.engine, &mut checked, |i, opened| {
+            let (Some(entry), Some(fate)) = (self.table.get(kept[i].slot), fates.get_mut(i)) else {
+                return;
+            };
+            match opened.and_then(|o| self.finish(entry, o)) {
+                Ok(packet) => *fate = Fate::Inject(packet.start(), packet.end()),
+                Err(reason) => self.drop(Some(entry), reason),
+            }
+        });
+    }
+
+    /// Everything before the cryptography. `None`: the packet has ended.
+    fn check<'p>(&self, frame: &'p mut Frame, kept: &mut Kept) -> Option<Checked<'p, '_>> {
+        let Some(m) = meta(frame).filter(|m| matches!(m.kind, META_ESP | META_UDP_ESP)) else {
+            // Nothing of ours: XDP puts its metadata before all it steers.
+            self.counters.count(Reason::Malformed);
+            return None;
+        };
+        let l3 = usize::from(m.l3);
+        let Some(link) = Link::of(frame.data(), l3) else {
+            self.counters.count(Reason::Malformed);
+            return None;
+        };
+        // The set may have gone between XDP and here.
+        let Some(entry) = self.table.get(m.slot) else {
+            self.counters.count(Reason::UnknownSpi);
+            return None;
+        };
+        *kept = Kept {
+            slot: m.slot,
+            link: Some(link),
+        };
+        let (chunk, start, end) = frame.chunk_mut();
+        let packet = PacketBuf::new(chunk, (start + l3).min(end), end);
+        match self.received(packet).and_then(|r| self.windowed(entry, r)) {
+            Ok(checked) => Some(checked),
+            Err(reason) => {
+                self.drop(Some(entry).filter(|_| reason != Reason::UnknownSpi), reason);
+                None
+            }
+        }
+    }
+
+    fn received<'p>(&self, packet: PacketBuf<'p>) -> Result<Received<'p>, Reason> {
+        Received::parse(packet, EncapPort::Dst(self.settings.encap_port)).map_err(|r| r.reason)
+    }
+
+    fn windowed<'p, 's>(
+        &'s self,
+        entry: &'s Entry,
+        r: Received<'p>,
+    ) -> Result<Checked<'p, 's>, Reason> {
+        let window = self.window(entry).ok_or(Reason::UnknownSpi)?;
+        r.check(&entry.sa, &window)
+    }
+
+    /// Everything behind the cryptography: the window moves and is published,
+    /// the NAT's port is learnt, the packet is judged and stripped.
+    fn finish<'p>(&self, entry: &Entry, opened: Opened<'p, '_>) -> Result<PacketBuf<'p>, Reason> {
+        let (Some(window), Some(hot)) = (self.window(entry), self.hot(entry)) else {
+            return Err(Reason::UnknownSpi);
+        };
+        let before = window.top();
+        let committed = opened.commit(&window)?;
+        let (seq, source) = (committed.seq(), committed.outer_source());
+        self.published.accepted(entry.slot, seq, window.top());
+        if seq > before {
+            self.learn(entry, source);
+        }
+        let mut packet = committed.admit()?.into_packet();
+        self.used(hot, packet.len());
+        self.clamp(entry, packet.data_mut());
+        Ok(packet)
+    }
+
+    /// A verified packet with the newest number says where the phone is now
+    /// (READINGS A-19).
+    fn learn(&self, entry: &Entry, (_, port): (IpAddr, u16)) {
+        if entry.sa.spec.mode != Mode::UdpEncTun || !self.settings.learn || port == 0 {
+            return;
+        }
+        let mut moved = false;
+        for hot in entry
+            .partners
+            .iter()
+            .filter_map(|s| Some(self.region.slot(*s)?.hot()))
+        {
+            moved |= hot.encap_port.swap(u32::from(port), Ordering::Relaxed) != u32::from(port);
+        }
+        if moved {
+            self.tell(Event::EncapPortLearned {
+                set: entry.set,
+                port,
+            });
+        }
+    }
+
+    /// The local stack sends segments of the size that the peer's SYN names;
+    /// they must fit with ESP around them.
+    pub(super) fn clamp(&self, entry: &Entry, packet: &mut [u8]) {
+        let L3::Ip(ip) = wire::parse_ip(packet, 0) else {
+            return;
+        };
+        if ip.proto != TCP || ip.frag.is_some() || ip.hidden {
+            return;
+        }
+        let most = room(&entry.sa, ip.l4, self.settings.mtu()).saturating_sub(ip.l4 + 20);
+        let most = u16::try_from(most).unwrap_or(u16::MAX);
+        if most > 0 && tcp::clamp_mss(&mut packet[ip.l4..ip.end], most) {
+            tracing::trace!(most, "lowered the MSS of a SYN");
+        }
+    }
+
+    /// A datagram that was put together: ESP is opened, cleartext judged by
+    /// its port. The packet to inject and what to count for it.
+    fn whole<'d>(&self, datagram: &'d mut Datagram) -> Result<(Reason, PacketBuf<'d>), End> {
+        let ip = match wire::parse_ip(datagram.packet(), 0) {
+            L3::Ip(ip) if !ip.contradicts => ip,
+            _ => return Err((None, Reason::Malformed)),
+        };
+        let encap = EncapPort::Dst(self.settings.encap_port);
+        match wire::classify(datagram.packet(), &ip, encap) {
+            Class::Esp { .. } | Class::UdpEsp { .. } => {
+                let packet = self.whole_esp(datagram.buf())?;
+                Ok((Reason::Ok, packet))
+            }
+            Class::NonEspMarker => Ok((Reason::ClearReassembled, datagram.buf())),
+            Class::Keepalive => Err((None, Reason::Keepalive)),
+            Class::Malformed { .. } | Class::Fragment => Err((None, Reason::Malformed)),
+            Class::Other => match ip.ports {
+                // It ends here as it does in the guard.
+                Some((_, dst)) if self.settings.protects(dst) => {
+                    Err((None, Reason::CleartextProtected))
+                }
+                None if ip.hides_ports() => Err((None, Reason::Malformed)),
+                _ => Ok((Reason::ClearReassembled, datagram.buf())),
+            },
+        }
+    }
+
+    fn whole_esp<'d>(&self, packet: PacketBuf<'d>) -> Result<PacketBuf<'d>, End> {
+        let received = self.received(packet).map_err(|reason| (None, reason))?;
+        let entry = self
+            .table
+            .by_spi(received.destination(), received.spi())
+            .ok_or((None, Reason::UnknownSpi))?;
+        self.windowed(entry, received)
+            .and_then(|checked| inbound::open_one(self.engine, checked))
+            .and_then(|opened| self.finish(entry, opened))
+            .map_err(|reason| (Some(entry.slot), reason))
+    }
+}

@@ -1,0 +1,309 @@
+//! From the local stack to the uplink.
+
+use gm_abi::verdict::Reason;
+use gm_abi::wire::{self, IpPacket, L3, TCP};
+use gm_esp::outbound::{EncapPorts, Numbered, Selected};
+use gm_esp::reassembly::Pushed;
+use gm_esp::{Counter, InnerFlow, Mode, PacketBuf, Sa, outbound};
+use gm_xsk::{Frame, Umem};
+use std::sync::atomic::Ordering;
+
+use super::emit::{self, Link};
+use super::{BATCH, Ctx, Iv, Out, Process};
+use crate::table::Entry;
+use crate::tap::Direction;
+use crate::{Event, icmp};
+
+/// "Don't fragment" in byte 6 of an IPv4 header.
+const DF: u8 = 0x40;
+
+/// Numbers left at which the owner is told to renew.
+const LOW: u64 = 1 << 20;
+
+/// What becomes of a frame of the batch.
+#[derive(Clone, Copy)]
+enum Fate {
+    /// It ends for this reason.
+    Drop(Reason),
+    /// The stack is told that the packet may be this long.
+    TooBig(usize),
+    /// The sealed IP packet is at this place of the frame.
+    Send(usize, usize),
+}
+
+/// What is kept of a frame while its packet is on its way.
+#[derive(Clone, Copy, Default)]
+struct Kept {
+    slot: u32,
+    link: Option<Link>,
+    /// Length of the plain IP packet.
+    len: usize,
+}
+
+/// The longest plain IP packet, its headers before the transport `header` bytes
+/// long, that fits `mtu` when it is sealed by `sa`.
+pub(super) fn room(sa: &Sa, header: usize, mtu: usize) -> usize {
+    let t = sa.spec.suite.transform();
+    let (outside, kept) = match sa.spec.outer {
+        None => (header, header),
+        Some(o) => (8 + if o.dst.is_ipv4() { 20 } else { 40 }, 0),
+    };
+    let around = outside + 8 + t.iv_len() + t.icv_len();
+    let payload = mtu.saturating_sub(around) / t.block() * t.block();
+    kept + payload.saturating_sub(2)
+}
+
+impl Process {
+    /// Takes what gm0x has brought, at most [`BATCH`] frames.
+    pub(crate) fn outbound(
+        &mut self,
+        umem: &mut Umem,
+        batch: &mut Vec<Frame>,
+        out: &mut Out,
+        now: u64,
+    ) {
+        self.ctx.now = now;
+        let sent = out.wire.len();
+        let is_fragment =
+            |f: &Frame| matches!(wire::parse_frame(f.data()), L3::Ip(ip) if ip.frag.is_some());
+        for frame in batch.extract_if(.., |f| is_fragment(f)) {
+            self.fragment_out(umem, &frame, out);
+            umem.free(frame);
+        }
+
+        let mut kept = [Kept::default(); BATCH];
+        let mut fates = [Fate::Drop(Reason::OutMalformed); BATCH];
+        self.ctx.seal(&mut self.iv, batch, &mut kept, &mut fates);
+        for (frame, (fate, kept)) in batch.drain(..).zip(fates.into_iter().zip(kept)) {
+            self.send(umem, frame, fate, kept, out);
+        }
+        for frame in &out.wire[sent..] {
+            self.tap.copy(Direction::Out, frame.data());
+        }
+    }
+
+    /// Brings one frame of the batch to its end.
+    fn send(&mut self, umem: &mut Umem, mut frame: Frame, fate: Fate, kept: Kept, out: &mut Out) {
+        let ctx = &self.ctx;
+        let end = match (fate, kept.link) {
+            (Fate::Drop(reason), _) => Err(reason),
+            (Fate::TooBig(most), Some(link)) => {
+                let packet = &frame.data()[link.len()..];
+                tell_too_big(umem, link, packet, most, out);
+                Err(Reason::OutTooBig)
+            }
+            (Fate::Send(start, end), Some(link)) => {
+                ctx.sent(kept.slot, kept.len);
+                let mtu = ctx.settings.mtu();
+                if end - start > mtu {
+                    let packet = &frame.chunk()[start..end];
+                    emit::copies(umem, link, packet, mtu, &mut self.ident, &mut out.wire)
+                } else if link.put(&mut frame, start, end) {
+                    ctx.counters.count(Reason::Sealed);
+                    return out.wire.push(frame);
+                } else {
+                    Err(Reason::OutTooBig)
+                }
+            }
+            (_, None) => Err(Reason::OutMalformed),
+        };
+        umem.free(frame);
+        ctx.counters.count(end.err().unwrap_or(Reason::Sealed));
+    }
+
+    /// A fragment of something protected; the last one of a datagram brings
+    /// the whole of it, which is sealed and fragmented again (RFC 4303 3.3.4).
+    fn fragment_out(&mut self, umem: &mut Umem, frame: &Frame, out: &mut Out) {
+        let Process {
+            ctx,
+            iv,
+            frags_out,
+            ident,
+            ..
+        } = self;
+        let data = frame.data();
+        let L3::Ip(ip) = wire::parse_frame(data) else {
+            return ctx.counters.count(Reason::OutMalformed);
+        };
+        let Some(link) = Link::of(data, ip.l3) else {
+            return ctx.counters.count(Reason::OutMalformed);
+        };
+        let mut whole = match frags_out.push(&data[ip.l3..ip.end], ctx.now) {
+            Ok(Pushed::Stored) => return ctx.counters.count(Reason::Fragment),
+            Err(reason) => return ctx.counters.count(reason),
+            Ok(Pushed::Whole(whole)) => whole,
+        };
+        let mut kept = Kept::default();
+        let sealed = ctx
+            .number(iv, whole.buf(), false, &mut kept)
+            .and_then(|n| outbound::seal_one(ctx.engine, n).map_err(Fate::Drop));
+        let end = match sealed {
+            Ok(sealed) => {
+                ctx.sent(kept.slot, kept.len);
+                let (packet, mtu) = (sealed.packet().data(), ctx.settings.mtu());
+                emit::copies(umem, link, packet, mtu, ident, &mut out.wire)
+            }
+            Err(Fate::Drop(reason)) => Err(reason),
+            Err(_) => Err(Reason::OutTooBig),
+        };
+        ctx.counters.count(end.err().unwrap_or(Reason::Sealed));
+    }
+}
+
+/// Tells the local stack, as the peer would, how long a packet may be. Without
+/// a free frame it hears the next time.
+fn tell_too_big(umem: &mut Umem, link: Link, packet: &[u8], most: usize, out: &mut Out) {
+    let mut error = [0; icmp::MAX];
+    let most = u16::try_from(most).unwrap_or(u16::MAX);
+    if let Some(len) = icmp::too_big(packet, most, &mut error) {
+        let (link, mut ident) = (link.reversed(), 0);
+        let _ = emit::copies(
+            umem,
+            link,
+            &error[..len],
+            usize::MAX,
+            &mut ident,
+            &mut out.stack,
+        );
+    }
+}
+
+impl Ctx {
+    /// Seals a batch.
+    fn seal(
+        &self,
+        iv: &mut Iv,
+        frames: &mut [Frame],
+        kept: &mut [Kept; BATCH],
+        fates: &mut [Fate; BATCH],
+    ) {
+        let mut numbered: [Option<Numbered<'_, '_>>; BATCH] = [const { None }; BATCH];
+        let places = numbered
+            .iter_mut()
+            .zip(kept.iter_mut().zip(fates.iter_mut()));
+        for (frame, (numbered, (kept, fate))) in frames.iter_mut().zip(places) {
+            match self.prepare(iv, frame, kept) {
+                Ok(n) => *numbered = Some(n),
+                Err(end) => *fate = end,
+            }
+        }
+        outbound::seal(self.engine, &mut numbered, |i, sealed| {
+            if let Some(fate) = fates.get_mut(i) {
+                *fate = match sealed {
+                    Ok(s) => Fate::Send(s.packet().start(), s.packet().end()),
+                    Err(reason) => Fate::Drop(reason),
+                };
+            }
+        });
+    }
+
+    fn prepare<'p>(
+        &self,
+        iv: &mut Iv,
+        frame: &'p mut Frame,
+        kept: &mut Kept,
+    ) -> Result<Numbered<'p, '_>, Fate> {
+        let malformed = Fate::Drop(Reason::OutMalformed);
+        let L3::Ip(ip) = wire::parse_frame(frame.data()) else {
+            return Err(malformed);
+        };
+        kept.link = Some(Link::of(frame.data(), ip.l3).ok_or(malformed)?);
+        let (chunk, start, _) = frame.chunk_mut();
+        self.number(
+            iv,
+            PacketBuf::new(chunk, start + ip.l3, start + ip.end),
+            true,
+            kept,
+        )
+    }
+
+    /// Finds the SA, and gives the packet its number. With `tell` a TCP segment
+    /// that does not fit goes back to the stack instead.
+    fn number<'p>(
+        &self,
+        iv: &mut Iv,
+        mut packet: PacketBuf<'p>,
+        tell: bool,
+        kept: &mut Kept,
+    ) -> Result<Numbered<'p, '_>, Fate> {
+        let L3::Ip(ip) = wire::parse_ip(packet.data(), 0) else {
+            return Err(Fate::Drop(Reason::OutMalformed));
+        };
+        if ip.contradicts || ip.hidden {
+            return Err(Fate::Drop(Reason::OutMalformed));
+        }
+        let entry = self
+            .table
+            .by_flow(&InnerFlow::of(&ip))
+            .ok_or(Fate::Drop(Reason::OutNoSa))?;
+        let hot = self.hot(entry).ok_or(Fate::Drop(Reason::OutNoSa))?;
+        self.clamp(entry, packet.data_mut());
+        (kept.slot, kept.len) = (entry.slot, packet.len());
+
+        let most = room(&entry.sa, transport(&ip), self.settings.mtu());
+        if packet.len() > most {
+            if tell && ip.proto == TCP && (ip.v6 || dont_fragment(packet.data())) {
+                return Err(Fate::TooBig(most));
+            }
+            // A datagram is fragmented after sealing whatever it says: SIP over
+            // UDP does not come again smaller. The checksum follows on sealing.
+            if !ip.v6 {
+                packet.data_mut()[6] &= !DF;
+            }
+        }
+        let selected = Selected::new(packet, &entry.sa).map_err(Fate::Drop)?;
+        let numbered = selected.number(&Counter(&hot.seq), self.ports(entry, hot), iv);
+        self.watch_numbers(
+            entry,
+            hot.seq.load(Ordering::Relaxed),
+            numbered.as_ref().err(),
+        );
+        numbered.map_err(Fate::Drop)
+    }
+
+    fn ports(&self, entry: &Entry, hot: &gm_region::Hot) -> EncapPorts {
+        let learnt = u16::try_from(hot.encap_port.load(Ordering::Relaxed))
+            .ok()
+            .filter(|p| *p != 0);
+        let local = Some(self.settings.encap_port)
+            .filter(|p| *p != 0 && entry.sa.spec.mode == Mode::UdpEncTun);
+        // What the SA was made with goes before this host's port.
+        let sport = entry.sa.spec.outer.and_then(|o| o.sport).or(local);
+        EncapPorts {
+            sport,
+            dport: learnt,
+        }
+    }
+
+    /// Announces the end of an SA's numbers, once each.
+    fn watch_numbers(&self, entry: &Entry, last: u64, end: Option<&Reason>) {
+        let (set, spi) = (entry.set, entry.sa.spec.spi);
+        let remaining = entry.sa.seq_limit().saturating_sub(last);
+        if remaining < LOW && !entry.low_told.replace(true) {
+            self.tell(Event::SeqLow {
+                set,
+                spi,
+                remaining,
+            });
+        }
+        if end == Some(&Reason::OutSeqExhausted) && !entry.end_told.replace(true) {
+            self.tell(Event::Exhausted { set, spi });
+        }
+    }
+
+    fn sent(&self, slot: u32, bytes: usize) {
+        if let Some(slot) = self.region.slot(slot) {
+            self.used(slot.hot(), bytes);
+        }
+    }
+}
+
+/// Bytes in front of the transport header.
+fn transport(ip: &IpPacket) -> usize {
+    ip.l4 - ip.l3
+}
+
+/// The DF bit of an IPv4 packet.
+fn dont_fragment(packet: &[u8]) -> bool {
+    packet.get(6).is_some_and(|b| b & DF != 0)
+}

@@ -1,0 +1,95 @@
+//! What the workers count. Each counter has one writer, its worker.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use gm_abi::verdict::Reason;
+
+/// Counters of one worker, read by anybody.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    reasons: [AtomicU64; Reason::COUNT],
+}
+
+impl Default for Counters {
+    fn default() -> Counters {
+        Counters {
+            reasons: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+}
+
+impl Counters {
+    /// Counts one packet.
+    pub(crate) fn count(&self, reason: Reason) {
+        self.add(reason, 1);
+    }
+
+    /// Counts `n` packets.
+    pub(crate) fn add(&self, reason: Reason, n: u64) {
+        self.reasons[reason.index()].fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// All counters, in the order of [`Reason::ALL`].
+    pub(crate) fn snapshot(&self) -> [u64; Reason::COUNT] {
+        std::array::from_fn(|i| self.reasons[i].load(Ordering::Relaxed))
+    }
+}
+
+/// One AF_XDP socket of a worker, with the kernel's XDP_STATISTICS. What is
+/// lost there is lost in silence otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketStats {
+    /// Interface name.
+    pub interface: String,
+    /// Queue of the interface.
+    pub queue: u32,
+    /// Packets dropped by the kernel other than for a full receive ring.
+    pub rx_dropped: u64,
+    /// Packets dropped because the receive ring was full.
+    pub rx_ring_full: u64,
+    /// Times that the kernel found no empty frame on the fill ring.
+    pub fill_ring_empty: u64,
+    /// Descriptors that the kernel refused, on the way out.
+    pub tx_invalid: u64,
+}
+
+/// One worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkerStats {
+    /// Number of the worker.
+    pub worker: u32,
+    /// CPU that it is pinned to.
+    pub cpu: Option<usize>,
+    /// What it did with packets, in the order of [`Reason::ALL`].
+    pub reasons: Vec<u64>,
+    /// Batches that it took from the rings.
+    pub batches: u64,
+    /// Packets in them.
+    pub packets: u64,
+    /// Frames of its memory.
+    pub frames: u64,
+    /// Frames that are free.
+    pub frames_free: u64,
+    /// Frames that got lost; not zero is a bug.
+    pub frames_leaked: u64,
+    /// Packets that the wire capture had to leave out.
+    pub tap_missed: u64,
+    /// Its sockets.
+    pub sockets: Vec<SocketStats>,
+}
+
+/// The data plane's counters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// BPF programs and workers together, in the order of [`Reason::ALL`].
+    pub reasons: [u64; Reason::COUNT],
+    /// Each worker.
+    pub workers: Vec<WorkerStats>,
+}
+
+impl Stats {
+    /// One counter.
+    pub fn get(&self, reason: Reason) -> u64 {
+        self.reasons[reason.index()]
+    }
+}
