@@ -19,7 +19,7 @@ import packets
 from packets import IP, UDP, IPv6
 from sad import NAMES, annex_i, load
 from scapy.layers.inet import TCP
-from scapy_esp import ESP, INTEGRITY_ERROR, association, open_packet
+from scapy_esp import ESP, INTEGRITY_ERROR, Opener, association
 from tally import Tally
 
 # Payload lengths: none, around a 4-octet boundary, around an AES block, SIP's sizes.
@@ -104,6 +104,7 @@ def gm_to_scapy(tally, gm, sad, sas, plain, work):
     if len(sealed) != len(plain):
         tally.bad("sealed by gm-xfrm", f"{len(sealed)} packets of {len(plain)}")
         return
+    openers = {sa: Opener(sa) for sa in sas}
     seen, problems, next_seq = set(), {sa: [] for sa in sas}, dict.fromkeys(sas, 1)
     for (sa, before), packet in zip(plain, sealed):
         dst, spi, seq, in_udp = packets.esp_of(packet) or (None,) * 4
@@ -117,7 +118,7 @@ def gm_to_scapy(tally, gm, sad, sas, plain, work):
         if wrong := sealed_wrongly(sa, packet, seen):
             problems[sa].append(f"{name}: {wrong}")
         try:
-            if open_packet(association(sa), packet) != bytes(before):
+            if openers[sa].open(packet) != bytes(before):
                 problems[sa].append(f"{name}: Scapy opens it to something else")
         except INTEGRITY_ERROR:
             problems[sa].append(f"{name}: Scapy finds a bad ICV")

@@ -2,17 +2,20 @@
 
 import ipaddress
 import logging
+from collections import defaultdict
 
 logging.getLogger("scapy").setLevel(logging.ERROR)
 
-from scapy.layers.inet import IP, UDP, defragment  # noqa: E402
-from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, defragment6  # noqa: E402
+from scapy.layers.inet import IP, UDP  # noqa: E402
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment  # noqa: E402
 from scapy.layers.ipsec import ESP  # noqa: E402
+from scapy.packet import Raw  # noqa: E402
 from scapy.utils import RawPcapReader, wrpcap  # noqa: E402
 
 ETHERNET = 1
 RAW_IP = 101
 VLAN_TAGS = (0x8100, 0x88A8)
+FLAG_MF = 1
 
 
 def l3_of(data, linktype):
@@ -39,41 +42,68 @@ def parse(data):
     return (IPv6 if data[0] >> 4 == 6 else IP)(data)
 
 
-def is_fragment(packet):
+def fragment_of(packet):
+    """(datagram, offset, more to come, data) of a fragment; None for a whole packet."""
     if packet.version == 6:
-        return IPv6ExtHdrFragment in packet
-    return packet.frag != 0 or packet.flags.MF
-
-
-def whole(fragments):
-    """The datagram of these fragments, None while some are missing."""
-    joined = (defragment6 if fragments[0].version == 6 else defragment)(fragments)
-    packets = [joined] if fragments[0].version == 6 else list(joined)
-    if len(packets) != 1 or not packets[0] or is_fragment(packets[0]):
+        if IPv6ExtHdrFragment not in packet:
+            return None
+        f = packet[IPv6ExtHdrFragment]
+        return (packet.src, packet.dst, f.id), f.offset * 8, f.m == 1, bytes(f.payload)
+    if packet.frag == 0 and not packet.flags.MF:
         return None
-    return parse(bytes(packets[0]))
+    key = (packet.src, packet.dst, packet.proto, packet.id)
+    return key, packet.frag * 8, bool(packet.flags.MF), bytes(packet.payload)
+
+
+def whole(pieces):
+    """The datagram of these fragments ({offset: (packet, more, data)}); None
+    while some are missing. Overlapping ones never make a datagram."""
+    data, more = b"", True
+    for offset, (_, more, piece) in sorted(pieces.items()):
+        if offset != len(data):
+            return None
+        data += piece
+    if more:
+        return None
+    first = pieces[0][0].copy()
+    if first.version == 6:
+        fragment = first[IPv6ExtHdrFragment]
+        before = fragment.underlayer
+        before.nh = fragment.nh
+        before.remove_payload()
+        del first.plen
+    else:
+        first.remove_payload()
+        first.flags = first.flags.value & ~FLAG_MF
+        del first.len, first.chksum
+    return parse(bytes(first / Raw(data)))
+
+
+def numbered(path):
+    """(place in the file, packet) for every IP packet of a pcap or pcapng file.
+    Fragments come as the datagram that they make, where the last of them stood."""
+    waiting = defaultdict(dict)
+    with RawPcapReader(str(path)) as reader:
+        for number, (data, meta) in enumerate(reader):
+            linktype = getattr(meta, "linktype", None)
+            l3 = l3_of(data, reader.linktype if linktype is None else linktype)
+            if not l3:
+                continue
+            packet = parse(l3)
+            fragment = fragment_of(packet)
+            if fragment:
+                key, offset, more, piece = fragment
+                waiting[key][offset] = (packet, more, piece)
+                packet = whole(waiting[key])
+                if packet is None:
+                    continue
+                del waiting[key]
+            yield number, packet
 
 
 def read(path):
-    """Every IP packet of a pcap or pcapng file. Fragments come as the datagram
-    that they make, where the last of them stood."""
-    waiting = {}
-    with RawPcapReader(str(path)) as reader:
-        for data, meta in reader:
-            linktype = getattr(meta, "linktype", None)
-            l3 = l3_of(data, reader.linktype if linktype is None else linktype)
-            if l3 is None:
-                continue
-            packet = parse(l3)
-            if not is_fragment(packet):
-                yield packet
-                continue
-            ident = packet[IPv6ExtHdrFragment].id if packet.version == 6 else packet.id
-            key = (packet.src, packet.dst, ident)
-            waiting.setdefault(key, []).append(packet)
-            if joined := whole(waiting[key]):
-                del waiting[key]
-                yield joined
+    """Every IP packet of a pcap or pcapng file, fragments put together."""
+    return (packet for _, packet in numbered(path))
 
 
 def write(path, packets):

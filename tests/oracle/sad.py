@@ -57,6 +57,10 @@ class Sa:
     outer_dst: ipaddress.IPv4Address | ipaddress.IPv6Address | None
     encap_sport: int | None
     encap_dport: int | None
+    any_proto: bool
+    esn: bool
+    seq: int
+    replay_window: int
 
     @property
     def tunnel(self):
@@ -88,6 +92,8 @@ def sa_from(table):
         table.get("src_port"), table.get("dst_port"), suite, *keys,
         address("outer_src"), address("outer_dst"),
         table.get("encap_sport"), table.get("encap_dport"),
+        table.get("proto") == "any", table.get("esn", False), table.get("seq", 1),
+        table.get("replay_window", 64),
     )  # fmt: skip
 
 

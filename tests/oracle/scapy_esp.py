@@ -1,6 +1,6 @@
 """Scapy's ESP, set up from an Sa of ours."""
 
-from packets import IP, UDP, IPv6, parse
+from packets import IP, RAW_IP, UDP, IPv6, l3_of, parse
 from scapy.layers.ipsec import ESP, IPSecIntegrityError, SecurityAssociation
 
 INTEGRITY_ERROR = IPSecIntegrityError
@@ -36,6 +36,26 @@ def association(sa):
     return SecurityAssociation(ESP, spi=sa.spi, **algorithms(sa), **more)
 
 
-def open_packet(association, packet):
-    """The protected packet, as bytes. Raises INTEGRITY_ERROR for a bad ICV."""
-    return bytes(association.decrypt(parse(bytes(packet))))
+class Opener:
+    """Opens the packets of one SA."""
+
+    def __init__(self, sa):
+        self.sa = sa
+        self.association = association(sa)
+        self.top = sa.seq - 1  # the highest number so far, all 64 bits
+
+    def upper_half(self, seq):
+        """Of an extended sequence number, after RFC 4303 A2.1. Scapy leaves it to us."""
+        high, low = divmod(self.top, 2**32)
+        bottom = low - self.sa.replay_window + 1
+        if bottom >= 0:
+            return high if seq >= bottom else high + 1
+        return max(high - 1, 0) if seq >= bottom + 2**32 else high
+
+    def open(self, packet):
+        """The protected packet, as bytes. Raises INTEGRITY_ERROR for a bad ICV."""
+        seq = packet[ESP].seq
+        high = self.upper_half(seq) if self.sa.esn else 0
+        plain = bytes(self.association.decrypt(parse(bytes(packet)), esn_en=self.sa.esn, esn=high))
+        self.top = max(self.top, (high << 32) + seq)
+        return l3_of(plain, RAW_IP) if self.sa.tunnel else plain
