@@ -1,2 +1,23 @@
-//! Offline ESP tools: Annex I keys, pcap open and seal.
+//! Offline ESP tools: what `gm-xfrm` does, as functions over readers and
+//! writers.
+//!
+//! * [`open`]: opens the ESP packets of a capture and judges every packet.
+//! * [`seal`]: seals the packets of a capture that an SA's selectors match.
+//! * [`capture`]: pcap and pcapng as streams.
+//!
+//! A packet's way through `pcap open`: [`capture::Reader`] -> [`frame`] finds
+//! the IP packet -> fragments are put together -> the states of
+//! [`gm_esp::inbound`] -> [`verdict::Line`] to the report, and what was opened
+//! behind its own link header to [`capture::write_packet`].
 #![forbid(unsafe_code)]
+
+pub mod capture;
+mod error;
+mod fragments;
+pub mod frame;
+pub mod open;
+pub mod output;
+pub mod seal;
+pub mod verdict;
+
+pub use error::{SaProblem, ToolError};
