@@ -27,6 +27,7 @@ mod frame;
 mod link;
 pub mod nic;
 mod ring;
+mod setup;
 mod socket;
 mod sockopt;
 pub mod sys;
@@ -34,5 +35,6 @@ mod umem;
 
 pub use frame::{FRAME_SIZE, Frame, HEADROOM, METADATA};
 pub use link::LinkSocket;
-pub use socket::{Flushed, Mode, RingSizes, Socket, Statistics};
+pub use setup::{Mode, RingSizes};
+pub use socket::{Flushed, Socket, Statistics};
 pub use umem::Umem;

@@ -7,73 +7,18 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::net::xdp::{
-    SocketAddrXdp, SocketAddrXdpFlags, SocketAddrXdpWithSharedUmem, XDP_PGOFF_RX_RING,
-    XDP_PGOFF_TX_RING, XDP_UMEM_PGOFF_COMPLETION_RING, XDP_UMEM_PGOFF_FILL_RING, XdpUmemReg,
-    XdpUmemRegFlags,
+    SocketAddrXdp, XDP_PGOFF_RX_RING, XDP_PGOFF_TX_RING, XDP_UMEM_PGOFF_COMPLETION_RING,
+    XDP_UMEM_PGOFF_FILL_RING,
 };
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
-use crate::frame::{FRAME_SIZE, Frame, Shared};
+use crate::frame::{Frame, Shared};
 use crate::ring::{Consumer, Desc, Producer};
+use crate::setup::{Mode, RingSizes, allow_in_flight, bind_patiently, flags, register};
 use crate::umem::Umem;
 
 /// How often in a row one [`Socket::flush`] kicks a kernel that takes nothing.
 const IDLE_KICKS: u32 = 3;
-
-/// How packets get between the device and the frames.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// The kernel copies. Works with every device.
-    #[default]
-    Copy,
-    /// The device reads and writes the frames where its driver can, else as
-    /// [`Mode::Copy`].
-    Auto,
-}
-
-/// Entries of the four rings, each a power of two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RingSizes {
-    /// Received packets not yet fetched.
-    pub rx: u32,
-    /// Packets to be sent that the kernel has not yet taken.
-    pub tx: u32,
-    /// Empty frames for packets to come.
-    pub fill: u32,
-    /// Sent frames not yet fetched. At least `tx`.
-    pub completion: u32,
-}
-
-impl Default for RingSizes {
-    fn default() -> Self {
-        RingSizes {
-            rx: 2048,
-            tx: 2048,
-            fill: 2048,
-            completion: 2048,
-        }
-    }
-}
-
-impl RingSizes {
-    /// The most frames that a socket with these rings can have with the kernel;
-    /// a [`Umem`] wants this for each socket and some for the program on top.
-    pub fn frames(&self) -> usize {
-        self.rx as usize + self.fill as usize + self.completion as usize
-    }
-
-    fn check(&self) -> io::Result<()> {
-        let sizes = [self.rx, self.tx, self.fill, self.completion];
-        let good = sizes.iter().all(|n| n.is_power_of_two() && *n <= 1 << 20)
-            && self.completion >= self.tx;
-        let what = "ring sizes are powers of two up to 2^20, completion not below tx";
-        if good {
-            Ok(())
-        } else {
-            Err(io::Error::new(io::ErrorKind::InvalidInput, what))
-        }
-    }
-}
 
 /// What a [`Socket`] has counted, the kernel's part from XDP_STATISTICS.
 ///
@@ -144,9 +89,11 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// What the kernel said: `ENODEV` no such device, `EBUSY` the queue has a
-    /// socket, `EINVAL` no such queue, `EPERM` needs CAP_NET_RAW, `ENOBUFS` or
-    /// `ENOMEM` RLIMIT_MEMLOCK. Nothing is left behind.
+    /// What the kernel said: `ENODEV` no such device, `EINVAL` no such queue or
+    /// this umem has a socket there, `EBUSY` another umem has (after a second of
+    /// trying: a closed socket's queue is free a little later), `EPERM` needs
+    /// CAP_NET_RAW, `ENOBUFS` or `ENOMEM` RLIMIT_MEMLOCK. Nothing is left
+    /// behind.
     pub fn bind(
         umem: &mut Umem,
         ifindex: u32,
@@ -199,12 +146,10 @@ impl Socket {
         };
         // Before binding, so that no packet meets an empty ring.
         socket.refill(umem);
-        match bind(&socket.fd, ifindex, queue, mode, anchor.as_deref()) {
-            Ok(()) => {}
-            Err(error) => {
-                socket.close(umem);
-                return Err(error);
-            }
+        let address = SocketAddrXdp::new(flags(mode, anchor.is_some()), ifindex, queue);
+        if let Err(error) = bind_patiently(&socket.fd, address, anchor.as_deref()) {
+            socket.close(umem);
+            return Err(error);
         }
         if anchor.is_none() && mode == Mode::Copy {
             umem.anchor = Arc::downgrade(&socket.fd);
@@ -381,61 +326,4 @@ impl std::fmt::Debug for Socket {
             .field("in_flight", &self.in_flight)
             .finish_non_exhaustive()
     }
-}
-
-/// Tells the kernel of the umem's memory. No headroom of ours: the kernel
-/// leaves XDP_PACKET_HEADROOM, 256 bytes, in front by itself.
-fn register(fd: &OwnedFd, umem: &Umem) -> io::Result<()> {
-    let (addr, len) = umem.area();
-    let reg = XdpUmemReg {
-        addr: addr as u64,
-        len: len as u64,
-        chunk_size: FRAME_SIZE as u32,
-        headroom: 0,
-        flags: XdpUmemRegFlags::empty(),
-        tx_metadata_len: 0,
-    };
-    sockopt::set_xdp_umem_reg(fd, reg)?;
-    Ok(())
-}
-
-/// Copies that the kernel makes for sending are charged to the socket; with the
-/// default limit it takes some hundred packets and then says "not now". Best
-/// effort: beyond the system's limit it needs CAP_NET_ADMIN.
-fn allow_in_flight(fd: &OwnedFd, packets: u32) {
-    let bytes = packets as usize * 2 * FRAME_SIZE;
-    let _ = sockopt::set_socket_send_buffer_size_force(fd, bytes)
-        .or_else(|_| sockopt::set_socket_send_buffer_size(fd, bytes));
-}
-
-fn bind(
-    fd: &OwnedFd,
-    ifindex: u32,
-    queue: u32,
-    mode: Mode,
-    anchor: Option<&OwnedFd>,
-) -> io::Result<()> {
-    let wakeup = SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP;
-    match (anchor, mode) {
-        // Shares the mode and the wake-up flag of the anchor; saying them again
-        // is an error.
-        (Some(anchor), _) => {
-            let addr = SocketAddrXdp::new(SocketAddrXdpFlags::XDP_SHARED_UMEM, ifindex, queue);
-            net::bind(
-                fd,
-                &SocketAddrXdpWithSharedUmem {
-                    addr,
-                    shared_umem_fd: anchor.as_fd(),
-                },
-            )?;
-        }
-        (None, Mode::Copy) => {
-            net::bind(
-                fd,
-                &SocketAddrXdp::new(SocketAddrXdpFlags::XDP_COPY | wakeup, ifindex, queue),
-            )?;
-        }
-        (None, Mode::Auto) => net::bind(fd, &SocketAddrXdp::new(wakeup, ifindex, queue))?,
-    }
-    Ok(())
 }
