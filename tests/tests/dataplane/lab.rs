@@ -1,0 +1,173 @@
+//! The laboratory: a P-CSCF and a UE.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use gm_dataplane::{Config, DataPlane, Dir, NewSa, Reason, SetId, SetSpec, Stats};
+use gm_esp::{Ck, EspKeys, Ik, Mode, SaSpec, SelProto, Selector, Suite};
+use gm_tests::netns::{End, NetNs, veth};
+
+/// Protected ports (TS 33.203 7.1).
+pub const PORT_PS: u16 = 5063;
+pub const PORT_PC: u16 = 5064;
+pub const PORT_US: u16 = 6063;
+pub const PORT_UC: u16 = 6064;
+
+/// Names of the uplinks: the P-CSCF's and the UE's.
+pub const NAMES: [&str; 2] = ["p0", "u0"];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// Addresses of the P-CSCF and of the UE.
+    pub fn addresses(self) -> (IpAddr, IpAddr) {
+        let [p, u] = match self {
+            Family::V4 => ["10.77.0.1", "10.77.0.2"],
+            Family::V6 => ["fd77::1", "fd77::2"],
+        };
+        (p.parse().unwrap(), u.parse().unwrap())
+    }
+}
+
+/// One end of the Gm link.
+pub struct Side {
+    pub ns: NetNs,
+    pub plane: DataPlane,
+}
+
+/// Both ends.
+pub struct Lab {
+    pub p: Side,
+    pub u: Side,
+}
+
+/// The non-zero counters, for messages.
+pub fn named(stats: &Stats) -> Vec<(&'static str, u64)> {
+    let named = Reason::ALL.iter().map(|r| (r.name(), stats.get(*r)));
+    named.filter(|(_, n)| *n > 0).collect()
+}
+
+pub fn config(
+    uplink: &str,
+    addresses: [IpAddr; 2],
+    ports: [u16; 2],
+    pins: Option<PathBuf>,
+) -> Config {
+    Config {
+        uplink: uplink.into(),
+        addresses: addresses.to_vec(),
+        server_ports: vec![ports[0]..=ports[0]],
+        client_ports: vec![ports[1]..=ports[1]],
+        max_sas: 64,
+        pin_dir: pins,
+        ..Config::default()
+    }
+}
+
+/// Starts a data plane in a namespace.
+pub fn start(ns: &NetNs, config: Config) -> DataPlane {
+    ns.run(|| DataPlane::start(config))
+        .unwrap_or_else(|e| panic!("{e}"))
+}
+
+impl Lab {
+    /// Namespaces, veth, data planes; no SA yet. `pins` is the P-CSCF's.
+    pub fn new(pins: Option<PathBuf>) -> Lab {
+        let (p, u) = (NetNs::new().unwrap(), NetNs::new().unwrap());
+        let ends = [
+            ["10.77.0.1/24", "fd77::1/64"],
+            ["10.77.0.2/24", "fd77::2/64"],
+        ];
+        veth(
+            End {
+                ns: &p,
+                name: NAMES[0],
+                addresses: &ends[0],
+            },
+            End {
+                ns: &u,
+                name: NAMES[1],
+                addresses: &ends[1],
+            },
+        );
+        let (v4, v6) = (Family::V4.addresses(), Family::V6.addresses());
+        let pc = config(NAMES[0], [v4.0, v6.0], [PORT_PS, PORT_PC], pins);
+        let uc = config(NAMES[1], [v4.1, v6.1], [PORT_US, PORT_UC], None);
+        let (p_plane, u_plane) = (start(&p, pc), start(&u, uc));
+        Lab {
+            p: Side {
+                ns: p,
+                plane: p_plane,
+            },
+            u: Side {
+                ns: u,
+                plane: u_plane,
+            },
+        }
+    }
+
+    /// Installs and activates a set of four at both ends.
+    pub fn install(&self, suite: Suite, family: Family) -> [SetId; 2] {
+        let ends = family.addresses();
+        let spi = |side: &Side, avoid: &[u32]| side.plane.reserve(avoid).unwrap().spi;
+        let [uc, us] = [spi(&self.u, &[]), spi(&self.u, &[])];
+        let [pc, ps] = [spi(&self.p, &[uc, us]), spi(&self.p, &[uc, us])];
+        let keys = EspKeys::expand(
+            suite,
+            &Ik::from_bytes([0x11; 16]),
+            &Ck::from_bytes([0x22; 16]),
+        );
+        // From, to, SPI; the P-CSCF's direction follows.
+        let four = [
+            (PORT_UC, PORT_PS, ps, true),
+            (PORT_PS, PORT_UC, uc, false),
+            (PORT_PC, PORT_US, us, false),
+            (PORT_US, PORT_PC, pc, true),
+        ];
+        let set = |at_p: bool| {
+            let sas = four.iter().map(|(from, to, spi, to_p)| {
+                let (src, dst) = if *to_p {
+                    (ends.1, ends.0)
+                } else {
+                    (ends.0, ends.1)
+                };
+                let selector = Selector {
+                    src,
+                    dst,
+                    src_port: Some(*from),
+                    dst_port: Some(*to),
+                    proto: SelProto::UdpTcp,
+                };
+                let spec = SaSpec {
+                    spi: *spi,
+                    mode: Mode::Trans,
+                    selector,
+                    suite,
+                    outer: None,
+                    esn: false,
+                    replay_window: 64,
+                };
+                let dir = if *to_p == at_p { Dir::In } else { Dir::Out };
+                NewSa {
+                    spec,
+                    keys: keys.clone(),
+                    dir,
+                    first_seq: None,
+                }
+            });
+            SetSpec {
+                set: None,
+                sas: sas.collect(),
+            }
+        };
+        [(&self.p, true), (&self.u, false)].map(|(side, at_p)| {
+            let id = side.plane.install(set(at_p)).unwrap();
+            side.plane.activate(id).unwrap();
+            id
+        })
+    }
+}
