@@ -1,4 +1,5 @@
 //! gm-xsk on real devices: veth pairs in a network namespace of the test's own.
+#![expect(clippy::print_stdout, reason = "SKIPPED lines are for tests/run")]
 
 use std::io;
 use std::process::Command;

@@ -58,3 +58,31 @@ impl KeyMaterial {
         material
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_hold_every_byte_once() {
+        let mut n = 0;
+        let mut next = || {
+            n += 1;
+            n
+        };
+        let material = KeyMaterial {
+            integrity: std::array::from_fn(|_| next()),
+            encryption: std::array::from_fn(|_| next()),
+            salt: std::array::from_fn(|_| next()),
+        };
+        let words = material.to_words();
+        let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+        assert_eq!(bytes, (1..=40).collect::<Vec<u8>>());
+        let back = KeyMaterial::from_words(&words);
+        assert_eq!(back.integrity, material.integrity);
+        assert_eq!(
+            (back.encryption, back.salt),
+            (material.encryption, material.salt)
+        );
+    }
+}

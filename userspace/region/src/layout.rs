@@ -37,6 +37,8 @@ pub(crate) struct Header {
     hot_bytes: AtomicU32,
     /// Hot, records, keys, traces, windows, end of file.
     offsets: [AtomicU64; 6],
+    /// Sum over what is above: sizes may be damaged and still fit.
+    sum: AtomicU64,
     /// Numbers ever given.
     pub(crate) next_stamp: AtomicU64,
     pub(crate) next_trace: AtomicU64,
@@ -98,6 +100,17 @@ impl Layout {
         ]
         .map(|o| o as u64)
     }
+
+    /// FNV-1a over the two sizes and the offsets.
+    fn sum(&self) -> u64 {
+        let sizes = [u64::from(self.slots), u64::from(self.window_words)];
+        let words = sizes.into_iter().chain(self.offsets());
+        words
+            .flat_map(u64::to_le_bytes)
+            .fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+                (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            })
+    }
 }
 
 impl Header {
@@ -142,6 +155,9 @@ impl Header {
             .any(|(a, b)| a.load(Relaxed) != b)
         {
             return Err(RegionError::Damaged("offsets"));
+        }
+        if self.sum.load(Relaxed) != layout.sum() {
+            return Err(RegionError::Damaged("sum"));
         }
         Ok(layout)
     }

@@ -293,3 +293,7 @@ impl fmt::Debug for Slot<'_> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "region_tests.rs"]
+mod tests;
