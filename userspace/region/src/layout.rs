@@ -123,6 +123,7 @@ impl Header {
         for (to, from) in self.offsets.iter().zip(layout.offsets()) {
             to.store(from, Relaxed);
         }
+        self.sum.store(layout.sum(), Relaxed);
         self.magic
             .store(MAGIC, std::sync::atomic::Ordering::Release);
     }
