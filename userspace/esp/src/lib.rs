@@ -42,6 +42,8 @@ pub mod suite;
 mod batch;
 mod encap;
 mod headers;
+#[cfg(test)]
+mod testing;
 
 pub use gm_abi::verdict::Reason;
 pub use gm_abi::wire::EncapPort;
