@@ -81,31 +81,52 @@ pub fn reasons(stats: &Stats) -> String {
     table.to_string()
 }
 
-/// The workers' counters, one column per worker.
+/// The workers and their sockets, one line each.
 pub fn workers(stats: &Stats) -> String {
-    let Some(first) = stats.workers.first() else {
-        return "no workers".into();
-    };
-    let mut header = vec!["worker".to_owned()];
-    header.extend(stats.workers.iter().map(|row| row.worker.to_string()));
-    let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(header);
-    for name in first.counters.keys() {
-        let mut line = vec![name.replace('_', " ")];
-        line.extend(
-            stats
-                .workers
-                .iter()
-                .map(|row| match row.counters.get(name) {
-                    Some(n) => n.to_string(),
-                    None => "-".to_owned(),
-                }),
-        );
-        table.add_row(line);
+    let mut table = new(&[
+        "worker",
+        "cpu",
+        "batches",
+        "packets",
+        "frames",
+        "free",
+        "leaked",
+        "tap missed",
+    ]);
+    let mut sockets = new(&[
+        "worker",
+        "socket",
+        "rx dropped",
+        "rx ring full",
+        "fill ring empty",
+        "tx invalid",
+    ]);
+    for row in &stats.workers {
+        table.add_row([
+            row.worker.to_string(),
+            row.cpu
+                .map_or_else(|| "any".to_owned(), |cpu| cpu.to_string()),
+            row.batches.to_string(),
+            row.packets.to_string(),
+            row.frames.to_string(),
+            row.frames_free.to_string(),
+            row.frames_leaked.to_string(),
+            row.tap_missed.to_string(),
+        ]);
+        for socket in &row.sockets {
+            sockets.add_row([
+                row.worker.to_string(),
+                format!("{} queue {}", socket.interface, socket.queue),
+                socket.rx_dropped.to_string(),
+                socket.rx_ring_full.to_string(),
+                socket.fill_ring_empty.to_string(),
+                socket.tx_invalid.to_string(),
+            ]);
+        }
     }
-    let columns: Vec<usize> = (1..=stats.workers.len()).collect();
-    right(&mut table, &columns);
-    table.to_string()
+    right(&mut table, &[0, 1, 2, 3, 4, 5, 6, 7]);
+    right(&mut sockets, &[0, 2, 3, 4, 5]);
+    format!("{table}\n{sockets}")
 }
 
 /// The health, one `name: value` per line.
