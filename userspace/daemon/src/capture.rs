@@ -8,12 +8,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use gm_api::control::{ApiError, CaptureReply, CaptureRequest};
 
-use crate::pcapng::{self, Direction};
+use gm_dataplane::TapPacket;
+
+use crate::pcapng;
 
 /// Packets that may wait for the disk; more are missed, never waited for.
 const BACKLOG: usize = 8192;
@@ -21,17 +23,6 @@ const BACKLOG: usize = 8192;
 const MAX_BYTES: u64 = 1 << 30;
 /// What was captured is in the file after this time at the latest.
 const FLUSH: Duration = Duration::from_millis(200);
-
-/// One packet as it crossed the uplink.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WirePacket {
-    /// When.
-    pub at: SystemTime,
-    /// Which way.
-    pub direction: Direction,
-    /// From the Ethernet header on.
-    pub frame: Vec<u8>,
-}
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -54,7 +45,7 @@ impl Capture {
     pub fn start(
         request: &CaptureRequest,
         interface: &str,
-    ) -> Result<(Capture, Sender<WirePacket>), ApiError> {
+    ) -> Result<(Capture, Sender<TapPacket>), ApiError> {
         let path = Path::new(&request.file);
         if !path.is_absolute() {
             return Err(
@@ -143,7 +134,7 @@ impl Capture {
 
 fn write(
     mut to: BufWriter<std::fs::File>,
-    from: &Receiver<WirePacket>,
+    from: &Receiver<TapPacket>,
     counts: &Counts,
     limit: u64,
 ) -> io::Result<()> {
@@ -171,10 +162,10 @@ mod tests {
 
     use super::*;
 
-    fn packet(length: usize) -> WirePacket {
-        WirePacket {
-            at: SystemTime::now(),
-            direction: Direction::In,
+    fn packet(length: usize) -> TapPacket {
+        TapPacket {
+            at: Duration::from_secs(1_700_000_000),
+            direction: gm_dataplane::Direction::In,
             frame: vec![7; length],
         }
     }

@@ -1,14 +1,118 @@
-//! The gmesp daemon.
+//! gmespd: the daemon that puts the gmesp parts together.
+//!
+//! `run` walks: configuration, hardening (`harden`), control socket
+//! (`socket`), data plane (`live` behind `plane`), control interface
+//! (`control`), and waits for a signal.
 #![forbid(unsafe_code)]
 
 mod capture;
 mod config;
 mod control;
 mod events;
+mod harden;
+mod live;
 mod notify;
 mod pcapng;
 mod plane;
+mod run;
 mod sets;
 mod socket;
 
-fn main() {}
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Config;
+
+const WRONG_USE: u8 = 2;
+const FAILED: u8 = 1;
+
+/// IPsec ESP fast path for the IMS Gm link.
+#[derive(Debug, Parser)]
+#[command(
+    name = "gmespd",
+    version,
+    after_help = "Exit code: 0 stopped as told, 1 it could not run, 2 wrong use or configuration.\n\
+                  GMESP_LOG overrides [log] level."
+)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon in the foreground.
+    Run {
+        /// The configuration; gmespd.example.toml shows every key.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Also stop when stdin closes, so that a parent's end is ours.
+        #[arg(long)]
+        until_stdin_closes: bool,
+    },
+    /// Check a configuration and change nothing.
+    Check {
+        /// The configuration.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Print the version.
+    Version,
+}
+
+fn main() -> ExitCode {
+    match Args::parse().command {
+        Command::Run {
+            config,
+            until_stdin_closes,
+        } => run(&config, until_stdin_closes),
+        Command::Check { config } => check(&config),
+        Command::Version => say(&format!("gmespd {}", env!("CARGO_PKG_VERSION"))),
+    }
+}
+
+fn run(file: &Path, until_stdin_closes: bool) -> ExitCode {
+    let config = match Config::load(file) {
+        Ok(config) => config,
+        Err(error) => return fail(WRONG_USE, &error.to_string()),
+    };
+    let level = std::env::var("GMESP_LOG").unwrap_or_else(|_| config.log.level.clone());
+    let filter = match EnvFilter::try_new(&level) {
+        Ok(filter) => filter,
+        Err(error) => return fail(WRONG_USE, &format!("log level {level:?}: {error}")),
+    };
+    // stdout has the one line that says that the daemon is ready.
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    match run::run(config, until_stdin_closes) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(FAILED, &format!("{error:#}")),
+    }
+}
+
+fn check(file: &Path) -> ExitCode {
+    match Config::load(file) {
+        Ok(_) => say(&format!("{}: good", file.display())),
+        Err(error) => fail(WRONG_USE, &error.to_string()),
+    }
+}
+
+fn say(line: &str) -> ExitCode {
+    match writeln!(std::io::stdout(), "{line}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(FAILED),
+    }
+}
+
+fn fail(code: u8, what: &str) -> ExitCode {
+    // With nobody to tell, the exit code must do.
+    let _ = writeln!(std::io::stderr(), "gmespd: {what}");
+    ExitCode::from(code)
+}

@@ -2,19 +2,12 @@
 //! description, one enhanced packet block per packet, with its direction.
 
 use std::io::{self, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Duration;
+
+use gm_dataplane::Direction;
 
 /// Link type Ethernet.
 const LINKTYPE_ETHERNET: u16 = 1;
-
-/// Which way a packet crossed the interface (`epb_flags`, bits 0 and 1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// Received.
-    In,
-    /// Sent.
-    Out,
-}
 
 /// Writes the two header blocks. The number of bytes written.
 pub fn write_header(to: &mut impl Write, interface: &str) -> io::Result<u64> {
@@ -41,17 +34,14 @@ pub fn write_header(to: &mut impl Write, interface: &str) -> io::Result<u64> {
     Ok(block(to, 0x0A0D_0D0A, &section)? + block(to, 1, &description)?)
 }
 
-/// Writes one packet. The number of bytes written.
+/// Writes one packet, `at` since the Unix epoch. The number of bytes written.
 pub fn write_packet(
     to: &mut impl Write,
-    at: SystemTime,
+    at: Duration,
     direction: Direction,
     frame: &[u8],
 ) -> io::Result<u64> {
-    let nanos = at
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos());
-    let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
+    let nanos = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);
     let length = u32::try_from(frame.len())
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "frame over 4 GiB"))?;
     let mut body = Vec::with_capacity(frame.len() + 40);
@@ -100,8 +90,6 @@ fn block(to: &mut impl Write, kind: u32, body: &[u8]) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// Walks the blocks by their lengths, which stand at both ends.
@@ -123,7 +111,7 @@ mod tests {
     fn blocks_are_whole_and_sizes_are_told() {
         let mut file = Vec::new();
         let mut told = write_header(&mut file, "eth0").unwrap();
-        let at = UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789);
+        let at = Duration::new(1_700_000_000, 123_456_789);
         for frame in [&[1_u8, 2, 3][..], &[4; 60]] {
             let size = write_packet(&mut file, at, Direction::Out, frame).unwrap();
             assert_eq!(size, packet_size(frame.len()));

@@ -3,30 +3,18 @@
 
 use crossbeam::channel::Sender;
 use gm_api::control::{ApiError, SaStatus, Stats};
-use gm_api::sad::Dir;
-use gm_esp::SaSpec;
-use gm_esp::keys::EspKeys;
-
-use crate::capture::WirePacket;
-
-/// One SA to install.
-pub struct PlaneSa {
-    /// What it protects and how.
-    pub spec: SaSpec,
-    /// Its keys.
-    pub keys: EspKeys,
-    /// Which way its packets go.
-    pub dir: Dir,
-    /// The first sequence number to send; `None`: 1.
-    pub first_seq: Option<u64>,
-}
+use gm_dataplane::{NewSa, TapPacket};
 
 /// A data plane. Every call returns when the worker has carried it out; none
 /// may be made on a thread that drives async tasks.
 pub trait Plane: Send + Sync + 'static {
+    /// Sets an SPI aside for an inbound SA; none of `avoid`.
+    fn reserve(&self, avoid: &[u32]) -> Result<u32, ApiError>;
+    /// Gives a reserved SPI back.
+    fn unreserve(&self, spi: u32) -> Result<(), ApiError>;
     /// Installs a set, all of it or nothing: inbound live, outbound standing
     /// by. Returns the data plane's own number for it.
-    fn install(&self, sas: Vec<PlaneSa>) -> Result<u64, ApiError>;
+    fn install(&self, sas: Vec<NewSa>) -> Result<u64, ApiError>;
     /// Switches outbound traffic over to the set.
     fn activate(&self, id: u64) -> Result<(), ApiError>;
     /// Outbound off, inbound still accepts.
@@ -38,5 +26,5 @@ pub trait Plane: Send + Sync + 'static {
     /// Counters.
     fn stats(&self) -> Result<Stats, ApiError>;
     /// Sends a copy of what crosses the uplink to the channel, or stops doing so.
-    fn tap(&self, to: Option<Sender<WirePacket>>) -> Result<(), ApiError>;
+    fn tap(&self, to: Option<Sender<TapPacket>>) -> Result<(), ApiError>;
 }

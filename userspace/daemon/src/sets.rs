@@ -7,9 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gm_api::control::{AddReply, AddedSet, ApiError, RemoveReply, SaName, SaStatus};
 use gm_api::sad::{Dir, Sad, SadEntry};
+use gm_dataplane::NewSa;
 
 use crate::config::Config;
-use crate::plane::{Plane, PlaneSa};
+use crate::live;
+use crate::plane::Plane;
 
 /// First number of a set that was not given one. Files number from 1.
 const FIRST_OWN: u64 = 10_001;
@@ -48,7 +50,7 @@ impl Sets {
     }
 
     /// Installs a set under this number, or one that is free.
-    pub fn install(&self, number: Option<u64>, sas: Vec<PlaneSa>) -> Result<u64, ApiError> {
+    pub fn install(&self, number: Option<u64>, sas: Vec<NewSa>) -> Result<u64, ApiError> {
         let mut book = self.book();
         let number = match number {
             Some(number) if book.ids.contains_key(&number) => {
@@ -203,7 +205,7 @@ fn no_set(number: u64) -> ApiError {
 /// The SAs of one set, in the order of the file.
 struct Group {
     number: Option<u64>,
-    sas: Vec<PlaneSa>,
+    sas: Vec<NewSa>,
     names: Vec<SaName>,
 }
 
@@ -227,10 +229,10 @@ fn group(config: &Config, sad: Sad, warnings: &mut Vec<String>) -> Result<Vec<Gr
             dir,
         };
         let number = entry.set;
-        let sa = PlaneSa {
+        let sa = NewSa {
             spec: entry.spec,
             keys: entry.keys,
-            dir,
+            dir: live::dir(dir),
             first_seq: entry.seq,
         };
         match groups

@@ -108,11 +108,6 @@ impl ControlSocket {
         };
         Ok((held, UnixListener::from(socket)))
     }
-
-    /// The path.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 impl Drop for ControlSocket {

@@ -2,9 +2,8 @@
 
 use std::net::IpAddr;
 
-use gm_esp::suite::Suite;
-
-use super::{Config, ConfigError, Edge, Home, PortRange};
+use super::edge::is_domain;
+use super::{Config, ConfigError, Home, PortRange};
 
 type Result = std::result::Result<(), ConfigError>;
 
@@ -141,91 +140,6 @@ impl Config {
         self.control.mode_bits().map(|_| ())
     }
 
-    fn check_edge(&self, edge: &Edge) -> Result {
-        let bad =
-            |key: &str, what: String, hint: &str| Err(ConfigError::at("edge", key, what, hint));
-        let gm = &self.gm;
-        if edge.sip_port == 0
-            || contains(&gm.server_ports, edge.sip_port)
-            || contains(&gm.client_ports, edge.sip_port)
-        {
-            let what = format!("{} is a protected port or 0", edge.sip_port);
-            return bad(
-                "sip_port",
-                what,
-                "the first REGISTER comes in clear: use 5060",
-            );
-        }
-        if !contains(&gm.server_ports, edge.port_ps) {
-            let what = format!("{} is not in [gm] server_ports", edge.port_ps);
-            return bad("port_ps", what, "use one of them or add it there");
-        }
-        if !contains(&gm.client_ports, edge.port_pc) {
-            let what = format!("{} is not in [gm] client_ports", edge.port_pc);
-            return bad("port_pc", what, "use one of them or add it there");
-        }
-        if edge.port_ps == edge.port_pc {
-            let what = format!("{} is port_ps too", edge.port_pc);
-            return bad("port_pc", what, "clause 7.1 wants two ports");
-        }
-        match (&edge.next_hop, &edge.home, &self.home) {
-            (Some(_), Some(_), _) => {
-                return bad(
-                    "home",
-                    "stands beside next_hop".into(),
-                    "keep one of the two",
-                );
-            }
-            (None, None, _) => {
-                let hint = "set next_hop = \"address:port\" or home = \"embedded\"";
-                return bad("next_hop", "is missing".into(), hint);
-            }
-            (None, Some(_), None) => {
-                return bad(
-                    "home",
-                    "there is no [home] table".into(),
-                    "add [home] with subscribers",
-                );
-            }
-            _ => {}
-        }
-        let family = self.next_hop(edge).map(|hop| hop.is_ipv4());
-        if family.is_some_and(|v4| v4 != edge.core.is_ipv4()) {
-            let what = format!("{} is not of the next hop's address family", edge.core);
-            return bad(
-                "core",
-                what,
-                "use an address from which the next hop can be reached",
-            );
-        }
-        if edge.domain.is_empty()
-            || edge
-                .domain
-                .contains(|c: char| c.is_whitespace() || "@:;,<>\"".contains(c))
-        {
-            return bad(
-                "domain",
-                "is no domain name".into(),
-                "such as \"ims.mnc001.mcc001.3gppnetwork.org\"",
-            );
-        }
-        if edge.suites.is_empty() {
-            return bad("suites", "is empty".into(), "leave it out for all four");
-        }
-        edge.suites()?;
-        let timers = &edge.timers;
-        if timers.await_auth_s == 0 || timers.max_expires_s == 0 {
-            let hint = "leave it out for the default";
-            return Err(ConfigError::at(
-                "edge.timers",
-                "await_auth_s, max_expires_s",
-                "is 0",
-                hint,
-            ));
-        }
-        Ok(())
-    }
-
     fn check_home(&self, home: &Home) -> Result {
         let bad =
             |key: &str, what: String, hint: &str| Err(ConfigError::at("home", key, what, hint));
@@ -237,20 +151,25 @@ impl Config {
                 "the embedded home is for labs: use 127.0.0.1:5061",
             );
         }
-        if home.domain.is_none() && self.edge.is_none() {
-            return bad(
+        match self.home_domain() {
+            Some(domain) if is_domain(domain) => Ok(()),
+            Some(_) => bad(
+                "domain",
+                "is no domain name".into(),
+                "such as \"ims.example.org\"",
+            ),
+            None => bad(
                 "domain",
                 "is missing".into(),
                 "name the home network's domain",
-            );
+            ),
         }
-        Ok(())
     }
 
-    /// Where the edge sends what it forwards.
-    pub fn next_hop(&self, edge: &Edge) -> Option<std::net::SocketAddr> {
-        edge.next_hop
-            .or_else(|| self.home.as_ref().map(|home| home.listen))
+    /// The domain of the embedded home network.
+    pub fn home_domain(&self) -> Option<&str> {
+        let of_edge = || self.edge.as_ref().and_then(|edge| edge.domain.as_deref());
+        self.home.as_ref()?.domain.as_deref().or_else(of_edge)
     }
 
     /// The port is protected by policy.
@@ -261,21 +180,6 @@ impl Config {
     /// The address is one of the Gm link's.
     pub fn is_local(&self, address: IpAddr) -> bool {
         self.gm.addresses.contains(&address)
-    }
-}
-
-impl Edge {
-    /// The suites in order of preference.
-    pub fn suites(&self) -> std::result::Result<Vec<Suite>, ConfigError> {
-        let parse = |text: &String| {
-            let hint = "write \"alg/ealg\", such as \"hmac-sha-1-96/aes-cbc\"";
-            let bad = |what: String| ConfigError::at("edge", "suites", what, hint);
-            let (alg, ealg) = text
-                .split_once('/')
-                .ok_or_else(|| bad(format!("{text:?} is no pair")))?;
-            Suite::from_names(alg, ealg).map_err(|error| bad(format!("{text:?}: {error}")))
-        };
-        self.suites.iter().map(parse).collect()
     }
 }
 

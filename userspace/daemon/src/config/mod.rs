@@ -2,6 +2,7 @@
 //! names the file, the table, the key and what to do.
 
 mod check;
+mod edge;
 mod locate;
 mod ports;
 #[cfg(test)]
@@ -10,9 +11,9 @@ mod tests;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use gm_esp::suite::Suite;
 use serde::Deserialize;
 
+pub use edge::Edge;
 pub use ports::PortRange;
 
 /// The whole file.
@@ -80,58 +81,6 @@ pub struct Control {
     pub mode: String,
 }
 
-/// `[edge]`: the SIP edge between the phones and the P-CSCF or I-CSCF.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Edge {
-    /// Off: the table is read and checked, nothing runs.
-    #[serde(default = "defaults::yes")]
-    pub enabled: bool,
-    /// Unprotected SIP port on every Gm address.
-    #[serde(default = "defaults::sip_port")]
-    pub sip_port: u16,
-    /// Protected server port, one of `[gm] server_ports`.
-    pub port_ps: u16,
-    /// Protected client port, one of `[gm] client_ports`.
-    pub port_pc: u16,
-    /// Address and port of the SIP element behind the edge.
-    pub next_hop: Option<SocketAddr>,
-    /// "embedded": the next hop is `[home]`.
-    pub home: Option<HomeKind>,
-    /// Address and port of the edge on the side of the core.
-    #[serde(default = "defaults::core")]
-    pub core: SocketAddr,
-    /// Home network domain name.
-    pub domain: String,
-    /// Suites in order of preference, each "alg/ealg" with Annex H's names.
-    #[serde(default = "defaults::suites")]
-    pub suites: Vec<String>,
-    /// Times.
-    #[serde(default)]
-    pub timers: Timers,
-}
-
-/// `[edge] home`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum HomeKind {
-    /// The home network inside the daemon.
-    Embedded,
-}
-
-/// `[edge.timers]`, all in seconds.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Timers {
-    /// Life of SAs whose registration has not come through (clause 7.4: the
-    /// registration await auth timer).
-    pub await_auth_s: u64,
-    /// How much longer SAs live than the registration.
-    pub margin_s: u64,
-    /// Longest registration that is passed on to the phone.
-    pub max_expires_s: u64,
-}
-
 /// `[home]`: the embedded home network.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -154,7 +103,7 @@ pub struct Log {
 }
 
 mod defaults {
-    use super::{IpAddr, PathBuf, SocketAddr, Suite};
+    use super::{IpAddr, PathBuf, SocketAddr};
 
     pub(super) fn max_sas() -> u32 {
         4096
@@ -174,21 +123,8 @@ mod defaults {
     pub(super) fn gm0() -> String {
         "gm0".into()
     }
-    pub(super) fn sip_port() -> u16 {
-        5060
-    }
-    pub(super) fn core() -> SocketAddr {
-        SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 5062)
-    }
     pub(super) fn home_listen() -> SocketAddr {
         SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 5061)
-    }
-    pub(super) fn suites() -> Vec<String> {
-        use Suite::{AesGmacNull, HmacSha1AesCbc, HmacSha1Null, NullAesGcm};
-        [NullAesGcm, HmacSha1AesCbc, AesGmacNull, HmacSha1Null]
-            .iter()
-            .map(|suite| format!("{}/{}", suite.alg(), suite.ealg()))
-            .collect()
     }
 }
 
@@ -198,16 +134,6 @@ impl Default for Control {
             socket: gm_api::control::DEFAULT_SOCKET.into(),
             group: None,
             mode: "0600".into(),
-        }
-    }
-}
-
-impl Default for Timers {
-    fn default() -> Self {
-        Timers {
-            await_auth_s: 240,
-            margin_s: 30,
-            max_expires_s: 600_000,
         }
     }
 }

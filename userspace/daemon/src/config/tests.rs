@@ -7,7 +7,7 @@ const SMALL: &str = r#"
 uplinks = ["eth0"]
 addresses = ["192.0.2.1"]
 server_ports = [5064]
-client_ports = ["5065-5066"]
+client_ports = ["5065-5068"]
 "#;
 
 fn parse(text: &str) -> Result<Config, String> {
@@ -25,8 +25,8 @@ fn with(key: &str, line: &str) -> String {
 fn the_example_is_a_configuration() {
     let text = include_str!("../../gmespd.example.toml");
     let config = parse(text).unwrap();
-    let edge = config.edge.unwrap();
-    assert_eq!(edge.suites().unwrap().len(), 4);
+    let edge = config.edge.clone().unwrap();
+    assert_eq!(config.edge_config(&edge).unwrap().policy.suites().len(), 4);
     assert_eq!(config.gm.addresses.len(), 2);
 }
 
@@ -42,10 +42,17 @@ fn the_example_shows_the_defaults() {
     assert_eq!(example.control.socket, small.control.socket);
     assert_eq!(example.control.mode, small.control.mode);
     assert_eq!(example.log.level, small.log.level);
-    let edge = example.edge.unwrap();
-    assert_eq!(edge.timers, Timers::default());
-    assert_eq!(edge.suites, defaults::suites());
-    assert_eq!(edge.core, defaults::core());
+    let least = format!("{SMALL}[edge]\nnext_hop = \"127.0.0.1:1\"\n");
+    let (edge, least) = (example.edge.unwrap(), parse(&least).unwrap().edge.unwrap());
+    assert_eq!(edge.timers, least.timers);
+    assert_eq!(edge.suites, least.suites);
+    assert_eq!(edge.core, least.core);
+    assert_eq!(edge.sip_port, least.sip_port);
+    assert_eq!(edge.confidentiality, least.confidentiality);
+    assert_eq!(
+        (edge.enabled, edge.nat_traversal),
+        (least.enabled, least.nat_traversal)
+    );
     assert_eq!(example.home.unwrap().listen, defaults::home_listen());
 }
 
@@ -53,7 +60,7 @@ fn the_example_shows_the_defaults() {
 fn ports_are_numbers_or_ranges() {
     let config = parse(SMALL).unwrap();
     assert!(config.is_protected(5064) && config.is_protected(5066));
-    assert!(!config.is_protected(5067));
+    assert!(!config.is_protected(5069));
     for bad in ["0", "65536", "\"9-8\"", "\"0-1\"", "\"x\"", "-1"] {
         let error = parse(&with("server_ports", &format!("server_ports = [{bad}]"))).unwrap_err();
         assert!(error.contains("[gm] server_ports"), "{bad}: {error}");
@@ -111,12 +118,14 @@ fn bounds_of_gm() {
 
 #[test]
 fn the_edge_fits_the_link() {
-    let edge = "[edge]\nport_ps = 5064\nport_pc = 5065\ndomain = \"ims.example\"\n";
+    let edge = "[edge]\nport_ps = 5064\nport_pc = \"5065-5067\"\ndomain = \"ims.example\"\n";
     let hop = "next_hop = \"127.0.0.1:5070\"\n";
     assert!(parse(&format!("{SMALL}{edge}{hop}")).is_ok());
     for (swap, by, key) in [
         ("5064", "5063", "port_ps"),
-        ("5065", "5063", "port_pc"),
+        ("5065-5067", "5063-5067", "port_pc"),
+        ("5065-5067", "5065-5066", "port_pc"),
+        ("5065-5067", "5065-5069", "port_pc"),
         ("ims.example", "ims example", "domain"),
         (hop, "", "next_hop"),
         (hop, "home = \"embedded\"\n", "home"),

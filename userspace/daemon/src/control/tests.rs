@@ -12,16 +12,15 @@ use std::time::Duration;
 
 use crossbeam::channel::Sender;
 use gm_api::control::{ApiError, FlowEvent, SaStatus, Stats, WorkerRow};
-use gm_api::sad::SaRow;
+use gm_api::sad::{self, SaRow};
+use gm_dataplane::{Dir, Direction, NewSa, TapPacket};
 use serde_json::Value;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::App;
-use crate::capture::WirePacket;
 use crate::config::Config;
 use crate::events::Events;
-use crate::pcapng::Direction;
-use crate::plane::{Plane, PlaneSa};
+use crate::plane::Plane;
 use crate::sets::Sets;
 use crate::socket::ControlSocket;
 
@@ -38,7 +37,8 @@ struct Fake {
 struct FakeState {
     rows: Vec<SaStatus>,
     next: u64,
-    tap: Option<Sender<WirePacket>>,
+    spi: u32,
+    tap: Option<Sender<TapPacket>>,
 }
 
 impl Fake {
@@ -55,7 +55,22 @@ impl Fake {
 }
 
 impl Plane for Fake {
-    fn install(&self, sas: Vec<PlaneSa>) -> Result<u64, ApiError> {
+    fn reserve(&self, avoid: &[u32]) -> Result<u32, ApiError> {
+        let mut state = self.state.lock().unwrap();
+        loop {
+            state.spi += 1;
+            let spi = 1_000_000_000 + state.spi;
+            if !avoid.contains(&spi) {
+                return Ok(spi);
+            }
+        }
+    }
+
+    fn unreserve(&self, _spi: u32) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    fn install(&self, sas: Vec<NewSa>) -> Result<u64, ApiError> {
         let mut state = self.state.lock().unwrap();
         for sa in &sas {
             if state.rows.iter().any(|row| row.sa.spi == sa.spec.spi) {
@@ -70,7 +85,11 @@ impl Plane for Fake {
         for sa in sas {
             let mut row = SaRow::from_spec(&sa.spec);
             row.set = Some(id);
-            row.dir = Some(sa.dir);
+            row.dir = Some(if sa.dir == Dir::In {
+                sad::Dir::In
+            } else {
+                sad::Dir::Out
+            });
             row.seq = Some(sa.first_seq.map_or(0, |first| first - 1));
             state.rows.push(SaStatus {
                 sa: row,
@@ -114,13 +133,13 @@ impl Plane for Fake {
         Ok(Stats {
             reasons: BTreeMap::from([("ok".to_owned(), 5), ("replay".to_owned(), 0)]),
             workers: vec![WorkerRow {
-                worker: 0,
-                counters: BTreeMap::from([("rx".to_owned(), 9)]),
+                packets: 9,
+                ..WorkerRow::default()
             }],
         })
     }
 
-    fn tap(&self, to: Option<Sender<WirePacket>>) -> Result<(), ApiError> {
+    fn tap(&self, to: Option<Sender<TapPacket>>) -> Result<(), ApiError> {
         self.state.lock().unwrap().tap = to;
         Ok(())
     }
@@ -524,7 +543,7 @@ fn stats_and_health() {
     let stats = daemon.json(&["stats", "--json"]);
     assert_eq!(stats["reasons"]["ok"], 5);
     assert_eq!(stats["reasons"]["replay"], 0);
-    assert_eq!(stats["workers"][0]["rx"], 9);
+    assert_eq!(stats["workers"][0]["packets"], 9);
     let health = daemon.json(&["health", "--json"]);
     assert_eq!(health["status"], "ok");
     assert_eq!(health["pid"], std::process::id());
@@ -546,8 +565,8 @@ fn a_capture_is_started_fed_and_stopped() {
     assert!(err.contains("runs already"), "{err}");
 
     let tap = daemon.fake.state.lock().unwrap().tap.clone().unwrap();
-    let packet = WirePacket {
-        at: std::time::SystemTime::now(),
+    let packet = TapPacket {
+        at: Duration::from_secs(1),
         direction: Direction::Out,
         frame: vec![0x5a; 77],
     };

@@ -1,0 +1,115 @@
+//! What the process gives up before it holds a key: core dumps, swap, and the
+//! capabilities that it does not need.
+
+use std::path::Path;
+
+use caps::{CapSet, Capability, CapsHashSet};
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+/// `statfs` type of a mounted bpffs.
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// No core dump of this process, and its memory stays out of swap. What
+/// cannot be had is logged; the daemon works without.
+pub fn protect_memory() {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "core dumps cannot be limited to nothing");
+    }
+    if let Err(error) = gm_xsk::sys::forbid_core_dumps() {
+        tracing::warn!(%error, "core dumps cannot be forbidden: keys might reach a disk");
+    }
+    if let Err(error) = gm_xsk::sys::lock_all_memory() {
+        tracing::warn!(
+            %error,
+            "memory cannot be locked: keys might reach swap; allow it with LimitMEMLOCK=infinity"
+        );
+    }
+}
+
+/// What the daemon needs while it runs:
+///
+/// | capability | for |
+/// |---|---|
+/// | NET_ADMIN | devices, attaching BPF programs, AF_XDP |
+/// | NET_RAW | AF_XDP, packet sockets |
+/// | BPF, PERFMON | loading programs and maps |
+/// | IPC_LOCK | locked memory |
+/// | NET_BIND_SERVICE | ports below 1024, if configured |
+/// | SYS_ADMIN | mounting the bpffs, only where there is none yet |
+fn needed(pin_dir: Option<&Path>) -> CapsHashSet {
+    let mut keep = CapsHashSet::from([
+        Capability::CAP_NET_ADMIN,
+        Capability::CAP_NET_RAW,
+        Capability::CAP_BPF,
+        Capability::CAP_PERFMON,
+        Capability::CAP_IPC_LOCK,
+        Capability::CAP_NET_BIND_SERVICE,
+    ]);
+    if pin_dir.is_some_and(|dir| !on_bpffs(dir)) {
+        keep.insert(Capability::CAP_SYS_ADMIN);
+    }
+    keep
+}
+
+/// The directory, or the nearest one above that exists, is on a bpffs.
+fn on_bpffs(dir: &Path) -> bool {
+    let existing = dir
+        .ancestors()
+        .find(|dir| dir.exists())
+        .unwrap_or(Path::new("/"));
+    rustix::fs::statfs(existing).is_ok_and(|found| {
+        // The type of the field differs between architectures.
+        #[allow(clippy::unnecessary_cast, reason = "f_type is not an i64 everywhere")]
+        let kind = found.f_type as i64;
+        kind == BPF_FS_MAGIC
+    })
+}
+
+/// Gives up every capability but those that are needed, for good and for all
+/// children. Capabilities belong to threads: to be called while there is one.
+/// Whoever has fewer to begin with keeps what he has of them.
+pub fn drop_capabilities(pin_dir: Option<&Path>) -> Result<(), caps::errors::CapsError> {
+    let permitted = caps::read(None, CapSet::Permitted)?;
+    let keep: CapsHashSet = needed(pin_dir).intersection(&permitted).copied().collect();
+    if permitted.contains(&Capability::CAP_SETPCAP) {
+        for capability in caps::read(None, CapSet::Bounding)?.difference(&keep) {
+            caps::drop(None, CapSet::Bounding, *capability)?;
+        }
+    }
+    caps::clear(None, CapSet::Ambient)?;
+    caps::set(None, CapSet::Effective, &keep)?;
+    caps::set(None, CapSet::Permitted, &keep)?;
+    caps::clear(None, CapSet::Inheritable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sys_admin_is_kept_only_to_mount() {
+        let sys_admin = |pin_dir| needed(pin_dir).contains(&Capability::CAP_SYS_ADMIN);
+        assert!(!sys_admin(None));
+        assert!(sys_admin(Some(Path::new("/tmp/nowhere"))));
+        assert!(!on_bpffs(Path::new("/proc/self")));
+    }
+
+    #[test]
+    fn a_thread_gives_up_the_rest() {
+        // On a thread of its own: the others keep theirs.
+        std::thread::spawn(|| {
+            drop_capabilities(None).unwrap();
+            for set in [CapSet::Effective, CapSet::Permitted] {
+                let left = caps::read(None, set).unwrap();
+                assert!(left.is_subset(&needed(None)), "{left:?}");
+            }
+            assert!(!caps::has_cap(None, CapSet::Permitted, Capability::CAP_SYS_PTRACE).unwrap());
+        })
+        .join()
+        .unwrap();
+    }
+}

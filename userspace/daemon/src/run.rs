@@ -1,0 +1,239 @@
+//! `gmespd run`: puts the parts together, waits, and takes them apart again.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use gm_api::control::FlowEvent;
+use gm_dataplane::{DataPlane, Event};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::control::{self, App};
+use crate::events::Events;
+use crate::harden;
+use crate::notify::notify;
+use crate::sets::Sets;
+use crate::socket::ControlSocket;
+
+/// Threads for requests that wait for the worker. Each has a locked stack.
+const BLOCKING_THREADS: usize = 8;
+
+/// Replay windows up to this size can be asked for per SA; where there are
+/// very many SAs, only up to the configured size, for memory's sake.
+const LARGEST_WINDOW: u32 = 4096;
+const MANY_SAS: u32 = 1 << 16;
+
+/// Why the daemon ends.
+enum End {
+    Signal(&'static str),
+    StdinClosed,
+    WorkerStopped(String),
+}
+
+/// Runs until a signal comes, or until stdin closes where that is wanted.
+pub fn run(config: Config, until_stdin_closes: bool) -> Result<()> {
+    harden::protect_memory();
+    // All that needs root's rights over files comes first.
+    let group = config.control.group.as_deref();
+    let (socket, listener) =
+        ControlSocket::bind(&config.control.socket, config.control.mode_bits()?, group)?;
+    harden::drop_capabilities(pin_dir(&config)).context("capabilities cannot be dropped")?;
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name("gm-control")
+        .enable_all()
+        .build()
+        .context("the async runtime does not start")?;
+    // Before there is anything to take apart, so that no signal is missed.
+    let (end, mut ends) = mpsc::unbounded_channel();
+    runtime.block_on(async { watch_signals(&end) })?;
+    if until_stdin_closes {
+        watch_stdin(end.clone())?;
+    }
+
+    let plane = DataPlane::start(plane_config(&config)).context("the data plane does not start")?;
+    let result = serve(&config, &runtime, listener, &plane, end, &mut ends);
+    let stopped = plane
+        .shutdown()
+        .context("the data plane has not gone cleanly");
+    drop(socket);
+    // A streaming client must not keep the daemon.
+    runtime.shutdown_background();
+    result.and(stopped)
+}
+
+fn serve(
+    config: &Config,
+    runtime: &tokio::runtime::Runtime,
+    listener: std::os::unix::net::UnixListener,
+    plane: &DataPlane,
+    end: mpsc::UnboundedSender<End>,
+    ends: &mut mpsc::UnboundedReceiver<End>,
+) -> Result<()> {
+    let sets = Sets::new(Arc::new(plane.clone()));
+    let app = App::new(config.clone(), sets, Events::new());
+    watch_plane(plane, Arc::clone(&app), end)?;
+    runtime.block_on(async {
+        let listener = UnixListener::from_std(listener).context("the control socket")?;
+        let server = tokio::spawn(control::serve(Arc::clone(&app), listener));
+        ready(config)?;
+        let end = ends.recv().await;
+        tell_manager("STOPPING=1");
+        app.stop();
+        server
+            .await
+            .context("the control server has failed")?
+            .context("the control server")?;
+        let closing = Arc::clone(&app);
+        tokio::task::spawn_blocking(move || closing.stop_capture()).await?;
+        match end {
+            Some(End::Signal(name)) => tracing::info!("{name}: stopping"),
+            Some(End::StdinClosed) => tracing::info!("stdin has closed: stopping"),
+            Some(End::WorkerStopped(why)) => bail!("a worker has stopped: {why}"),
+            None => {}
+        }
+        Ok(())
+    })
+}
+
+/// One line for people, and the service manager's message.
+fn ready(config: &Config) -> Result<()> {
+    let addresses: Vec<String> = config
+        .gm
+        .addresses
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let line = format!(
+        "gmespd is ready: uplink {}, addresses {}, control socket {}",
+        config.gm.uplinks.join(", "),
+        addresses.join(", "),
+        config.control.socket.display(),
+    );
+    tracing::info!("{line}");
+    // Nobody may be reading; that is no reason to stop.
+    let _ = writeln!(std::io::stdout(), "{line}");
+    tell_manager("READY=1");
+    Ok(())
+}
+
+fn tell_manager(state: &str) {
+    if let Err(error) = notify(state) {
+        tracing::warn!(%error, "the service manager does not hear {state}");
+    }
+}
+
+fn pin_dir(config: &Config) -> Option<&Path> {
+    let dir = config.gm.pin_dir.as_path();
+    (dir.as_os_str() != "off").then_some(dir)
+}
+
+fn plane_config(config: &Config) -> gm_dataplane::Config {
+    let gm = &config.gm;
+    let ranges = |ports: &[crate::config::PortRange]| ports.iter().map(|p| p.0.clone()).collect();
+    gm_dataplane::Config {
+        uplink: gm.uplinks.first().cloned().unwrap_or_default(),
+        addresses: gm.addresses.clone(),
+        server_ports: ranges(&gm.server_ports),
+        client_ports: ranges(&gm.client_ports),
+        max_sas: gm.max_sas,
+        replay_window: if gm.max_sas > MANY_SAS {
+            gm.replay_window
+        } else {
+            LARGEST_WINDOW
+        },
+        encap_port: gm.encap_port,
+        cpu: gm.cpu,
+        pin_dir: pin_dir(config).map(Path::to_owned),
+        gm0: gm.gm0.clone(),
+        learn_encap_port: gm.learn_encap_port,
+        ..gm_dataplane::Config::default()
+    }
+}
+
+fn watch_signals(end: &mpsc::UnboundedSender<End>) -> Result<()> {
+    for (kind, name) in [
+        (SignalKind::terminate(), "SIGTERM"),
+        (SignalKind::interrupt(), "SIGINT"),
+        (SignalKind::hangup(), "SIGHUP"),
+    ] {
+        let mut stream = signal(kind).with_context(|| format!("{name} cannot be watched"))?;
+        let end = end.clone();
+        tokio::spawn(async move {
+            if stream.recv().await.is_some() {
+                // The receiver gone: the daemon stops already.
+                let _ = end.send(End::Signal(name));
+            }
+        });
+    }
+    Ok(())
+}
+
+fn watch_stdin(end: mpsc::UnboundedSender<End>) -> Result<()> {
+    std::thread::Builder::new()
+        .name("gm-stdin".into())
+        .spawn(move || {
+            let mut buffer = [0; 256];
+            while std::io::stdin().read(&mut buffer).is_ok_and(|n| n > 0) {}
+            let _ = end.send(End::StdinClosed);
+        })
+        .map(drop)
+        .context("a thread does not start")
+}
+
+/// Logs what the data plane says and passes it on, until it has shut down.
+fn watch_plane(plane: &DataPlane, app: Arc<App>, end: mpsc::UnboundedSender<End>) -> Result<()> {
+    let events = plane.events();
+    std::thread::Builder::new()
+        .name("gm-events".into())
+        .spawn(move || {
+            for event in events {
+                let number = |id: gm_dataplane::SetId| app.sets.number_of(id.0).unwrap_or(id.0);
+                let mut flow = FlowEvent::default();
+                match event {
+                    Event::EncapPortLearned { set, port } => {
+                        flow.step = "encap-port".into();
+                        flow.set = Some(number(set));
+                        flow.reason = Some(format!("the NAT's port is {port}"));
+                    }
+                    Event::SeqLow {
+                        set,
+                        spi,
+                        remaining,
+                    } => {
+                        flow.step = "seq-low".into();
+                        flow.set = Some(number(set));
+                        flow.reason = Some(format!("SPI {spi}: {remaining} sequence numbers left"));
+                    }
+                    Event::Exhausted { set, spi } => {
+                        flow.step = "seq-exhausted".into();
+                        flow.set = Some(number(set));
+                        flow.reason = Some(format!("SPI {spi} sends no more"));
+                    }
+                    Event::WorkerStopped { worker, why } => {
+                        let _ = end.send(End::WorkerStopped(format!("worker {worker}: {why}")));
+                        continue;
+                    }
+                    other => {
+                        tracing::warn!(?other, "data plane");
+                        continue;
+                    }
+                }
+                tracing::info!(
+                    set = flow.set,
+                    step = flow.step,
+                    reason = flow.reason,
+                    "data plane"
+                );
+                app.events.send(flow);
+            }
+        })
+        .map(drop)
+        .context("a thread does not start")
+}
