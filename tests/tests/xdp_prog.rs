@@ -1,0 +1,407 @@
+//! The BPF programs in the kernel: every verdict, its counter and its action,
+//! through BPF_PROG_TEST_RUN. `./tests/run` runs them (as root, with
+//! `--include-ignored`).
+
+#[path = "xdp_prog/frames.rs"]
+mod frames;
+#[path = "xdp_prog/lab.rs"]
+mod lab;
+#[path = "xdp_prog/model.rs"]
+mod model;
+#[path = "xdp_prog/tc.rs"]
+mod tc;
+
+use gm_abi::maps::{
+    META_ESP, META_FRAGMENT, META_OUTBOUND, META_UDP_ESP, MODE_TRANS, MODE_UDP_ENC_TUN, Meta,
+    SPI_BASE, WINDOW_CELLS,
+};
+use gm_abi::verdict::Reason;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use frames::*;
+use lab::*;
+
+const TRANS: u32 = SPI_BASE + 7;
+const TUN: u32 = SPI_BASE + 3 * SLOTS + 8;
+const FOREIGN: u32 = 0x1234;
+/// Foreign too, but in the range of our own SPIs; its slot is not by index.
+const FOREIGN_HIGH: u32 = SPI_BASE + 20;
+const WINDOWED: u32 = SPI_BASE + 30;
+
+/// Five SAs, one of them with a window at 1000 in which 990 was seen.
+fn lab() -> Lab {
+    let mut lab = Lab::new();
+    lab.install(7, Sa::of_slot(7, 0, OURS_V4, MODE_TRANS));
+    lab.install(8, Sa::of_slot(8, 3, OURS_V6, MODE_UDP_ENC_TUN));
+    let foreign = Sa {
+        spi: FOREIGN,
+        dst: OURS_V4,
+        mode: MODE_TRANS,
+        window: None,
+    };
+    lab.install_foreign(21, foreign);
+    lab.install_foreign(
+        22,
+        Sa {
+            spi: FOREIGN_HIGH,
+            dst: OURS_V6,
+            ..foreign
+        },
+    );
+    let mut windowed = Sa::of_slot(30, 0, OURS_V4, MODE_TRANS);
+    windowed.window = Some((1000, 64, cells(&[990, 1000])));
+    lab.install(30, windowed);
+    lab
+}
+
+/// Cells in which these numbers are marked; the newest block wins a cell.
+fn cells(seen: &[u32]) -> [u64; WINDOW_CELLS] {
+    let mut cells = [0u64; WINDOW_CELLS];
+    for seq in seen {
+        let (block, bit) = (u64::from(seq / 32), seq % 32);
+        let cell = &mut cells[block as usize % WINDOW_CELLS];
+        if *cell >> 32 != block {
+            *cell = block << 32;
+        }
+        *cell |= 1 << bit;
+    }
+    cells
+}
+
+fn uplink_cases() -> Vec<(&'static str, Vec<u8>, Reason)> {
+    use Reason::*;
+    let marker = [&[0u8; 4][..], &[0xab; 60]].concat();
+    let arp = [&[0xff; 12][..], &[8, 6], &[0; 28]].concat();
+    vec![
+        ("ESP", v4(ESP, &esp(TRANS, 1)), SteerEsp),
+        (
+            "ESP in VLAN",
+            tagged(&v4(ESP, &esp(TRANS, 1)), &[0x8100]),
+            SteerEsp,
+        ),
+        (
+            "ESP in QinQ",
+            tagged(&v4(ESP, &esp(TRANS, 1)), &[0x88a8, 0x8100]),
+            SteerEsp,
+        ),
+        ("ESP, foreign", v4(ESP, &esp(FOREIGN, 1)), SteerEsp),
+        (
+            "ESP, foreign, our range",
+            v6(ESP, &esp(FOREIGN_HIGH, 1)),
+            SteerEsp,
+        ),
+        (
+            "ESP in UDP",
+            v6(UDP, &udp(33333, 4500, &esp(TUN, 1))),
+            SteerUdpEsp,
+        ),
+        (
+            "ESP in UDP behind extension headers",
+            v6(
+                0,
+                &extension(DESTINATION, &extension(UDP, &udp(1, 4500, &esp(TUN, 1)))),
+            ),
+            SteerUdpEsp,
+        ),
+        (
+            "unknown SPI of ours",
+            v4(ESP, &esp(TRANS + 1, 1)),
+            UnknownSpi,
+        ),
+        (
+            "older generation",
+            v6(UDP, &udp(1, 4500, &esp(TUN - SLOTS, 1))),
+            UnknownSpi,
+        ),
+        (
+            "unknown foreign SPI",
+            v4(ESP, &esp(FOREIGN + 1, 1)),
+            UnknownSpi,
+        ),
+        ("SPI zero", v4(ESP, &esp(0, 1)), UnknownSpi),
+        (
+            "the other address's SPI",
+            v6(ESP, &esp(TRANS, 1)),
+            UnknownSpi,
+        ),
+        (
+            "the other address's foreign SPI",
+            v6(ESP, &esp(FOREIGN, 1)),
+            UnknownSpi,
+        ),
+        ("raw ESP on a tunnel", v6(ESP, &esp(TUN, 1)), ModeMismatch),
+        (
+            "ESP in UDP on transport",
+            v4(UDP, &udp(1, 4500, &esp(TRANS, 1))),
+            ModeMismatch,
+        ),
+        ("new number", v4(ESP, &esp(WINDOWED, 1001)), SteerEsp),
+        ("far ahead", v4(ESP, &esp(WINDOWED, u32::MAX)), SteerEsp),
+        (
+            "in the window, not seen",
+            v4(ESP, &esp(WINDOWED, 991)),
+            SteerEsp,
+        ),
+        ("seen", v4(ESP, &esp(WINDOWED, 990)), Replay),
+        ("seen, the top", v4(ESP, &esp(WINDOWED, 1000)), Replay),
+        (
+            "left end of the window",
+            v4(ESP, &esp(WINDOWED, 937)),
+            SteerEsp,
+        ),
+        ("left of the window", v4(ESP, &esp(WINDOWED, 936)), Stale),
+        ("number zero", v4(ESP, &esp(WINDOWED, 0)), Replay),
+        (
+            "number zero, nothing published",
+            v4(ESP, &esp(TRANS, 0)),
+            SteerEsp,
+        ),
+        ("keepalive", v4(UDP, &udp(1, 4500, &[0xff])), Keepalive),
+        ("marker", v4(UDP, &udp(1, 4500, &marker)), PassNonEspMarker),
+        (
+            "UDP 4500, nonsense",
+            v4(UDP, &udp(1, 4500, &[1, 2, 3])),
+            Malformed,
+        ),
+        ("short ESP", v4(ESP, &esp(TRANS, 1)[..19]), Malformed),
+        (
+            "IPv4 first fragment",
+            frame(THEIRS_V4, OURS_V4, UDP, 0x2000, &udp(1, 2, b"ab")),
+            SteerFragment,
+        ),
+        (
+            "IPv4 later fragment",
+            frame(THEIRS_V4, OURS_V4, UDP, 185, b"abc"),
+            SteerFragment,
+        ),
+        (
+            "IPv6 fragment",
+            v6(FRAGMENT, &fragment(ESP, 1, &esp(TUN, 1))),
+            SteerFragment,
+        ),
+        (
+            "clear, protected port, UDP",
+            v4(UDP, &udp(5060, PROTECTED, b"REGISTER")),
+            CleartextProtected,
+        ),
+        (
+            "clear, protected port, TCP",
+            v6(TCP, &tcp(5060, PROTECTED)),
+            CleartextProtected,
+        ),
+        (
+            "clear, last protected port",
+            v4(TCP, &tcp(1, 5107)),
+            CleartextProtected,
+        ),
+        ("clear, port above", v4(TCP, &tcp(1, 5108)), PassOther),
+        ("clear, port below", v4(TCP, &tcp(1, 5099)), PassOther),
+        (
+            "clear, protected source port only",
+            v4(UDP, &udp(PROTECTED, 5060, b"x")),
+            PassOther,
+        ),
+        ("UDP without ports", v4(UDP, &[0x13, 0xf0]), Malformed),
+        ("ICMP", v4(1, &[8, 0, 0, 0, 0, 0, 0, 0]), PassOther),
+        (
+            "for somebody else",
+            frame(THEIRS_V4, THEIRS_V4, ESP, 0, &esp(TRANS, 1)),
+            PassOther,
+        ),
+        ("ARP", arp, PassOther),
+        (
+            "three tags",
+            tagged(&v4(ESP, &esp(TRANS, 1)), &[0x8100; 3]),
+            PassOther,
+        ),
+    ]
+}
+
+#[test]
+#[ignore = "needs root: run by ./tests/run"]
+fn every_verdict_of_the_uplink() {
+    let mut lab = lab();
+    for (name, frame, reason) in uplink_cases() {
+        assert_eq!(model::uplink(&lab, &frame), reason, "{name}: the model");
+        let ran = lab.uplink(&frame);
+        assert_eq!(ran.counted, [(reason, 1)], "{name}");
+        assert_eq!(ran.action, model::action(reason), "{name}");
+        let steered = ran.action == XDP_REDIRECT;
+        assert_eq!(
+            ran.data.len(),
+            frame.len() + if steered { 16 } else { 0 },
+            "{name}"
+        );
+        assert!(ran.data.ends_with(&frame), "{name}: the frame is as it was");
+    }
+    // WINDOWED: two replays, sequence number zero, one stale.
+    assert_eq!(lab.drops(30), [3, 1, 0]);
+    assert_eq!((lab.drops(7), lab.drops(8)), ([0, 0, 1], [0, 0, 1]));
+}
+
+#[test]
+#[ignore = "needs root: run by ./tests/run"]
+fn the_note_for_the_worker() {
+    let mut lab = lab();
+    let mut note = |frame: &[u8]| {
+        let ran = lab.uplink(frame);
+        let note = ran.data[..16].try_into().unwrap();
+        let meta = Meta::from_bytes(note).expect("metadata");
+        assert_eq!(meta.reserved, 0);
+        (meta.kind, meta.slot, meta.l3, meta.esp)
+    };
+    assert_eq!(note(&v4(ESP, &esp(TRANS, 1))), (META_ESP, 7, 14, 34));
+    assert_eq!(note(&v4(ESP, &esp(FOREIGN, 1))), (META_ESP, 21, 14, 34));
+    let b = v6(0, &extension(UDP, &udp(1, 4500, &esp(TUN, 1))));
+    assert_eq!(
+        note(&tagged(&b, &[0x8100])),
+        (META_UDP_ESP, 8, 18, 18 + 40 + 8 + 8)
+    );
+    let b = frame(THEIRS_V4, OURS_V4, UDP, 185, b"abc");
+    assert_eq!(note(&b), (META_FRAGMENT, 0, 14, 34));
+}
+
+#[test]
+#[ignore = "needs root: run by ./tests/run"]
+fn a_cell_of_another_block_says_nothing() {
+    let mut lab = Lab::new();
+    // Number 960 + 5 is in the window and its cell is taken by block 26.
+    let mut sa = Sa::of_slot(1, 0, OURS_V4, MODE_TRANS);
+    sa.window = Some((1000, 4096, cells(&[26 * 32 + 5])));
+    lab.install(1, sa);
+    let mut at = |seq| lab.uplink(&v4(ESP, &esp(sa.spi, seq))).counted;
+    assert_eq!(at(26 * 32 + 5), [(Reason::Replay, 1)]);
+    assert_eq!(at(30 * 32 + 5), [(Reason::SteerEsp, 1)]);
+    assert_eq!(at(22 * 32 + 5), [(Reason::SteerEsp, 1)]);
+}
+
+#[test]
+#[ignore = "needs root: run by ./tests/run"]
+fn without_a_worker_it_fails_closed() {
+    let mut lab = lab();
+    lab.set_socket(false);
+    for frame in [
+        v4(ESP, &esp(TRANS, 1)),
+        frame(THEIRS_V4, OURS_V4, UDP, 185, b"abc"),
+    ] {
+        let ran = lab.uplink(&frame);
+        assert_eq!(
+            (ran.action, ran.counted),
+            (XDP_DROP, vec![(Reason::NoWorker, 1)])
+        );
+    }
+    let ran = lab.xdp("gm_xdp_gm0x", &v4(UDP, &udp(1, 2, b"x")));
+    assert_eq!(
+        (ran.action, ran.counted),
+        (XDP_DROP, vec![(Reason::NoWorker, 1)])
+    );
+}
+
+#[test]
+#[ignore = "needs root: run by ./tests/run"]
+fn without_a_configuration_the_uplink_passes() {
+    let mut lab = Lab::bare();
+    let ran = lab.uplink(&v4(ESP, &esp(TRANS, 1)));
+    assert_eq!(
+        (ran.action, ran.counted),
+        (XDP_PASS, vec![(Reason::PassOther, 1)])
+    );
+}
+
+#[test]
+#[ignore = "needs root: run by ./tests/run"]
+fn gm0x_hands_over_ip_and_nothing_else() {
+    let mut lab = lab();
+    for (b, l3, l4) in [
+        (v4(UDP, &udp(PROTECTED, 5060, b"x")), 14, 34),
+        (tagged(&v6(TCP, &tcp(PROTECTED, 5060)), &[0x8100]), 18, 58),
+    ] {
+        let ran = lab.xdp("gm_xdp_gm0x", &b);
+        assert_eq!((ran.action, ran.counted), (XDP_REDIRECT, vec![]));
+        let meta = Meta::from_bytes(ran.data[..16].try_into().unwrap()).unwrap();
+        assert_eq!((meta.kind, meta.l3, meta.esp), (META_OUTBOUND, l3, l4));
+    }
+    let arp = [&[0xff; 12][..], &[8, 6], &[0; 28]].concat();
+    let ran = lab.xdp("gm_xdp_gm0x", &arp);
+    assert_eq!(
+        (ran.action, ran.counted),
+        (XDP_DROP, vec![(Reason::OutMalformed, 1)])
+    );
+}
+
+#[test]
+#[ignore = "needs root: run by ./tests/run"]
+fn every_truncation_agrees_with_the_model() {
+    let mut lab = lab();
+    for (name, whole, _) in uplink_cases() {
+        for length in 14..whole.len() {
+            let cut = &whole[..length];
+            let reason = model::uplink(&lab, cut);
+            let ran = lab.uplink(cut);
+            assert_eq!(ran.counted, [(reason, 1)], "{name}, {length} bytes");
+            assert_eq!(ran.action, model::action(reason), "{name}, {length} bytes");
+        }
+    }
+}
+
+/// One of the cases, with tags, some bytes changed, and cut or lengthened.
+fn mutated() -> impl Strategy<Value = Vec<u8>> {
+    let cases: Vec<Vec<u8>> = uplink_cases()
+        .into_iter()
+        .map(|(_, frame, _)| frame)
+        .collect();
+    let interesting = prop::sample::select(vec![
+        0u8, 1, 4, 6, 8, 17, 43, 44, 50, 58, 59, 60, 0x45, 0x46, 0x60, 0x81, 0x94, 0x11, 0xff,
+    ]);
+    let byte = prop_oneof![any::<u8>(), interesting];
+    (
+        prop::sample::select(cases),
+        prop::collection::vec((0..110usize, byte), 0..5),
+        0..200usize,
+        any::<bool>(),
+    )
+        .prop_map(|(mut frame, changes, length, resize)| {
+            for (at, byte) in changes {
+                if let Some(place) = frame.get_mut(at) {
+                    *place = byte;
+                }
+            }
+            if resize {
+                frame.resize(length.max(14), 0x3c);
+            }
+            frame
+        })
+}
+
+#[test]
+#[ignore = "needs root: run by ./tests/run"]
+fn random_frames_agree_with_the_model() {
+    const FRAMES: u32 = 50_000;
+    let lab = std::cell::RefCell::new(lab());
+    let expected = std::cell::RefCell::new(vec![0u64; Reason::COUNT]);
+    let config = Config {
+        cases: FRAMES,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    TestRunner::new(config)
+        .run(&mutated(), |frame| {
+            let mut lab = lab.borrow_mut();
+            let reason = model::uplink(&lab, &frame);
+            let (action, data) = lab.xdp_quietly("gm_xdp_uplink", &frame);
+            expected.borrow_mut()[reason.index()] += 1;
+            prop_assert_eq!(action, model::action(reason), "{:?}", reason);
+            prop_assert!(data.ends_with(&frame));
+            Ok(())
+        })
+        .unwrap();
+    let expected = expected.into_inner();
+    assert_eq!(lab.into_inner().counters(), expected);
+    // The generator reaches what it should.
+    for reason in Reason::ALL {
+        let count = expected[reason.index()];
+        let reachable = uplink_cases().iter().any(|(_, _, of)| of == reason);
+        assert!(!reachable || count > 100, "{reason:?}: {count}");
+    }
+}
