@@ -205,7 +205,8 @@ mod tests {
 
     #[test]
     fn names_what_is_wrong() {
-        let cases: [(fn(&mut Config), &str); 9] = [
+        type Change = fn(&mut Config);
+        let cases: [(Change, &str); 9] = [
             (|c| c.uplink = String::new(), "uplink"),
             (|c| c.uplink = "a b".into(), "uplink"),
             (|c| c.gm0 = "fifteen-bytes-x".into(), "gm0"),

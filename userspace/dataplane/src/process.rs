@@ -14,6 +14,8 @@
 mod emit;
 mod inbound;
 mod outbound;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
