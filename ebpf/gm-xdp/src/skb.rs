@@ -14,18 +14,13 @@ use aya_ebpf::{
     helpers::{bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_skb_pull_data},
     programs::TcContext,
 };
-use gm_abi::wire::{self, Bytes, Found, IpPacket};
+use gm_abi::wire::{self, Bytes, Found, IPV4, IPV6, IpPacket, SERVICE_VLAN, VLAN};
 
 use crate::frame::bytes;
 
 /// How much of a packet is made readable: link layer, IP, a usual chain of
 /// extension headers, ports. What hides its ports further behind is dropped.
 const HEADERS: u32 = 256;
-
-const IPV4: u16 = 0x0800;
-const IPV6: u16 = 0x86dd;
-const VLAN: u16 = 0x8100;
-const SERVICE_VLAN: u16 = 0x88a8;
 
 /// A packet in the kernel's hands.
 pub struct Skb {

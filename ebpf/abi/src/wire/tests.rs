@@ -7,6 +7,7 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
+use super::ip::{DESTINATION, FRAGMENT, HOP_BY_HOP, ROUTING, SERVICE_VLAN, VLAN};
 use super::*;
 use crate::maps::mapped;
 
