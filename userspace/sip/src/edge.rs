@@ -1,8 +1,403 @@
 //! The P-CSCF's edge: a stateless proxy between UEs and the core that holds the
-//! security agreement (TS 33.203 clause 7, RFC 3261 clause 16.11).
+//! security agreement (TS 33.203 clauses 7 and M.7, RFC 3261 clause 16.11).
+//!
+//! Give it what happens with [`Edge::handle`] and [`Edge::handle_timeout`], keep it
+//! in SPIs with [`Edge::add_spis`], and carry out what [`Edge::poll`] gives, in order.
+//!
+//! A registration by function: `register::register_clear` (SM1) ->
+//! `challenge::challenge` (SM4, Install) -> `Edge::installed` (SM6) ->
+//! `register::register_protected` (SM7, SM8) -> `challenge::success` (SM12, Activate).
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+
+use md5::{Digest, Md5};
+
+use crate::header::{self, Via};
+use crate::lifecycle::{Change, SetState, Table};
+use crate::message::{Message, ParseError};
+use crate::rand::{Randomness, hex};
+use crate::sa_set::SetToken;
+use crate::{Packet, Transport};
+
+mod challenge;
 mod config;
+mod forward;
 mod io;
+mod refuse;
+mod register;
+mod tx;
 
 pub use crate::lifecycle::{RemoveReason, Timers};
 pub use config::{ConfigError, EdgeConfig, Limits};
 pub use io::{FlowEvent, Input, Output, Refusal};
+use tx::{Pending, Reply, Source, Transactions};
+
+/// A registration set between SM4 and SM12.
+struct Held {
+    /// SM6, until SM7 has come: for retransmissions of SM1.
+    sm6: Option<Vec<u8>>,
+    /// How SM6 travels, and failures too (clause 7.4.2a).
+    reply: Reply,
+    /// The data plane has said yes.
+    installed: bool,
+    /// Counted for this source.
+    source: Option<Source>,
+}
+
+/// The edge.
+pub struct Edge {
+    config: EdgeConfig,
+    secret: [u8; 16],
+    table: Table,
+    txs: Transactions,
+    pending: Pending,
+    held: HashMap<SetToken, Held>,
+    spis: VecDeque<[u32; 2]>,
+    next_set: u64,
+    out: VecDeque<Output>,
+}
+
+impl Edge {
+    /// An edge with nobody registered. The randomness seeds branches and tokens.
+    ///
+    /// # Errors
+    /// A configuration that cannot work.
+    pub fn new(config: EdgeConfig, random: &mut dyn Randomness) -> Result<Edge, ConfigError> {
+        config.check()?;
+        let mut secret = [0; 16];
+        random.fill(&mut secret);
+        let table = Table::new(
+            config.timers,
+            config.limits.contacts,
+            config.limits.sets_per_contact,
+        );
+        Ok(Edge {
+            config,
+            secret,
+            table,
+            txs: Transactions::default(),
+            pending: Pending::default(),
+            held: HashMap::new(),
+            spis: VecDeque::new(),
+            next_set: 0,
+            out: VecDeque::new(),
+        })
+    }
+
+    /// Two reserved SPIs for the inbound SAs of one set. They are used up by an
+    /// Install, whatever becomes of it.
+    pub fn add_spis(&mut self, pair: [u32; 2]) {
+        self.spis.push_back(pair);
+    }
+
+    /// Whether fewer pairs than [`Limits::spi_low`] are left.
+    pub fn wants_spis(&self) -> bool {
+        self.spis.len() < self.config.limits.spi_low
+    }
+
+    /// Takes in what happened at `now` (milliseconds of a clock that never goes back).
+    pub fn handle(&mut self, now: u64, input: Input<'_>) {
+        if let Input::Installed { set, ok } = input {
+            self.installed(set, ok);
+        } else if self.out.len() < self.config.limits.outputs {
+            match input {
+                Input::FromUe {
+                    local,
+                    remote,
+                    transport,
+                    bytes,
+                } => {
+                    self.from_ue(
+                        now,
+                        Packet {
+                            local,
+                            remote,
+                            transport,
+                            bytes: Vec::new(),
+                        },
+                        bytes,
+                    );
+                }
+                Input::FromCore { remote, bytes } => self.from_core(now, remote, bytes),
+                Input::Installed { .. } => {}
+            }
+        }
+        self.carry_out();
+    }
+
+    /// The next thing to do.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    /// When [`Edge::handle_timeout`] is due.
+    pub fn next_timeout(&self) -> Option<u64> {
+        [self.table.next_timeout(), self.txs.next_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: u64) {
+        while let Some(source) = self.txs.expire(now) {
+            source.into_iter().for_each(|s| self.pending.leave(s));
+        }
+        self.table.handle_timeout(now);
+        self.carry_out();
+    }
+
+    /// Contacts and sets in the table.
+    pub fn len(&self) -> (usize, usize) {
+        self.table.len()
+    }
+
+    /// Whether nobody is registered and nobody registers.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    fn from_ue(&mut self, now: u64, at: Packet, bytes: &[u8]) {
+        let message = match Message::parse(bytes) {
+            Ok(message) => message,
+            Err(ParseError::Empty) => return,
+            Err(error) => return self.refused(at.remote, error.into()),
+        };
+        if self.config.is_protected(at.local.port()) {
+            self.from_protected(now, &at, message);
+        } else {
+            self.from_clear(now, &at, message);
+        }
+    }
+
+    /// Clause 7.1: what unprotected ports take.
+    fn from_clear(&mut self, now: u64, at: &Packet, message: Message) {
+        if message.method().is_none() {
+            return self.refused(at.remote, Refusal::Unprotected);
+        }
+        let reply = clear_reply(at, &message);
+        let done = match message.method() {
+            Some("REGISTER") => self.register_clear(now, at, reply, &message),
+            _ => Err(Refusal::Unprotected),
+        };
+        if let Err(why) = done {
+            self.refuse(at.remote, &message, reply, why);
+        }
+    }
+
+    /// Clause 7.1 rule 4: the set is found by addresses and ports.
+    fn from_protected(&mut self, now: u64, at: &Packet, message: Message) {
+        let Some(set) = self.table.by_flow(at.remote, at.local) else {
+            return self.refused(at.remote, Refusal::NoSa);
+        };
+        let (token, state) = (set.token, set.state);
+        let reply = Reply::Set {
+            set: token,
+            local: at.local,
+            remote: at.remote,
+            transport: at.transport,
+        };
+        let done = match message.method() {
+            Some("REGISTER") => self.register_protected(now, at, token, reply, &message),
+            _ if matches!(state, SetState::Registration | SetState::Lingering) => {
+                Err(Refusal::WrongSa)
+            }
+            Some(_) => self.request_up(now, at, token, reply, &message),
+            None => self.response_up(now, token, &message),
+        };
+        if let Err(why) = done {
+            self.refuse(at.remote, &message, reply, why);
+        }
+    }
+
+    fn from_core(&mut self, now: u64, remote: SocketAddr, bytes: &[u8]) {
+        let trusted =
+            remote.ip() == self.config.core.ip() || self.config.core_trusted.contains(&remote.ip());
+        if !trusted {
+            return self.refused(remote, Refusal::CoreUntrusted);
+        }
+        let message = match Message::parse(bytes) {
+            Ok(message) => message,
+            Err(ParseError::Empty) => return,
+            Err(error) => return self.refused(remote, error.into()),
+        };
+        if message.method().is_none() {
+            if let Err(why) = self.response_down(now, message) {
+                self.refused(remote, why);
+            }
+            return;
+        }
+        let to = top_via(&message).map_or(remote, |via| via.reply_to(remote));
+        let reply = Reply::Core { remote: to };
+        if let Err(why) = self.request_down(now, remote, reply, &message) {
+            self.refuse(remote, &message, reply, why);
+        }
+    }
+
+    /// SM6 leaves once the inbound SAs are live (READINGS A-02).
+    fn installed(&mut self, set: SetToken, ok: bool) {
+        let Some(held) = self.held.get_mut(&set) else {
+            return;
+        };
+        if !ok {
+            let reply = held.reply;
+            let sm6 = held.sm6.take();
+            self.table.remove_set(set, RemoveReason::NotInstalled);
+            return self.not_installed(reply, sm6);
+        }
+        held.installed = true;
+        self.send_sm6(set);
+    }
+
+    /// Sends SM6 when it is there and may go; for retransmissions too.
+    fn send_sm6(&mut self, set: SetToken) {
+        let Some(held) = self.held.get(&set).filter(|h| h.installed) else {
+            return;
+        };
+        let (Some(bytes), reply) = (held.sm6.clone(), held.reply) else {
+            return;
+        };
+        if let Some(ue) = self.send(reply, bytes) {
+            self.event(FlowEvent::Sm6 { set, ue });
+        }
+    }
+
+    /// Sends on the way of a reply; says where to, or `None` when the set is gone.
+    fn send(&mut self, reply: Reply, bytes: Vec<u8>) -> Option<SocketAddr> {
+        let packet = match reply {
+            Reply::Core { remote } => {
+                self.out.push_back(Output::ToCore { remote, bytes });
+                return Some(remote);
+            }
+            Reply::Clear {
+                local,
+                remote,
+                transport,
+            } => Packet {
+                local,
+                remote,
+                transport,
+                bytes,
+            },
+            Reply::Set {
+                set,
+                local,
+                remote,
+                transport,
+            } => {
+                let set = self.table.set(set)?;
+                match transport {
+                    Transport::Udp => Packet {
+                        local: set.local(),
+                        remote: set.remote(),
+                        transport,
+                        bytes,
+                    },
+                    Transport::Tcp => Packet {
+                        local,
+                        remote,
+                        transport,
+                        bytes,
+                    },
+                }
+            }
+        };
+        let remote = packet.remote;
+        self.out.push_back(Output::ToUe(packet));
+        Some(remote)
+    }
+
+    /// Turns what the table has decided into outputs.
+    fn carry_out(&mut self) {
+        for change in self.table.take_changes() {
+            let output = match change {
+                Change::Activate(set) => Output::Activate { set },
+                Change::Retire(set) => Output::Retire { set },
+                Change::Switched { from, to } => {
+                    Output::Event(FlowEvent::SwitchedOver { from, to })
+                }
+                Change::Remove(set, why) => {
+                    self.release(set);
+                    self.out.push_back(Output::Remove { set });
+                    Output::Event(FlowEvent::Removed { set, why })
+                }
+            };
+            self.out.push_back(output);
+        }
+    }
+
+    /// Forgets what is held for a set whose registration is over.
+    fn release(&mut self, set: SetToken) {
+        if let Some(source) = self.held.remove(&set).and_then(|h| h.source) {
+            self.pending.leave(source);
+        }
+    }
+
+    fn event(&mut self, event: FlowEvent) {
+        self.out.push_back(Output::Event(event));
+    }
+
+    fn refused(&mut self, from: SocketAddr, why: Refusal) {
+        self.event(FlowEvent::Refused { from, why });
+    }
+
+    /// A keyed hash: same input, same token, and nobody else can make one.
+    fn token(&self, parts: &[&str]) -> String {
+        let mut hash = Md5::new();
+        hash.update(self.secret);
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        hash.update(self.secret);
+        hex(&hash.finalize())
+    }
+
+    /// The branch of our Via: the same for a retransmission, for the CANCEL, and for
+    /// the ACK of a failure (RFC 3261 clause 16.11).
+    fn branch(&self, message: &Message, from: SocketAddr) -> Result<String, Refusal> {
+        let via = top_via(message).ok_or(Refusal::Headers)?;
+        let (number, _) = header::cseq(message).ok_or(Refusal::Headers)?;
+        let call_id = message.value("Call-ID").ok_or(Refusal::Headers)?;
+        let from_tag = header::tag(message, "From").unwrap_or_default();
+        if message.value("From").is_none() || message.value("To").is_none() {
+            return Err(Refusal::Headers);
+        }
+        let sent_by = format!("{}:{:?}", via.host, via.port);
+        let branch = via.branch().unwrap_or_default();
+        let parts = [
+            &branch,
+            &sent_by,
+            &*call_id,
+            &from_tag,
+            &number.to_string(),
+            &from.ip().to_string(),
+        ];
+        Ok(format!("z9hG4bKgm{}", self.token(&parts)))
+    }
+}
+
+fn top_via(message: &Message) -> Option<Via> {
+    Via::parse(&message.first_element("Via")?)
+}
+
+/// Where the answer to a request in clear goes: on the connection; over UDP by the
+/// Via, and to the source port behind a NAT whether or not rport asks for it.
+fn clear_reply(at: &Packet, message: &Message) -> Reply {
+    let remote = match (at.transport, top_via(message)) {
+        (Transport::Udp, Some(via)) if via.host.ip() == Some(at.remote.ip()) => {
+            via.reply_to(at.remote)
+        }
+        _ => at.remote,
+    };
+    Reply::Clear {
+        local: at.local,
+        remote,
+        transport: at.transport,
+    }
+}
+
+#[cfg(test)]
+#[path = "edge/tests.rs"]
+mod tests;

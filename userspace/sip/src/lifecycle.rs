@@ -15,6 +15,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
+use crate::header::Uri;
 use crate::sa_set::{SetParams, SetToken};
 use crate::sec_agree::{Ends, SecList};
 
@@ -171,8 +172,17 @@ pub struct Contact {
     pub impus: Vec<String>,
     /// Addresses of record that were registered and not de-registered.
     pub aors: Vec<String>,
-    /// Transactions that are remembered for it.
-    pub transactions: usize,
+}
+
+impl Contact {
+    /// Whether a URI is one of its public identities.
+    pub fn owns(&self, uri: &str) -> bool {
+        let Some(uri) = Uri::parse(uri) else {
+            return false;
+        };
+        let mut own = self.impus.iter().chain(&self.aors);
+        own.any(|o| Uri::parse(o).is_some_and(|o| o.same_identity(&uri)))
+    }
 }
 
 /// What follows from a decision, in order.
@@ -259,11 +269,6 @@ impl Table {
         self.contacts.get(&id)
     }
 
-    /// A contact by name, to be changed.
-    pub fn contact_mut(&mut self, id: ContactId) -> Option<&mut Contact> {
-        self.contacts.get_mut(&id)
-    }
-
     /// A contact by user and instance.
     pub fn by_key(&self, key: &ContactKey) -> Option<ContactId> {
         self.by_key.get(key).copied()
@@ -299,6 +304,17 @@ impl Table {
         let contact = self.contacts.get(&id)?;
         let sets = contact.sets.iter().filter_map(|t| self.sets.get(t));
         sets.into_iter().find(|s| s.state == SetState::Registration)
+    }
+
+    /// The set of the latest successful authentication of a contact (clause 6.1.5).
+    pub fn latest(&self, id: ContactId) -> Option<SetToken> {
+        let contact = self.contacts.get(&id)?;
+        let established = |t: &&SetToken| {
+            self.sets
+                .get(t)
+                .is_some_and(|s| s.state == SetState::Established)
+        };
+        contact.sets.iter().rev().find(established).copied()
     }
 
     /// A client port of ours that no set of this UE uses with its server port, looked

@@ -506,6 +506,27 @@ impl Message {
         }
     }
 
+    /// Takes every element equal to `element` (blind to case) out of a comma list;
+    /// a line that has no other goes.
+    pub fn remove_element(&mut self, name: &str, element: &str) {
+        self.headers.retain_mut(|header| {
+            if !same_name(header.name(), name) {
+                return true;
+            }
+            let value = header.value().into_owned();
+            let all: Vec<_> = list::split(&value, ',').collect();
+            let left: Vec<_> = all
+                .iter()
+                .copied()
+                .filter(|e| !e.eq_ignore_ascii_case(element))
+                .collect();
+            if left.len() < all.len() {
+                header.splice_value(left.join(", ").as_bytes());
+            }
+            left.len() == all.len() || !left.is_empty()
+        });
+    }
+
     /// Puts `new` in the place of the first element of a comma list; the rest of
     /// the line keeps its bytes. False when there is no such header.
     pub fn replace_first_element(&mut self, name: &str, new: &str) -> bool {

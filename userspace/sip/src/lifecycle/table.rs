@@ -77,7 +77,6 @@ impl Table {
             current: None,
             impus: Vec::new(),
             aors: Vec::new(),
-            transactions: 0,
         };
         self.by_key.insert(key.clone(), id);
         self.by_path.insert(path.to_owned(), id);
