@@ -1,0 +1,95 @@
+//! Requests of the network: answered at once, and the same again when they repeat.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use super::{Ignored, Ue, UeEvent, UeOutput};
+use crate::header::Via;
+use crate::message::Message;
+use crate::{Packet, Transport};
+
+/// Answers that are kept for retransmissions.
+const KEPT: usize = 32;
+
+#[derive(Debug, Default)]
+pub(super) struct Answered(VecDeque<(String, Packet)>);
+
+impl Ue {
+    /// A request; only through the set in use or one that ends (clause 7.1, 7.4.1a).
+    pub(super) fn serve(
+        &mut self,
+        now: u64,
+        local: SocketAddr,
+        remote: SocketAddr,
+        transport: Transport,
+        message: &Message,
+    ) {
+        let pending = self
+            .procedure
+            .as_ref()
+            .and_then(|p| p.set.as_ref())
+            .map(|s| s.token);
+        let set = self
+            .set_of(local, remote)
+            .filter(|s| Some(s.token) != pending)
+            .cloned();
+        let Some(set) = set else {
+            return self.ignored(Ignored::WrongSa);
+        };
+        let via = message.first_element("Via").and_then(|v| Via::parse(&v));
+        let Some(via) = via else {
+            return self.ignored(Ignored::Malformed);
+        };
+        self.confirmed_by_use(now, set.token);
+        if message.method() == Some("ACK") {
+            return;
+        }
+        let id = format!(
+            "{:?} {:?} {:?} {:?}",
+            via.branch(),
+            via.host,
+            via.port,
+            message.method()
+        );
+        if let Some((_, packet)) = self.answered.0.iter().find(|(known, _)| *known == id) {
+            let packet = packet.clone();
+            self.out.push_back(UeOutput::Send(packet));
+            return;
+        }
+        let (code, reason) = match message.method() {
+            Some("MESSAGE" | "OPTIONS" | "NOTIFY") => (200, "OK"),
+            _ => (405, "Method Not Allowed"),
+        };
+        let tag = self.random.token(6);
+        let mut response = Message::response(message, code, reason, &tag);
+        if code == 405 {
+            response.push("Allow", "MESSAGE, OPTIONS, NOTIFY");
+        }
+        response.push("Content-Length", "0");
+        // Over UDP from port_uc to the port in the Via, the P-CSCF's server port (clause 7.1).
+        let (from, to) = match transport {
+            Transport::Udp => set.way_out(),
+            Transport::Tcp => (local, remote),
+        };
+        let packet = Packet {
+            local: from,
+            remote: to,
+            transport,
+            bytes: response.to_bytes(),
+        };
+        if self.answered.0.len() == KEPT {
+            self.answered.0.pop_front();
+        }
+        self.answered.0.push_back((id, packet.clone()));
+        self.out.push_back(UeOutput::Send(packet));
+        self.event(UeEvent::Request {
+            method: message.method().unwrap_or_default().to_owned(),
+            from: message
+                .value("From")
+                .map(|f| f.into_owned())
+                .unwrap_or_default(),
+            body: message.body().to_vec(),
+            status: code,
+        });
+    }
+}
