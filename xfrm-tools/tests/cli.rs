@@ -328,6 +328,31 @@ fn keys_come_from_a_file_or_a_pipe() {
 }
 
 #[test]
+fn a_sad_comes_through_a_pipe() {
+    let dir = Dir::new();
+    let out = dir.path("out");
+    let (out, input) = (out.to_str().expect("text"), case("esp/plain.pcap"));
+    let input = input.to_str().expect("text");
+    let seal = ["pcap", "seal", "--sad", "-", "--out", out];
+    let sad = read(&case("esp/sad.toml"));
+    let ran = run_with(&[&seal[..], &[input]].concat(), &sad);
+    assert_eq!(
+        (ran.code, ran.err.contains("24 packets sealed")),
+        (0, true),
+        "{}",
+        ran.err
+    );
+    let ran = run_with(&[&seal[..], &[input]].concat(), b"[[sa]]\nspi = 1");
+    assert_eq!(ran.code, 2);
+    assert!(
+        ran.err.contains("standard input: [[sa]] #1: spi"),
+        "{}",
+        ran.err
+    );
+    assert_eq!(run_with(&[&seal[..], &["-"]].concat(), &sad).code, 2);
+}
+
+#[test]
 fn plaintext_is_for_its_owner_only() {
     let dir = Dir::new();
     dir.open(&case("esp/sad.toml"), &case("esp/esp.pcap"), &[]);
