@@ -3,14 +3,16 @@
 
 #[path = "dataplane/lab.rs"]
 mod lab;
+#[path = "dataplane/life.rs"]
+mod life;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
-use gm_dataplane::{DataPlane, Direction, Reason};
-use gm_esp::Suite;
+use gm_dataplane::{DataPlane, Direction, Event, Reason};
+use gm_esp::{Mode, Suite};
 use gm_xsk::LinkSocket;
 use lab::{Family, Lab, NAMES, PORT_PC, PORT_PS, PORT_UC, PORT_US};
 
@@ -334,4 +336,66 @@ fn policy_without_an_sa_drops_both_ways() {
     grows(&lab.p.plane, Reason::UnknownSpi, 0, 1);
     silent(&ps);
     assert!(lab.p.plane.list().is_empty());
+}
+
+#[test]
+#[ignore = "root: namespaces, BPF"]
+fn udp_encapsulation_learns_the_port_and_carries_all_sizes() {
+    for (suite, family) in [
+        (Suite::NullAesGcm, Family::V4),
+        (Suite::HmacSha1AesCbc, Family::V6),
+    ] {
+        let lab = Lab::new(None);
+        let sets = lab.install_as(suite, family, Mode::UdpEncTun);
+        let (p, u) = family.addresses();
+        let ps = lab.p.ns.run(|| udp(p, PORT_PS));
+        let uc = lab.u.ns.run(|| udp(u, PORT_UC));
+        // The P-CSCF cannot send before it has heard the phone.
+        ps.send_to(b"too early", (u, PORT_UC)).unwrap();
+        grows(&lab.p.plane, Reason::OutNoEncapPort, 0, 1);
+        pass(&uc, &ps, 100);
+        let event = lab.p.plane.events().recv_timeout(WAIT).unwrap();
+        assert_eq!(
+            event,
+            Event::EncapPortLearned {
+                set: sets[0],
+                port: 4500
+            }
+        );
+        for len in [100, 1400, 1472, 3000, 20_000] {
+            pass(&uc, &ps, len);
+            pass(&ps, &uc, len);
+        }
+        // A keepalive is swallowed, something for an IKE daemon is not.
+        let keepalive = lab.u.ns.run(|| udp(u, 4501));
+        let ike = lab.p.ns.run(|| udp(p, 4500));
+        keepalive.send_to(&[0xff], (p, 4500)).unwrap();
+        grows(&lab.p.plane, Reason::Keepalive, 0, 1);
+        pass_bytes(&keepalive, &ike, &[0, 0, 0, 0, 1, 2, 3]);
+    }
+}
+
+/// Sends these bytes and expects them.
+fn pass_bytes(from: &UdpSocket, to: &UdpSocket, bytes: &[u8]) {
+    from.send_to(bytes, to.local_addr().unwrap()).unwrap();
+    let mut got = [0; 2048];
+    let n = to.recv(&mut got).unwrap();
+    assert_eq!(&got[..n], bytes);
+}
+
+#[test]
+#[ignore = "root: namespaces, BPF"]
+fn sas_set_up_by_hand_keep_their_spis_and_open_ports() {
+    let lab = Lab::new(None);
+    lab.install_by_hand(Suite::HmacSha1Null);
+    let (p, u) = Family::V4.addresses();
+    let ps = lab.p.ns.run(|| udp(p, PORT_PS));
+    let uc = lab.u.ns.run(|| udp(u, PORT_UC));
+    for len in [100, 3000] {
+        pass(&uc, &ps, len);
+        pass(&ps, &uc, len);
+    }
+    assert_eq!(count(&lab.p.plane, Reason::UnknownSpi), 0);
+    let spis: Vec<u32> = lab.p.plane.list().iter().map(|r| r.spec.spi).collect();
+    assert_eq!(spis, [0x1001, 0x2002]);
 }

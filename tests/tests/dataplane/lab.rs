@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use gm_dataplane::{Config, DataPlane, Dir, NewSa, Reason, SetId, SetSpec, Stats};
-use gm_esp::{Ck, EspKeys, Ik, Mode, SaSpec, SelProto, Selector, Suite};
+use gm_esp::{Ck, EspKeys, Ik, Mode, Outer, SaSpec, SelProto, Selector, Suite};
 use gm_tests::netns::{End, NetNs, veth};
 
 /// Protected ports (TS 33.203 7.1).
@@ -68,6 +68,14 @@ pub fn config(
     }
 }
 
+fn keys(suite: Suite) -> EspKeys {
+    EspKeys::expand(
+        suite,
+        &Ik::from_bytes([0x11; 16]),
+        &Ck::from_bytes([0x22; 16]),
+    )
+}
+
 /// Starts a data plane in a namespace.
 pub fn start(ns: &NetNs, config: Config) -> DataPlane {
     ns.run(|| DataPlane::start(config))
@@ -110,17 +118,18 @@ impl Lab {
         }
     }
 
-    /// Installs and activates a set of four at both ends.
+    /// Installs and activates a set of four in transport mode at both ends.
     pub fn install(&self, suite: Suite, family: Family) -> [SetId; 2] {
+        self.install_as(suite, family, Mode::Trans)
+    }
+
+    /// The same in any mode; behind a NAT the P-CSCF does not know the port.
+    pub fn install_as(&self, suite: Suite, family: Family, mode: Mode) -> [SetId; 2] {
         let ends = family.addresses();
         let spi = |side: &Side, avoid: &[u32]| side.plane.reserve(avoid).unwrap().spi;
         let [uc, us] = [spi(&self.u, &[]), spi(&self.u, &[])];
         let [pc, ps] = [spi(&self.p, &[uc, us]), spi(&self.p, &[uc, us])];
-        let keys = EspKeys::expand(
-            suite,
-            &Ik::from_bytes([0x11; 16]),
-            &Ck::from_bytes([0x22; 16]),
-        );
+        let keys = keys(suite);
         // From, to, SPI; the P-CSCF's direction follows.
         let four = [
             (PORT_UC, PORT_PS, ps, true),
@@ -144,10 +153,15 @@ impl Lab {
                 };
                 let spec = SaSpec {
                     spi: *spi,
-                    mode: Mode::Trans,
+                    mode,
                     selector,
                     suite,
-                    outer: None,
+                    outer: (mode == Mode::UdpEncTun).then_some(Outer {
+                        src,
+                        dst,
+                        sport: None,
+                        dport: to_p.then_some(4500),
+                    }),
                     esn: false,
                     replay_window: 64,
                 };
@@ -169,5 +183,46 @@ impl Lab {
             side.plane.activate(id).unwrap();
             id
         })
+    }
+
+    /// One SA each way with SPIs and open ports as a person writes them.
+    pub fn install_by_hand(&self, suite: Suite) {
+        let (p, u) = Family::V4.addresses();
+        let keys = keys(suite);
+        for (side, at_p) in [(&self.p, true), (&self.u, false)] {
+            let sas = [(u, p, 0x1001, true), (p, u, 0x2002, false)].map(|(src, dst, spi, to_p)| {
+                let selector = Selector {
+                    src,
+                    dst,
+                    src_port: None,
+                    dst_port: None,
+                    proto: SelProto::Any,
+                };
+                let spec = SaSpec {
+                    spi,
+                    mode: Mode::Trans,
+                    selector,
+                    suite,
+                    outer: None,
+                    esn: false,
+                    replay_window: 32,
+                };
+                let dir = if to_p == at_p { Dir::In } else { Dir::Out };
+                NewSa {
+                    spec,
+                    keys: keys.clone(),
+                    dir,
+                    first_seq: Some(100),
+                }
+            });
+            let set = SetSpec {
+                set: Some(SetId(7)),
+                sas: sas.to_vec(),
+            };
+            assert_eq!(side.plane.install(set.clone()).unwrap(), SetId(7));
+            // Again: no error, and nothing is twice.
+            side.plane.install(set).unwrap();
+            side.plane.activate(SetId(7)).unwrap();
+        }
     }
 }

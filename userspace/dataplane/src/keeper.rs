@@ -340,7 +340,8 @@ impl Kept<'_> {
 /// Pins the maps beside the links: with them an operator can read what the
 /// attached programs count while no process is there.
 fn pin_maps(ebpf: &Ebpf, pins: &PinDir) -> Result<(), Error> {
-    for (name, map) in ebpf.maps() {
+    // The compiler's own maps have a dot in their names, which bpffs refuses.
+    for (name, map) in ebpf.maps().filter(|(name, _)| !name.contains('.')) {
         let path = pins.map(name);
         crate::pins::remove(&path)?;
         map.pin(&path)

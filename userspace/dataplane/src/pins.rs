@@ -10,14 +10,25 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use crate::Error;
 
+/// What a mount of gmesp is called in the list of mounts.
+const SOURCE: &str = "gmesp";
+
+/// Whether a bpffs of gmesp is mounted at this very directory.
+fn is_our_mount(dir: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_path_buf());
+    mounts.lines().any(|line| {
+        let mut words = line.split(' ');
+        words.next() == Some(SOURCE) && words.next().map(Path::new) == Some(&dir)
+    })
+}
+
 /// A directory on a bpffs.
 #[derive(Debug)]
 pub(crate) struct PinDir {
     dir: PathBuf,
-    /// This process has mounted the bpffs, so it unmounts it.
+    /// The bpffs is mounted here by gmesp, perhaps by a killed predecessor.
     mounted: bool,
-    /// This process has made the directory, so it removes it.
-    made: bool,
 }
 
 impl PinDir {
@@ -27,7 +38,6 @@ impl PinDir {
             path: dir.to_path_buf(),
             detail,
         };
-        let made = !dir.exists();
         fs::create_dir_all(dir).map_err(|e| wrong(format!("cannot be made: {e}")))?;
         let on_bpffs = statfs(dir)
             .map_err(|e| wrong(format!("cannot be read: {e}")))?
@@ -35,7 +45,7 @@ impl PinDir {
             == BPF_FS_MAGIC;
         if !on_bpffs {
             mount(
-                Some("bpffs"),
+                Some(SOURCE),
                 dir,
                 Some("bpf"),
                 MsFlags::empty(),
@@ -49,8 +59,7 @@ impl PinDir {
         }
         Ok(PinDir {
             dir: dir.to_path_buf(),
-            mounted: !on_bpffs,
-            made,
+            mounted: is_our_mount(dir),
         })
     }
 
@@ -85,7 +94,7 @@ impl PinDir {
             .collect()
     }
 
-    /// Removes every pin, then the directory and the mount where they are ours.
+    /// Removes every pin, the mount where it is gmesp's, and the directory.
     pub(crate) fn clear(&self) -> Result<(), Error> {
         let wrong = |path: &Path, e: &dyn std::fmt::Display| Error::Pin {
             path: path.to_path_buf(),
@@ -106,11 +115,8 @@ impl PinDir {
         if self.mounted {
             umount2(&self.dir, MntFlags::MNT_DETACH).map_err(|e| wrong(&self.dir, &e))?;
         }
-        // A directory that an operator made stays; one that holds something
-        // of somebody else's stays too.
-        if self.made {
-            let _ = fs::remove_dir(&self.dir);
-        }
+        // One that holds something of somebody else's stays.
+        let _ = fs::remove_dir(&self.dir);
         Ok(())
     }
 }

@@ -246,8 +246,9 @@ impl Ctx {
                 return Err(Fate::TooBig(most));
             }
             // A datagram is fragmented after sealing whatever it says: SIP over
-            // UDP does not come again smaller. The checksum follows on sealing.
-            if !ip.v6 {
+            // UDP does not come again smaller. The checksum follows on sealing;
+            // in a tunnel the outer header never forbids it.
+            if !ip.v6 && entry.sa.spec.mode == Mode::Trans {
                 packet.data_mut()[6] &= !DF;
             }
         }

@@ -131,6 +131,31 @@ fn each_inbound_reason() {
     b.settle();
 }
 
+#[test]
+fn large_datagrams_come_out_of_a_tunnel_as_they_went_in() {
+    let plain = frame(true, 17, 1472, true);
+    let mut far = Bench::new(256);
+    far.load(
+        0,
+        Dir::Out,
+        sa(Suite::AesGmacNull, Mode::UdpEncTun, true, SPI),
+        &[],
+    );
+    far.hot(0).encap_port.store(4500, Ordering::Relaxed);
+    far.outbound(&[&plain]);
+    let wire = far.wire();
+    assert_eq!(wire.len(), 2);
+    let mut b = near(Suite::AesGmacNull, Mode::UdpEncTun);
+    let batch: Vec<_> = wire
+        .iter()
+        .map(|w| (w.as_slice(), meta(0, META_FRAGMENT)))
+        .collect();
+    b.inbound(&batch);
+    assert!(b.stack() == [plain]);
+    far.settle();
+    b.settle();
+}
+
 /// Cuts an Ethernet frame with IPv4 into fragments.
 fn cut(frame: &[u8], mtu: usize, ident: u32) -> Vec<Vec<u8>> {
     let mut out = Vec::new();

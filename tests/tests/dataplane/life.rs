@@ -1,0 +1,306 @@
+//! From start to shutdown, a kill in between: who holds what, and that nothing
+//! is left behind.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use gm_dataplane::{Config, DataPlane, Error, Reason, TcMode};
+use gm_esp::Suite;
+use gm_tests::netns::NetNs;
+use gm_xsk::LinkSocket;
+
+use super::lab::{Family, Lab, NAMES, PORT_PC, PORT_PS, PORT_UC, config, start};
+use super::{WAIT, count, grows, pass, silent, udp};
+
+/// What makes the test binary a process that is to be killed.
+const ROLE: &str = "GM_TEST_VICTIM_PINS";
+
+fn p_config(pins: Option<&Path>) -> Config {
+    let (v4, v6) = (Family::V4.addresses(), Family::V6.addresses());
+    config(
+        NAMES[0],
+        [v4.0, v6.0],
+        [PORT_PS, PORT_PC],
+        pins.map(Path::to_path_buf),
+    )
+}
+
+/// Whether tc programs are attached through tcx.
+fn tcx(ns: &NetNs, device: &str) -> usize {
+    use aya::programs::{SchedClassifier, TcAttachType};
+    ns.run(|| {
+        [TcAttachType::Ingress, TcAttachType::Egress]
+            .map(|side| {
+                SchedClassifier::query_tcx(device, side).map_or(0, |(_, programs)| programs.len())
+            })
+            .iter()
+            .sum()
+    })
+}
+
+fn nothing_left(ns: &NetNs, pins: Option<&Path>) {
+    let links = ns.ip("-d link");
+    assert!(!links.contains("gm0"), "{links}");
+    assert!(!links.contains("prog/xdp"), "{links}");
+    for device in ["lo", NAMES[0]] {
+        assert_eq!(tcx(ns, device), 0, "{device}");
+    }
+    if let Some(pins) = pins {
+        assert!(!pins.exists(), "{pins:?} is still there");
+    }
+}
+
+#[test]
+#[ignore = "root: namespaces, BPF"]
+fn shutdown_leaves_nothing() {
+    let scratch = tempfile::tempdir().unwrap();
+    let pins = scratch.path().join("pins");
+    let lab = Lab::new(Some(pins.clone()));
+    lab.install(Suite::NullAesGcm, Family::V4);
+    assert!(lab.p.ns.ip("-d link").contains("gm0x"));
+    assert!(tcx(&lab.p.ns, NAMES[0]) == 2 && pins.exists());
+    lab.p.plane.shutdown().unwrap();
+    nothing_left(&lab.p.ns, Some(&pins));
+    // Twice is no error; commands say what is the matter.
+    lab.p.plane.shutdown().unwrap();
+    assert!(matches!(lab.p.plane.reserve(&[]), Err(Error::Down)));
+    // Dropped without it, the same.
+    let Lab { u, .. } = lab;
+    drop(u.plane);
+    let links = u.ns.ip("-d link");
+    assert!(
+        !links.contains("gm0") && !links.contains("prog/xdp"),
+        "{links}"
+    );
+}
+
+#[test]
+#[ignore = "root: namespaces, BPF"]
+fn a_second_instance_and_a_foreign_program_are_refused_by_name() {
+    let lab = Lab::new(None);
+    let fail = |ns: &NetNs, c: Config| match ns.run(|| DataPlane::start(c)) {
+        Ok(_) => panic!("it started"),
+        Err(e) => e,
+    };
+    let twice = fail(&lab.p.ns, p_config(None));
+    assert!(matches!(twice, Error::Locked(_)), "{twice}");
+    let other_gm0 = fail(
+        &lab.p.ns,
+        Config {
+            gm0: "gm7".into(),
+            ..p_config(None)
+        },
+    );
+    assert!(matches!(other_gm0, Error::Locked(_)), "{other_gm0}");
+    // The first one has not noticed.
+    lab.install(Suite::NullAesGcm, Family::V4);
+    let (p, u) = Family::V4.addresses();
+    let (ps, uc) = (
+        lab.p.ns.run(|| udp(p, PORT_PS)),
+        lab.u.ns.run(|| udp(u, PORT_UC)),
+    );
+    pass(&uc, &ps, 100);
+    lab.p.plane.shutdown().unwrap();
+
+    let missing = fail(
+        &lab.p.ns,
+        Config {
+            uplink: "nowhere0".into(),
+            ..p_config(None)
+        },
+    );
+    assert!(matches!(missing, Error::NoInterface(_)), "{missing}");
+
+    lab.p.ns.ip("link add gm0 type veth peer name somebody");
+    let taken = fail(&lab.p.ns, p_config(None));
+    assert!(matches!(taken, Error::DeviceTaken(_)), "{taken}");
+    lab.p.ns.ip("link del gm0");
+
+    let held = lab.p.ns.run(|| {
+        use aya::programs::{Xdp, XdpMode};
+        let object = aya::include_bytes_aligned!("../../../ebpf/prebuilt/gm-xdp.o");
+        let mut ebpf = aya::Ebpf::load(object).unwrap();
+        let xdp: &mut Xdp = ebpf.program_mut("gm_xdp_gm0x").unwrap().try_into().unwrap();
+        xdp.load().unwrap();
+        xdp.attach(NAMES[0], XdpMode::Driver).unwrap();
+        ebpf
+    });
+    let busy = fail(&lab.p.ns, p_config(None));
+    assert!(matches!(busy, Error::XdpBusy { .. }), "{busy}");
+    drop(held);
+    nothing_left(&lab.p.ns, None);
+}
+
+/// Not a test: the process that `a_kill_leaves_the_policy` kills.
+#[test]
+#[ignore = "root: started by a_kill_leaves_the_policy"]
+fn victim() {
+    let Some(pins) = std::env::var_os(ROLE) else {
+        return;
+    };
+    let _plane = DataPlane::start(p_config(Some(Path::new(&pins)))).unwrap();
+    println!("victim is ready");
+    // Killed long before; alone it ends with its parent's test.
+    std::thread::sleep(WAIT * 12);
+}
+
+fn start_victim(ns: &NetNs, pins: &Path) -> Child {
+    let mut child = ns
+        .run(|| {
+            Command::new(std::env::current_exe().unwrap())
+                .args(["--ignored", "--exact", "life::victim", "--nocapture"])
+                .env(ROLE, pins)
+                .stdout(Stdio::piped())
+                .spawn()
+        })
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("victim is ready") {
+        line.clear();
+        assert!(
+            out.read_line(&mut line).unwrap() > 0,
+            "the victim did not start"
+        );
+    }
+    child
+}
+
+#[test]
+#[ignore = "root: namespaces, BPF"]
+fn a_kill_leaves_the_policy_and_a_successor_takes_over() {
+    // A mount of this process, seen by the victim, gone with the directory.
+    let scratch = tempfile::tempdir().unwrap();
+    let bpffs = scratch.path().join("bpf");
+    std::fs::create_dir(&bpffs).unwrap();
+    let none = None::<&str>;
+    nix::mount::mount(
+        none,
+        &bpffs,
+        Some("bpf"),
+        nix::mount::MsFlags::empty(),
+        none,
+    )
+    .unwrap();
+    let unmount = Unmount(&bpffs);
+    let pins = bpffs.join("gm");
+
+    let lab = Lab::new(None);
+    lab.p.plane.shutdown().unwrap();
+    let (p, u) = Family::V4.addresses();
+    let mut victim = start_victim(&lab.p.ns, &pins);
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+
+    // Nobody is there, and the policy is: nothing in clear, neither way.
+    let gm0 = lab.p.ns.ip("-o link show gm0");
+    let ps = lab.p.ns.run(|| udp(p, PORT_PS));
+    let clear = lab.u.ns.run(|| udp(u, 12_345));
+    let open = lab.p.ns.run(|| udp(p, 5060));
+    pass(&clear, &open, 100);
+    clear.send_to(b"spoofed", (p, PORT_PS)).unwrap();
+    silent(&ps);
+    let wire = lab.u.ns.run(|| LinkSocket::bind(NAMES[1]).unwrap());
+    ps.send_to(b"must not be seen", (u, PORT_UC)).unwrap();
+    assert!(
+        !sees(&wire, b"must not be seen"),
+        "a killed instance leaks cleartext"
+    );
+
+    // The successor takes the links and the devices over.
+    let plane = start(&lab.p.ns, p_config(Some(&pins)));
+    assert_eq!(
+        lab.p.ns.ip("-o link show gm0").split(':').next(),
+        gm0.split(':').next()
+    );
+    let lab = Lab {
+        p: super::lab::Side {
+            ns: lab.p.ns,
+            plane,
+        },
+        u: lab.u,
+    };
+    lab.install(Suite::NullAesGcm, Family::V4);
+    let uc = lab.u.ns.run(|| udp(u, PORT_UC));
+    pass(&uc, &ps, 100);
+    pass(&ps, &uc, 3000);
+    clear.send_to(b"spoofed", (p, PORT_PS)).unwrap();
+    grows(&lab.p.plane, Reason::CleartextProtected, 0, 1);
+    assert_eq!(tcx(&lab.p.ns, NAMES[0]), 2, "the programs are there twice");
+    lab.p.plane.shutdown().unwrap();
+    nothing_left(&lab.p.ns, Some(&pins));
+    drop(unmount);
+}
+
+struct Unmount<'a>(&'a Path);
+
+impl Drop for Unmount<'_> {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+/// Whether a frame with these bytes comes within a short while.
+fn sees(wire: &LinkSocket, bytes: &[u8]) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    let end = Instant::now() + std::time::Duration::from_millis(300);
+    let mut frame = [0; 4096];
+    while Instant::now() < end {
+        let mut fds = [PollFd::new(wire.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::from(50u8)).unwrap();
+        while let Ok(n) = wire.recv(&mut frame) {
+            if frame[..n].windows(bytes.len()).any(|w| w == bytes) {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+#[test]
+#[ignore = "root: namespaces, BPF"]
+fn clsact_does_where_there_is_no_tcx() {
+    let lab = Lab::new(None);
+    lab.p.plane.shutdown().unwrap();
+    let plane = start(
+        &lab.p.ns,
+        Config {
+            tc: TcMode::Clsact,
+            ..p_config(None)
+        },
+    );
+    assert_eq!(tcx(&lab.p.ns, NAMES[0]), 0);
+    let lab = Lab {
+        p: super::lab::Side {
+            ns: lab.p.ns,
+            plane,
+        },
+        u: lab.u,
+    };
+    lab.install(Suite::AesGmacNull, Family::V6);
+    let (p, u) = Family::V6.addresses();
+    let (ps, uc) = (
+        lab.p.ns.run(|| udp(p, PORT_PS)),
+        lab.u.ns.run(|| udp(u, PORT_UC)),
+    );
+    pass(&uc, &ps, 100);
+    pass(&ps, &uc, 3000);
+    lab.p
+        .ns
+        .run(|| udp(p, 12_345))
+        .send_to(b"on lo", (p, PORT_PS))
+        .unwrap();
+    grows(&lab.p.plane, Reason::CleartextProtected, 0, 1);
+    let filters = || {
+        lab.p
+            .ns
+            .sh("tc", &["filter", "show", "dev", NAMES[0], "egress"])
+    };
+    assert!(filters().contains("gm_tc_egress"));
+    lab.p.plane.shutdown().unwrap();
+    assert!(!filters().contains("gm_tc_egress"));
+    assert_eq!(count(&lab.u.plane, Reason::BadIcv), 0);
+}
