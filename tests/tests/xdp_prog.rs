@@ -2,6 +2,8 @@
 //! through BPF_PROG_TEST_RUN. `./tests/run` runs them (as root, with
 //! `--include-ignored`).
 
+#[path = "xdp_prog/attach.rs"]
+mod attach;
 #[path = "xdp_prog/frames.rs"]
 mod frames;
 #[path = "xdp_prog/lab.rs"]

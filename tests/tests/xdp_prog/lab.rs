@@ -88,16 +88,23 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Loads everything, writes configuration, addresses and ports, and puts a
-    /// socket where a worker's would be.
+    /// Loads everything, writes a configuration, and puts a socket where a
+    /// worker's would be.
     pub fn new() -> Lab {
         let mut lab = Lab::bare();
+        lab.configure(1, 1, &[OURS_V4, OURS_V6]);
+        lab.set_socket(true);
+        lab
+    }
+
+    /// Writes configuration, addresses and ports.
+    pub fn configure(&mut self, uplink: u32, gm0: u32, addresses: &[Addr]) {
         let mut config = [0; 32];
         for (i, word) in [
             ABI_VERSION,
             SLOTS - 1,
-            1,
-            1,
+            uplink,
+            gm0,
             COOKIE,
             u32::from(ENCAP_PORT),
             CONFIG_SHED_CLEARTEXT,
@@ -107,17 +114,15 @@ impl Lab {
         {
             config[4 * i..4 * i + 4].copy_from_slice(&u32::to_ne_bytes(word));
         }
-        lab.array::<[u8; 32]>("CONFIG").set(0, config, 0).unwrap();
-        for addr in [OURS_V4, OURS_V6] {
-            let mut addrs: BpfHash<_, Addr, u32> = lab.map("ADDRS").try_into().unwrap();
+        self.array::<[u8; 32]>("CONFIG").set(0, config, 0).unwrap();
+        for addr in addresses {
+            let mut addrs: BpfHash<_, Addr, u32> = self.map("ADDRS").try_into().unwrap();
             addrs.insert(addr, 1, 0).unwrap();
         }
         let word = u32::from(PROTECTED) / 64;
         assert!(word < PORT_WORDS);
         let bits = 0xffu64 << (5100 % 64);
-        lab.array::<u64>("PORTS").set(word, bits, 0).unwrap();
-        lab.set_socket(true);
-        lab
+        self.array::<u64>("PORTS").set(word, bits, 0).unwrap();
     }
 
     /// Loads everything and configures nothing.
