@@ -1,2 +1,23 @@
-//! The UE role: registers with IMS AKA over the same engine.
+//! The UE role: a phone without a phone.
+//!
+//! It registers with IMS AKA and protects SIP with the same engine as the
+//! P-CSCF's side: XDP and AF_XDP on its own uplink, four SAs a registration,
+//! UDP-enc-tun behind a NAT. [`gm_sip::ue`] is the protocol, without I/O;
+//! here are the parts around it:
+//!
+//! * [`config`]: ue.toml, who the phone is;
+//! * [`usim`]: Milenage and the sequence numbers of AKA;
+//! * [`agent`]: sockets, SAs and time around the protocol;
+//! * [`sockets`], [`addresses`], [`keys_out`]: what the agent needs of the host;
+//! * [`events`]: what the phone tells and what it can be told;
+//! * [`program`]: `gm-ue` on the command line.
 #![forbid(unsafe_code)]
+
+pub mod addresses;
+pub mod agent;
+pub mod config;
+pub mod events;
+pub mod keys_out;
+pub mod program;
+pub mod sockets;
+pub mod usim;

@@ -1,0 +1,77 @@
+//! The phone's public address behind a NAT. Its host does not have it, yet
+//! SIP binds to it and inner packets carry it (Annex M.7.1): it goes on the
+//! loopback interface for as long as the phone needs it.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result};
+use rtnetlink::Handle;
+
+/// Index of the loopback interface in every network namespace.
+const LOOPBACK: u32 = 1;
+
+/// Addresses that the phone has put on the loopback interface.
+pub struct Addresses {
+    handle: Handle,
+    own: IpAddr,
+    added: Vec<IpAddr>,
+}
+
+impl Addresses {
+    /// A phone with one address of its own. Needs a tokio runtime.
+    pub fn new(own: IpAddr) -> Result<Addresses> {
+        let (connection, handle, _) = rtnetlink::new_connection().context("no netlink")?;
+        tokio::spawn(connection);
+        Ok(Addresses {
+            handle,
+            own,
+            added: Vec::new(),
+        })
+    }
+
+    /// Makes `address` one of this host's. True if it was not before.
+    pub async fn ensure(&mut self, address: IpAddr) -> Result<bool> {
+        if address == self.own || self.added.contains(&address) {
+            return Ok(false);
+        }
+        let prefix = if address.is_ipv4() { 32 } else { 128 };
+        self.handle
+            .address()
+            .add(LOOPBACK, address, prefix)
+            .execute()
+            .await
+            .with_context(|| format!("cannot put {address} on the loopback interface"))?;
+        self.added.push(address);
+        Ok(true)
+    }
+
+    /// All addresses that SIP may use.
+    pub fn all(&self) -> Vec<IpAddr> {
+        std::iter::once(self.own)
+            .chain(self.added.iter().copied())
+            .collect()
+    }
+
+    /// Takes back what was added.
+    pub async fn remove_all(&mut self) {
+        for address in self.added.drain(..) {
+            if let Err(error) = remove(&self.handle, address).await {
+                tracing::warn!("{address} stays on the loopback interface: {error:#}");
+            }
+        }
+    }
+}
+
+async fn remove(handle: &Handle, address: IpAddr) -> Result<()> {
+    use futures_util::TryStreamExt;
+    let mut found = handle
+        .address()
+        .get()
+        .set_link_index_filter(LOOPBACK)
+        .set_address_filter(address)
+        .execute();
+    while let Some(message) = found.try_next().await? {
+        handle.address().del(message).execute().await?;
+    }
+    Ok(())
+}
