@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use gm_api::control::{SaRow, Stats};
+use gm_api::control::{SaStatus, Stats};
+use gm_api::sad::Dir;
 use gmespctl::client::{Client, ClientError};
 
 use super::child::Child;
@@ -102,7 +103,7 @@ impl Daemon {
     }
 
     /// Its SAs.
-    pub fn sas(&self) -> Result<Vec<SaRow>> {
+    pub fn sas(&self) -> Result<Vec<SaStatus>> {
         self.ask(self.client.list())
     }
 
@@ -123,15 +124,13 @@ impl Daemon {
 
     /// The NAT port to which it sends (port_Uenc), once it knows one.
     pub fn encap_port(&self) -> Result<Option<u16>> {
-        Ok(self
-            .sas()?
-            .iter()
-            .filter(|sa| sa.dir == "out")
-            .find_map(|sa| sa.encap_dport))
+        let rows = self.sas()?;
+        let mut out = rows.iter().filter(|row| row.sa.dir == Some(Dir::Out));
+        Ok(out.find_map(|row| row.sa.encap_dport))
     }
 
     /// SAs as a table for people.
-    pub fn table(&self, rows: &[SaRow]) -> String {
+    pub fn table(&self, rows: &[SaStatus]) -> String {
         gmespctl::table::sas(rows)
     }
 
@@ -155,10 +154,10 @@ fn configure(dir: &Path) -> Result<(PathBuf, PathBuf)> {
     let subscribers = write_private(&dir.join("subscribers.toml"), &subscribers)?;
     let config = format!(
         "[gm]\nuplinks = [\"pc0\"]\naddresses = [\"{PCSCF}\"]\nserver_ports = [5066]\n\
-         client_ports = [5067]\nmax_sas = 64\npin_dir = \"off\"\n\n\
+         client_ports = [\"5067-5074\"]\nmax_sas = 64\npin_dir = \"off\"\n\n\
          [control]\nsocket = \"{}\"\n\n\
-         [edge]\nsip_port = 5060\nport_ps = 5066\nport_pc = 5067\nhome = \"embedded\"\n\
-         domain = \"{DOMAIN}\"\n\n[home]\ndomain = \"{DOMAIN}\"\nsubscribers = \"{}\"\n",
+         [edge]\nsip_port = 5060\nport_ps = 5066\nport_pc = \"5067-5074\"\nhome = \"embedded\"\n\
+         \n[edge.timers]\nlinger_s = 1\n\n[home]\ndomain = \"{DOMAIN}\"\nsubscribers = \"{}\"\n",
         socket.display(),
         subscribers.display()
     );

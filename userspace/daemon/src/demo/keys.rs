@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use gm_api::sad::Sad;
 use gm_esp::keys::EspKeys;
 use gm_esp::suite::Suite;
 
@@ -42,19 +43,16 @@ impl Keys {
         );
         for number in 0.. {
             match fs::read_to_string(self.next(number)) {
-                // The phone knows its own address, the wire the NAT's.
-                Ok(text) => {
-                    sad.push_str(&text.replace(&UE_PRIVATE.to_string(), &NAT_PUBLIC.to_string()))
-                }
+                Ok(text) => sad.push_str(&as_seen_on_the_wire(&text, number)),
                 Err(_) => break,
             }
         }
         write_private(&out.join("sad.toml"), &sad)?;
-        let parsed = gm_api::sad::parse(&sad, "sad.toml").context("the demo's own SAD")?;
+        let parsed = Sad::parse("sad.toml", &sad).context("the demo's own SAD")?;
         let mut table = String::from(
             "# Wireshark: Preferences, Protocols, ESP, ESP SAs; or copy to the profile as esp_sa.\n",
         );
-        for sa in &parsed.sas {
+        for sa in &parsed.entries {
             table.push_str(&line(sa.spec.spi, sa.spec.suite, &sa.keys));
         }
         write_private(&out.join("esp_sa"), &table)?;
@@ -71,6 +69,21 @@ impl Keys {
         }
         Ok(())
     }
+}
+
+/// A phone's own view made the wire's: the NAT's address instead of the
+/// phone's own, one set number for each phone, and no direction.
+fn as_seen_on_the_wire(text: &str, number: usize) -> String {
+    let mut seen = String::new();
+    for line in text.lines().filter(|line| !line.starts_with("dir = ")) {
+        if line.starts_with("set = ") {
+            let _ = writeln!(seen, "set = {}", number + 1);
+        } else {
+            let _ = writeln!(seen, "{}", line.replace(&UE_PRIVATE.to_string(), &NAT_PUBLIC.to_string()));
+        }
+    }
+    seen.push('\n');
+    seen
 }
 
 /// A line of Wireshark's table. Its AES-GCM wants the salt behind the key.

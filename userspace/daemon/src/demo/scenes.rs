@@ -66,7 +66,7 @@ pub fn play(set: &Set, daemon: &Daemon, keys: &Keys, dir: &Path, stage: &mut Sta
 
 fn behind_a_nat(
     cast: &Cast<'_>,
-    table: &mut Vec<gm_api::control::SaRow>,
+    table: &mut Vec<gm_api::control::SaStatus>,
     stage: &mut Stage,
 ) -> Result<()> {
     let suite = Suite::NullAesGcm;

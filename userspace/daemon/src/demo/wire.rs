@@ -6,8 +6,6 @@
 //! Nothing of gmesp's data path is used here, so what the capture shows is
 //! what a neutral observer sees.
 
-use std::fs::File;
-use std::io::BufWriter;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -16,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use gm_dataplane::Direction;
 use gm_xsk::LinkSocket;
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -161,7 +160,7 @@ struct Run {
     pcscf: LinkSocket,
     network: Network,
     nat: Option<Nat>,
-    capture: Option<Capture<BufWriter<File>>>,
+    capture: Option<Capture>,
     /// The last ESP frame (raw or UDP-encapsulated) that the P-CSCF was sent.
     last_esp: Option<Vec<u8>>,
 }
@@ -235,7 +234,7 @@ impl Run {
     }
 
     fn from_pcscf(&mut self, bytes: &mut [u8]) -> Result<()> {
-        self.record(bytes)?;
+        self.record(bytes, Direction::Out)?;
         if let Some(nat) = &mut self.nat
             && !nat.inwards(bytes)
         {
@@ -267,13 +266,13 @@ impl Run {
     }
 
     fn to_pcscf(&mut self, bytes: &[u8]) -> Result<()> {
-        self.record(bytes)?;
+        self.record(bytes, Direction::In)?;
         send(&self.pcscf, bytes)
     }
 
-    fn record(&mut self, bytes: &[u8]) -> Result<()> {
+    fn record(&mut self, bytes: &[u8], direction: Direction) -> Result<()> {
         match &mut self.capture {
-            Some(capture) => capture.write(bytes),
+            Some(capture) => capture.write(bytes, direction),
             None => Ok(()),
         }
     }
