@@ -12,14 +12,14 @@ use crate::types::Dir;
 /// How a receiver finds the SA: destination, and the port behind a NAT where
 /// one phone among several is told by it, and SPI.
 type Address = (Dir, IpAddr, Option<u16>, u32);
-/// What must not send or accept a number twice.
-type Nonces = (u128, u32, Option<Dir>);
+/// What must not use a number twice: fingerprint and SPI.
+type Numbers = (u128, u32);
 
 /// The identities of the SAs that exist.
 #[derive(Default)]
 pub(crate) struct Index {
     addresses: HashSet<Address>,
-    nonces: HashSet<Nonces>,
+    numbers: HashSet<Numbers>,
     /// SPIs in use in any direction, with how often.
     spis: HashMap<u32, u32>,
     /// Outbound selectors and the SA that has them.
@@ -41,7 +41,7 @@ impl Index {
                 dst: sa.destination(),
             });
         }
-        if !self.nonces.insert(nonces(sa, dir, fingerprint)) {
+        if !self.numbers.insert((fingerprint, spi)) {
             return Err(SadbError::KeyInUse {
                 spi,
                 suite: sa.spec.suite,
@@ -57,7 +57,7 @@ impl Index {
         if let Some(address) = address(sa, dir) {
             self.addresses.remove(&address);
         }
-        self.nonces.remove(&nonces(sa, dir, fingerprint));
+        self.numbers.remove(&(fingerprint, sa.spec.spi));
         if let Some(n) = self.spis.get_mut(&sa.spec.spi) {
             *n -= 1;
             if *n == 0 {
@@ -80,11 +80,4 @@ fn address(sa: &Sa, dir: Dir) -> Option<Address> {
         _ => None,
     };
     Some((dir, sa.destination(), port, sa.spec.spi))
-}
-
-/// With GCM and GMAC both ends seal with one key, and the nonce is SPI and
-/// number: the SPI must differ in both directions.
-fn nonces(sa: &Sa, dir: Dir, fingerprint: u128) -> Nonces {
-    let both = sa.spec.suite.transform().has_salt();
-    (fingerprint, sa.spec.spi, (!both).then_some(dir))
 }

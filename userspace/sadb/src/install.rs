@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use gm_esp::{Sa, Window};
+use gm_esp::{EspKeys, Sa, Window};
 use gm_region::SlotState;
 
 use crate::error::SadbError;
@@ -51,14 +51,20 @@ impl Sadb {
         // From here on nothing can fail. A successor that finds the set with
         // slots that are not live rolls all of it back.
         let mut entries = Vec::with_capacity(new.len());
-        for ((ready, slot), new) in ready.into_iter().zip(&slots).zip(new) {
-            self.write(set, count, *slot, &ready, new);
+        for (((ready, slot), new), place) in ready.into_iter().zip(&slots).zip(new).zip(0..) {
             let Ready {
                 sa,
                 dir,
                 fingerprint,
-                ..
+                last,
             } = ready;
+            let record = Record {
+                spec: new.spec,
+                dir,
+                count,
+                place,
+            };
+            self.write(set, *slot, &record, &new.keys, last);
             entries.push(Entry {
                 slot: *slot,
                 sa,
@@ -121,7 +127,7 @@ impl Sadb {
         if first == 0 || first > limit {
             return Err(SadbError::FirstSeq { spi, first });
         }
-        let fingerprint = fingerprint(&new.keys);
+        let fingerprint = fingerprint(&new.keys, new.dir);
         let last = self.traces.last(fingerprint, spi).max(first - 1);
         if last >= limit {
             return Err(SadbError::UsedUp { spi });
@@ -175,39 +181,29 @@ impl Sadb {
         Ok(taken.into_iter().map(|(slot, _)| slot).collect())
     }
 
-    /// Writes an SA into its slot; the state comes later.
-    fn write(&self, set: SetId, count: u8, slot: u32, ready: &Ready, new: &NewSa) {
-        let at = self.at(slot);
+    /// Writes an SA into its slot; the state comes later. Numbers up to `last`
+    /// count as used.
+    fn write(&self, set: SetId, slot: u32, record: &Record, keys: &EspKeys, last: u64) {
+        let (at, spec) = (self.at(slot), &record.spec);
         let hot = at.hot();
         hot.set_state(SlotState::Installing);
         at.wipe();
-        let record = Record {
-            spec: new.spec,
-            dir: new.dir,
-            count,
-        };
         at.set_record(&record.to_bytes());
-        at.set_key_material(&record::material(&new.keys));
+        at.set_key_material(&record::material(keys));
         hot.set.store(set.0, Relaxed);
-        hot.spi.store(new.spec.spi, Relaxed);
-        hot.window.store(new.spec.replay_window, Relaxed);
-        let port = new
-            .spec
-            .outer
-            .and_then(|o| o.dport)
-            .filter(|_| new.dir == Dir::Out);
-        hot.encap_port.store(port.map_or(0, u32::from), Relaxed);
-        match new.dir {
-            Dir::Out => hot.seq.store(ready.last, Relaxed),
+        hot.spi.store(spec.spi, Relaxed);
+        hot.window.store(spec.replay_window, Relaxed);
+        match record.dir {
+            Dir::Out => {
+                let port = spec.outer.and_then(|o| o.dport);
+                hot.encap_port.store(port.map_or(0, u32::from), Relaxed);
+                hot.seq.store(last, Relaxed);
+            }
             Dir::In => {
-                // What counts as used is marked, so that none of it is accepted.
-                let window = Window::new(&hot.top, at.window_bits(), new.spec.replay_window);
-                let from = ready
-                    .last
-                    .saturating_sub(new.spec.replay_window.into())
-                    .max(1);
+                let window = Window::new(&hot.top, at.window_bits(), spec.replay_window);
+                let from = last.saturating_sub(spec.replay_window.into()).max(1);
                 if let Ok(window) = window {
-                    for seq in from..=ready.last {
+                    for seq in from..=last {
                         // Refused only where it is marked already.
                         let _ = window.commit(seq);
                     }
@@ -220,7 +216,7 @@ impl Sadb {
 /// The answer to a repeated install.
 fn installed_again(set: SetId, entries: &[Entry], new: &[NewSa]) -> Result<Installed, SadbError> {
     let same = |(e, n): (&Entry, &NewSa)| {
-        e.sa.spec == n.spec && e.dir == n.dir && e.fingerprint == fingerprint(&n.keys)
+        e.sa.spec == n.spec && e.dir == n.dir && e.fingerprint == fingerprint(&n.keys, n.dir)
     };
     if entries.len() != new.len() || !entries.iter().zip(new).all(same) {
         return Err(SadbError::SetExists(set));

@@ -1,7 +1,8 @@
 //! The parameters of an SA as bytes in its slot's record, and its keys.
 //!
 //! ```text
-//!  0 direction, mode, suite, protocols, flags (2), SAs in the set, -
+//!  0 direction, mode, suite, protocols, flags (2), SAs in the set,
+//!   place in the set
 //!  8 selector source (16), selector destination (16)
 //! 40 outer source (16), outer destination (16)
 //! 72 ports: source, destination, outer source, outer destination (2 each)
@@ -32,6 +33,8 @@ pub(crate) struct Record {
     pub(crate) dir: Dir,
     /// SAs in the set; with fewer slots than this it is not whole.
     pub(crate) count: u8,
+    /// Place in the set, from 0.
+    pub(crate) place: u8,
 }
 
 impl Record {
@@ -79,7 +82,7 @@ impl Record {
         ];
         put(&mut bytes, 0, &head);
         put(&mut bytes, 4, &flags.to_ne_bytes());
-        put(&mut bytes, 6, &[self.count]);
+        put(&mut bytes, 6, &[self.count, self.place]);
         put(&mut bytes, 8, &addr_bytes(selector.src));
         put(&mut bytes, 24, &addr_bytes(selector.dst));
         if let Some(outer) = outer {
@@ -140,6 +143,7 @@ impl Record {
             },
             dir: if bytes[0] == 0 { Dir::In } else { Dir::Out },
             count: bytes[6],
+            place: bytes[7],
         };
         // Everything that is not exactly a record is none.
         (record.to_bytes() == *bytes).then_some(record)

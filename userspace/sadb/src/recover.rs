@@ -28,13 +28,16 @@ pub struct Recovered {
 struct Found {
     entry: Entry,
     count: u8,
+    place: u8,
     state: SlotState,
 }
 
 impl Sadb {
     /// Goes on with the SAs in a region. Sets that are whole and live are kept
     /// with their numbers and windows, also those that were about to retire;
-    /// everything else is taken back, its numbers remembered.
+    /// everything else is taken back, its numbers remembered. An activation
+    /// that was under way may be half done: nobody was told that it was, and it
+    /// may be repeated.
     pub fn recover(region: Region) -> Recovered {
         let region = Arc::new(region);
         let mut sets: BTreeMap<SetId, Vec<Found>> = BTreeMap::new();
@@ -50,7 +53,8 @@ impl Sadb {
             }
         }
         let mut changes = Vec::new();
-        for (set, found) in sets {
+        for (set, mut found) in sets {
+            found.sort_by_key(|f| f.place);
             match sadb.take_over(set, &found) {
                 Some(more) => changes.extend(more),
                 None => {
@@ -94,13 +98,14 @@ impl Sadb {
             slot,
             sa,
             dir: record.dir,
-            fingerprint: fingerprint(&keys),
+            fingerprint: fingerprint(&keys, record.dir),
         };
         Some((
             set,
             Found {
                 entry,
                 count: record.count,
+                place: record.place,
                 state: hot.state(),
             },
         ))
@@ -114,9 +119,9 @@ impl Sadb {
                 SlotState::Live | SlotState::Standby | SlotState::Retiring
             )
         };
-        let whole = found
-            .iter()
-            .all(|f| usize::from(f.count) == found.len() && live(f));
+        let whole = found.iter().enumerate().all(|(i, f)| {
+            usize::from(f.count) == found.len() && usize::from(f.place) == i && live(f)
+        });
         if !whole {
             return None;
         }
@@ -132,18 +137,11 @@ impl Sadb {
                 return None;
             }
         }
-        // A command that was under way is finished.
-        let retired = found.iter().any(|f| f.state == SlotState::Retiring);
-        let active = found
-            .iter()
-            .any(|f| f.entry.dir == Dir::Out && f.state == SlotState::Live);
-        for Found { entry, .. } in found {
-            let state = match entry.dir {
-                _ if retired => SlotState::Retiring,
-                Dir::Out if !active => SlotState::Standby,
-                Dir::In | Dir::Out => SlotState::Live,
-            };
-            self.at(entry.slot).hot().set_state(state);
+        // A retirement that was under way is finished.
+        if found.iter().any(|f| f.state == SlotState::Retiring) {
+            for Found { entry, .. } in found {
+                self.at(entry.slot).hot().set_state(SlotState::Retiring);
+            }
         }
         let entries: Vec<Entry> = found.iter().map(|f| f.entry.clone()).collect();
         let changes = self.announce(&entries);

@@ -7,9 +7,16 @@ use gm_esp::EspKeys;
 use gm_region::{Region, Trace};
 use sha2::{Digest, Sha256};
 
-/// A key without being one: equal for equal keys of one suite.
-pub(crate) fn fingerprint(keys: &EspKeys) -> u128 {
+use crate::types::Dir;
+
+/// Names what must not count its numbers twice, together with an SPI: for GCM
+/// and GMAC the key, because with it both ends make nonces of SPI and number;
+/// else the key in one direction. A hash, not the key.
+pub(crate) fn fingerprint(keys: &EspKeys, dir: Dir) -> u128 {
     let mut hash = Sha256::new();
+    if !keys.suite().transform().has_salt() {
+        hash.update([u8::from(dir == Dir::Out)]);
+    }
     hash.update(b"gmesp: key of an SA");
     hash.update(keys.suite().alg());
     hash.update(keys.suite().ealg());

@@ -1,0 +1,117 @@
+//! A successor survives whatever it finds in the region.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use gm_esp::{Ck, EspKeys, Ik, Mode, SaSpec, SelProto, Selector, Suite};
+use gm_region::{KeyMaterial, RECORD_BYTES, Region, SlotState};
+use gm_sadb::{Dir, NewSa, Sadb, SetId};
+use proptest::prelude::*;
+
+const STATES: [SlotState; 6] = [
+    SlotState::Free,
+    SlotState::Installing,
+    SlotState::Live,
+    SlotState::Standby,
+    SlotState::Retiring,
+    SlotState::Removing,
+];
+
+fn installed() -> Sadb {
+    let mut sadb = Sadb::create(8, 64).unwrap();
+    let sas: Vec<NewSa> = (0..4u8)
+        .map(|n| NewSa {
+            spec: SaSpec {
+                spi: 300 + u32::from(n),
+                mode: Mode::Trans,
+                selector: Selector {
+                    src: [192, 0, 2, n].into(),
+                    dst: [192, 0, 2, 99].into(),
+                    src_port: None,
+                    dst_port: Some(5060),
+                    proto: SelProto::UdpTcp,
+                },
+                suite: Suite::ALL[usize::from(n)],
+                outer: None,
+                esn: false,
+                replay_window: 64,
+            },
+            keys: EspKeys::expand(
+                Suite::ALL[usize::from(n)],
+                &Ik::from_bytes([n; 16]),
+                &Ck::from_bytes([n; 16]),
+            ),
+            dir: if n < 2 { Dir::In } else { Dir::Out },
+            first_seq: None,
+        })
+        .collect();
+    sadb.install(SetId(1), &sas[..2]).unwrap();
+    sadb.install(SetId(2), &sas[2..]).unwrap();
+    sadb
+}
+
+fn recover_and_use(sadb: &Sadb) -> Result<(), TestCaseError> {
+    let fd = rustix::io::dup(sadb.region().fd()).unwrap();
+    let recovered = Sadb::recover(Region::adopt(fd).unwrap());
+    let mut sadb = recovered.sadb;
+    let rows: Vec<_> = sadb.list().collect();
+    prop_assert_eq!(rows.len() + sadb.free(), 8);
+    let taken: std::collections::BTreeSet<u32> = rows.iter().map(|r| r.slot).collect();
+    prop_assert_eq!(taken.len(), rows.len());
+    for row in rows {
+        sadb.retire(row.set);
+        sadb.remove(row.set);
+        prop_assert_eq!(sadb.release(row.set), Ok(()));
+    }
+    prop_assert_eq!(sadb.free(), 8);
+    for _ in 0..8 {
+        prop_assert!(sadb.reserve(&[]).is_ok());
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn slots_of_any_content(slots in prop::collection::vec(
+        (0..6usize, prop::array::uniform32(any::<u32>()), any::<[u32; 6]>()), 8
+    )) {
+        let sadb = Sadb::create(8, 64).unwrap();
+        for (i, (state, record, words)) in (0..).zip(slots) {
+            let slot = sadb.region().slot(i).unwrap();
+            let bytes: Vec<u8> = record.iter().flat_map(|w| w.to_ne_bytes()).collect();
+            slot.set_record(bytes.first_chunk::<RECORD_BYTES>().unwrap());
+            slot.set_key_material(&KeyMaterial::default());
+            let hot = slot.hot();
+            hot.spi.store(words[0], Relaxed);
+            hot.window.store(words[1], Relaxed);
+            hot.generation.store(words[2], Relaxed);
+            hot.set.store(words[3].into(), Relaxed);
+            hot.set_state(STATES[state]);
+        }
+        recover_and_use(&sadb)?;
+    }
+
+    /// Good sets with some damage: nothing is kept by halves.
+    #[test]
+    fn damaged_sets_are_not_kept_by_halves(
+        damage in prop::collection::vec((0..4u32, 0..RECORD_BYTES, 0..8u32, 0..6usize, any::<bool>()), 1..6)
+    ) {
+        let sadb = installed();
+        for (slot, byte, bit, state, record) in damage {
+            let slot = sadb.region().slot(slot).unwrap();
+            if record {
+                let mut bytes = slot.record();
+                bytes[byte] ^= 1 << bit;
+                slot.set_record(&bytes);
+            } else {
+                slot.hot().set_state(STATES[state]);
+            }
+        }
+        let fd = rustix::io::dup(sadb.region().fd()).unwrap();
+        let recovered = Sadb::recover(Region::adopt(fd).unwrap());
+        for set in [SetId(1), SetId(2)] {
+            let n = recovered.sadb.list_set(set).count();
+            prop_assert!(n == 0 || n == 2, "{} of set {}", n, set);
+        }
+        recover_and_use(&sadb)?;
+    }
+}
