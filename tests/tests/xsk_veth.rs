@@ -2,7 +2,6 @@
 #![expect(clippy::print_stdout, reason = "SKIPPED lines are for tests/run")]
 
 use std::io;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -10,8 +9,8 @@ use aya::maps::XskMap;
 use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use gm_abi::maps::{META_OUTBOUND, Meta};
+use gm_tests::netns::NetNs;
 use gm_xsk::{FRAME_SIZE, LinkSocket, Mode, RingSizes, Socket, Umem, nic};
-use nix::sched::{CloneFlags, unshare};
 use std::os::fd::{AsFd, AsRawFd};
 
 const OBJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ebpf/prebuilt/gm-xdp.o");
@@ -22,41 +21,28 @@ const RINGS: RingSizes = RingSizes {
     completion: 256,
 };
 
-/// Runs a test in a thread with a network namespace of its own, which goes away
-/// with the thread and its sockets.
-fn in_namespace(test: impl FnOnce() -> Result<()> + Send + 'static) {
+/// Runs a test in a network namespace of its own.
+fn in_namespace(test: impl FnOnce(&NetNs) -> Result<()> + Send) {
     if !nix::unistd::geteuid().is_root() {
         println!("SKIPPED: needs root for network namespaces and AF_XDP");
         return;
     }
-    let thread = std::thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET).context("no network namespace")?;
+    let ns = NetNs::new().expect("no network namespace");
+    ns.run(|| {
         // Nothing but the test's own packets. Absent where there is no IPv6.
         let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
-        test()
+        test(&ns).expect("the test failed");
     });
-    thread
-        .join()
-        .expect("the test panicked")
-        .expect("the test failed");
 }
 
-fn ip(args: &str) -> Result<()> {
-    let status = Command::new("ip")
-        .args(args.split(' '))
-        .status()
-        .context("ip")?;
-    ensure!(status.success(), "ip {args}: {status}");
-    Ok(())
-}
-
-/// A veth pair, both ends up.
-fn veth(one: &str, other: &str) -> Result<()> {
-    ip(&format!(
-        "link add {one} numrxqueues 1 numtxqueues 1 type veth peer name {other} numrxqueues 1 numtxqueues 1"
-    ))?;
-    ip(&format!("link set {one} up"))?;
-    ip(&format!("link set {other} up"))
+/// A veth pair with both ends in the namespace, up, with this many queues.
+fn veth(ns: &NetNs, one: &str, other: &str, queues: u32) {
+    let queues = format!("numrxqueues {queues} numtxqueues {queues}");
+    ns.ip(&format!(
+        "link add {one} {queues} type veth peer name {other} {queues}"
+    ));
+    ns.ip(&format!("link set {one} up"));
+    ns.ip(&format!("link set {other} up"));
 }
 
 fn bind(umem: &mut Umem, ifname: &str, queue: u32) -> io::Result<Socket> {
@@ -137,8 +123,8 @@ fn whole(umem: &Umem) {
 #[test]
 #[ignore = "needs root: run by ./tests/run"]
 fn sent_frames_arrive_byte_for_byte() {
-    in_namespace(|| {
-        veth("a0", "a1")?;
+    in_namespace(|ns| {
+        veth(ns, "a0", "a1", 1);
         let link = LinkSocket::bind("a1")?;
         link.set_receive_buffer(64 << 20)?;
         let mut umem = Umem::new(1024)?;
@@ -172,8 +158,8 @@ fn sent_frames_arrive_byte_for_byte() {
 #[test]
 #[ignore = "needs root: run by ./tests/run"]
 fn received_frames_are_byte_for_byte_and_carry_metadata() {
-    in_namespace(|| {
-        veth("a0", "a1")?;
+    in_namespace(|ns| {
+        veth(ns, "a0", "a1", 1);
         let mut redirect = Redirect::attach("a0")?;
         let mut umem = Umem::new(1024)?;
         let mut socket = bind(&mut umem, "a0", 0)?;
@@ -217,9 +203,9 @@ fn received_frames_are_byte_for_byte_and_carry_metadata() {
 #[ignore = "needs root: run by ./tests/run"]
 fn a_hundred_thousand_frames_from_device_to_device_without_a_leak() {
     const ALL: u32 = 100_000;
-    in_namespace(|| {
-        veth("a0", "a1")?;
-        veth("b0", "b1")?;
+    in_namespace(|ns| {
+        veth(ns, "a0", "a1", 1);
+        veth(ns, "b0", "b1", 1);
         let mut redirect = Redirect::attach("a0")?;
         let mut umem = Umem::new(4 * 256 + 128)?;
         let mut from = bind(&mut umem, "a0", 0)?;
@@ -280,11 +266,58 @@ fn a_hundred_thousand_frames_from_device_to_device_without_a_leak() {
     });
 }
 
+/// Sockets on the queues of one device: each packet comes to the one of its
+/// queue.
+#[test]
+#[ignore = "needs root: run by ./tests/run"]
+fn every_queue_has_its_socket() {
+    in_namespace(|ns| {
+        veth(ns, "a0", "a1", 2);
+        ensure!(nic::rx_queues("a0")? == 2);
+        let mut redirect = Redirect::attach("a0")?;
+        let mut umem = Umem::new(4 * 256)?;
+        let mut sockets = [bind(&mut umem, "a0", 0)?, bind(&mut umem, "a0", 1)?];
+        for (queue, socket) in (0..).zip(&sockets) {
+            redirect.to(queue, socket)?;
+        }
+        let link = LinkSocket::bind("a1")?;
+        let (mut seen, mut by_queue) = ([false; 200], [0; 2]);
+        let until = Instant::now() + Duration::from_secs(5);
+        for n in 0..200u32 {
+            // Another source each: the sender's queue goes by the flow.
+            let mut sent = packet(n, 100);
+            sent[29] = n as u8;
+            link.send(&sent)?;
+        }
+        let mut got = Vec::new();
+        while seen.contains(&false) {
+            for (socket, count) in sockets.iter_mut().zip(&mut by_queue) {
+                *count += socket.recv(&mut umem, &mut got, 64);
+            }
+            for frame in got.drain(..) {
+                let n = usize::from(frame.data()[29]);
+                ensure!(
+                    !std::mem::replace(&mut seen[n], true),
+                    "packet {n} came twice"
+                );
+                umem.free(frame);
+            }
+            ensure!(Instant::now() < until, "{by_queue:?}");
+        }
+        ensure!(by_queue.iter().all(|n| *n > 0), "{by_queue:?}");
+        sockets
+            .into_iter()
+            .for_each(|socket| socket.close(&mut umem));
+        ensure!(umem.free_count() == umem.frames() && umem.leaked() == 0);
+        Ok(())
+    });
+}
+
 #[test]
 #[ignore = "needs root: run by ./tests/run"]
 fn a_refused_bind_leaves_nothing_behind() {
-    in_namespace(|| {
-        veth("a0", "a1")?;
+    in_namespace(|ns| {
+        veth(ns, "a0", "a1", 1);
         let mut umem = Umem::new(1024)?;
         let refused = |umem: &mut Umem, ifindex, queue| {
             let error = Socket::bind(umem, ifindex, queue, RINGS, Mode::Copy).expect_err("bound");
@@ -318,8 +351,8 @@ fn a_refused_bind_leaves_nothing_behind() {
 #[test]
 #[ignore = "needs root: run by ./tests/run"]
 fn a_full_ring_and_a_dead_device_give_the_frames_back() {
-    in_namespace(|| {
-        veth("a0", "a1")?;
+    in_namespace(|ns| {
+        veth(ns, "a0", "a1", 1);
         let mut umem = Umem::new(1024)?;
         let mut socket = bind(&mut umem, "a0", 0)?;
         let empty = umem.alloc().context("no frame")?;
@@ -340,7 +373,7 @@ fn a_full_ring_and_a_dead_device_give_the_frames_back() {
         };
         ensure!(fill(&mut umem, &mut socket)? == RINGS.tx);
         ensure!(socket.flush(&mut umem)?.queued == 0);
-        ip("link set a0 down")?;
+        ns.ip("link set a0 down");
         fill(&mut umem, &mut socket)?;
         let error = socket.flush(&mut umem).expect_err("sent on a dead device");
         ensure!(error.raw_os_error() == Some(nix::libc::ENETDOWN), "{error}");
@@ -354,8 +387,8 @@ fn a_full_ring_and_a_dead_device_give_the_frames_back() {
 #[test]
 #[ignore = "needs root: run by ./tests/run"]
 fn silent_drops_show_in_the_statistics() {
-    in_namespace(|| {
-        veth("a0", "a1")?;
+    in_namespace(|ns| {
+        veth(ns, "a0", "a1", 1);
         let mut redirect = Redirect::attach("a0")?;
         // Fewer frames than the fill ring takes, and nobody fetches.
         let mut umem = Umem::new(32)?;
@@ -379,9 +412,9 @@ fn silent_drops_show_in_the_statistics() {
 #[test]
 #[ignore = "needs root: run by ./tests/run"]
 fn devices_tell_and_take_their_settings() {
-    in_namespace(|| {
-        ip("link add m0 numrxqueues 2 numtxqueues 2 type veth peer name m1")?;
-        ip("link set m0 address 02:00:00:00:00:07 mtu 1400")?;
+    in_namespace(|ns| {
+        ns.ip("link add m0 numrxqueues 2 numtxqueues 2 type veth peer name m1");
+        ns.ip("link set m0 address 02:00:00:00:00:07 mtu 1400");
         ensure!(nic::rx_queues("m0")? == 2);
         ensure!(nic::mtu("m0")? == 1400);
         ensure!(nic::mac("m0")? == [2, 0, 0, 0, 0, 7]);
