@@ -114,3 +114,12 @@ impl Key {
         }
     }
 }
+
+/// The crates zeroize only with their `zeroize` feature: no build without it.
+/// `Hmac` keeps nothing but two states of its hash.
+const _: () = {
+    const fn zeroized<T: zeroize::ZeroizeOnDrop>() {}
+    zeroized::<Sha1>();
+    zeroized::<Aes128>();
+    zeroized::<Aes128Gcm>();
+};

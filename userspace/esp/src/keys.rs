@@ -289,6 +289,12 @@ fn kdf(key: &[u8; 32], fc: u8, parameters: &[&[u8]]) -> Zeroizing<[u8; 32]> {
     Zeroizing::new(mac.finalize().into_bytes().into())
 }
 
+/// The hash zeroizes only with its `zeroize` feature: no build without it.
+const _: () = {
+    const fn zeroized<T: ZeroizeOnDrop>() {}
+    zeroized::<Sha256>();
+};
+
 #[cfg(test)]
 #[path = "keys_tests.rs"]
 mod tests;
