@@ -109,9 +109,9 @@ impl Capture {
         }
     }
 
-    /// Waits until everything is in the file. The senders must be gone, or on
-    /// their way.
-    pub fn finish(self) -> Result<CaptureReply, ApiError> {
+    /// Waits until everything is in the file; `missed` by the data plane are
+    /// told too. The senders must be gone, or on their way.
+    pub fn finish(self, missed: u64) -> Result<CaptureReply, ApiError> {
         let Capture {
             file,
             counts,
@@ -127,7 +127,7 @@ impl Capture {
             file,
             packets: counts.packets.load(Ordering::Relaxed),
             bytes: counts.bytes.load(Ordering::Relaxed),
-            missed: counts.missed.load(Ordering::Relaxed),
+            missed: counts.missed.load(Ordering::Relaxed) + missed,
         })
     }
 }
@@ -186,7 +186,7 @@ mod tests {
             sender.send(packet(60)).unwrap();
         }
         drop(sender);
-        let reply = capture.finish().unwrap();
+        let reply = capture.finish(0).unwrap();
         let metadata = std::fs::metadata(&file).unwrap();
         assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
         assert_eq!(metadata.len(), reply.bytes);

@@ -2,14 +2,17 @@
 //!
 //! `run` walks: configuration, hardening (`harden`), control socket
 //! (`socket`), data plane (`live` behind `plane`), control interface
-//! (`control`), and waits for a signal.
+//! (`control`), SIP edge (`edge`), and waits for a signal.
 #![forbid(unsafe_code)]
 
 mod capture;
 mod config;
 mod control;
+mod demo;
+mod edge;
 mod events;
 mod harden;
+mod home;
 mod live;
 mod notify;
 mod pcapng;
@@ -17,6 +20,9 @@ mod plane;
 mod run;
 mod sets;
 mod socket;
+mod subscribers;
+#[cfg(test)]
+mod testing;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -60,6 +66,12 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Show it: phones register through the fast path, and an attacker gets
+    /// nowhere. Everything happens in namespaces of its own. Needs root.
+    Demo(demo::Args),
+    /// The phone of the demo.
+    #[command(hide = true)]
+    Ue(gm_ue::program::Args),
     /// Print the version.
     Version,
 }
@@ -71,6 +83,8 @@ fn main() -> ExitCode {
             until_stdin_closes,
         } => run(&config, until_stdin_closes),
         Command::Check { config } => check(&config),
+        Command::Demo(args) => demo::run(&args),
+        Command::Ue(args) => gm_ue::program::main(&args),
         Command::Version => say(&format!("gmespd {}", env!("CARGO_PKG_VERSION"))),
     }
 }
@@ -91,16 +105,32 @@ fn run(file: &Path, until_stdin_closes: bool) -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
-    match run::run(config, until_stdin_closes) {
+    harden::protect_memory();
+    let subscribers = match &config.home {
+        Some(home) => subscribers::load(&home.subscribers),
+        None => Ok(Vec::new()),
+    };
+    let subscribers = match subscribers {
+        Ok(subscribers) => subscribers,
+        Err(error) => return fail(WRONG_USE, &error.to_string()),
+    };
+    match run::run(config, subscribers, until_stdin_closes) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(FAILED, &format!("{error:#}")),
     }
 }
 
 fn check(file: &Path) -> ExitCode {
-    match Config::load(file) {
+    let checked = Config::load(file)
+        .map_err(|error| error.to_string())
+        .and_then(|config| {
+            let home = config.home.as_ref();
+            home.map(|home| subscribers::load(&home.subscribers).map_err(|error| error.to_string()))
+                .transpose()
+        });
+    match checked {
         Ok(_) => say(&format!("{}: good", file.display())),
-        Err(error) => fail(WRONG_USE, &error.to_string()),
+        Err(error) => fail(WRONG_USE, &error),
     }
 }
 

@@ -7,14 +7,17 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use gm_api::control::FlowEvent;
 use gm_dataplane::{DataPlane, Event};
+use gm_home::Subscriber;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::control::{self, App};
+use crate::edge;
 use crate::events::Events;
 use crate::harden;
+use crate::home;
 use crate::notify::notify;
 use crate::sets::Sets;
 use crate::socket::ControlSocket;
@@ -35,8 +38,7 @@ enum End {
 }
 
 /// Runs until a signal comes, or until stdin closes where that is wanted.
-pub fn run(config: Config, until_stdin_closes: bool) -> Result<()> {
-    harden::protect_memory();
+pub fn run(config: Config, subscribers: Vec<Subscriber>, until_stdin_closes: bool) -> Result<()> {
     // All that needs root's rights over files comes first.
     let group = config.control.group.as_deref();
     let (socket, listener) =
@@ -58,6 +60,9 @@ pub fn run(config: Config, until_stdin_closes: bool) -> Result<()> {
     }
 
     let plane = DataPlane::start(plane_config(&config)).context("the data plane does not start")?;
+    if let (Some(table), Some(domain)) = (&config.home, config.home_domain()) {
+        home::start(table.listen, domain, subscribers, runtime.handle())?;
+    }
     let result = serve(&config, &runtime, listener, &plane, end, &mut ends);
     let stopped = plane
         .shutdown()
@@ -79,6 +84,7 @@ fn serve(
     let sets = Sets::new(Arc::new(plane.clone()));
     let app = App::new(config.clone(), sets, Events::new());
     watch_plane(plane, Arc::clone(&app), end)?;
+    let edge = edge::start(&app, runtime.handle())?;
     runtime.block_on(async {
         let listener = UnixListener::from_std(listener).context("the control socket")?;
         let server = tokio::spawn(control::serve(Arc::clone(&app), listener));
@@ -86,6 +92,7 @@ fn serve(
         let end = ends.recv().await;
         tell_manager("STOPPING=1");
         app.stop();
+        drop(edge);
         server
             .await
             .context("the control server has failed")?

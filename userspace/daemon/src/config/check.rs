@@ -90,6 +90,10 @@ impl Config {
                 "a registered phone takes 4, 12 while it re-registers",
             );
         }
+        if self.edge.is_some() && gm.max_sas < 16 {
+            let what = format!("{} is too few for [edge]", gm.max_sas);
+            return bad("max_sas", what, "use 16 or more");
+        }
         if !(32..=4096).contains(&gm.replay_window) {
             let what = format!("{} is not from 32 to 4096", gm.replay_window);
             return bad("replay_window", what, "64 is usual");

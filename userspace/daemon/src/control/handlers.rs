@@ -190,7 +190,7 @@ pub(super) async fn health(State(app): Shared) -> Answer {
         capture: app
             .capture()
             .as_ref()
-            .map(|capture| capture.file().to_owned()),
+            .map(|(capture, _)| capture.file().to_owned()),
     })
 }
 
@@ -202,7 +202,7 @@ pub(super) async fn capture_start(
     let request: CaptureRequest = parse(body)?;
     let reply = blocking(&app, move |app| {
         let mut slot = app.capture();
-        if let Some(running) = &*slot {
+        if let Some((running, _)) = &*slot {
             let message = format!("a capture into {} runs already", running.file());
             return Err(ApiError::new("exists", message).hint("gmespctl capture stop"));
         }
@@ -212,10 +212,11 @@ pub(super) async fn capture_start(
             .uplinks
             .first()
             .map_or("uplink", String::as_str);
+        let missed = tap_missed(app)?;
         let (capture, sender) = Capture::start(&request, uplink)?;
         app.sets.plane().tap(Some(sender))?;
         let reply = capture.reply();
-        *slot = Some(capture);
+        *slot = Some((capture, missed));
         Ok(reply)
     })
     .await?;
@@ -234,10 +235,23 @@ pub(super) async fn capture_stop(State(app): Shared) -> Answer {
 }
 
 pub(super) fn end_capture(app: &App) -> Result<CaptureReply, ApiError> {
-    let capture = app.capture().take().ok_or_else(|| {
+    let (capture, before) = app.capture().take().ok_or_else(|| {
         ApiError::new("not-found", "no capture runs").hint("gmespctl capture start FILE")
     })?;
     // The data plane lets go of the channel; that ends the writer.
     app.sets.plane().tap(None)?;
-    capture.finish()
+    let missed = tap_missed(app).unwrap_or(before).saturating_sub(before);
+    capture.finish(missed)
+}
+
+/// Packets that captures have missed since the start, in the data plane.
+fn tap_missed(app: &App) -> Result<u64, ApiError> {
+    Ok(app
+        .sets
+        .plane()
+        .stats()?
+        .workers
+        .iter()
+        .map(|worker| worker.tap_missed)
+        .sum())
 }

@@ -35,7 +35,8 @@ pub struct App {
     pub events: Events,
     /// Registrations of the edge that are live.
     pub registrations: AtomicUsize,
-    capture: Mutex<Option<Capture>>,
+    /// The capture that runs, and what captures had missed before it.
+    capture: Mutex<Option<(Capture, u64)>>,
     started: Instant,
     stopping: watch::Sender<bool>,
 }
@@ -73,7 +74,7 @@ impl App {
         }
     }
 
-    fn capture(&self) -> MutexGuard<'_, Option<Capture>> {
+    fn capture(&self) -> MutexGuard<'_, Option<(Capture, u64)>> {
         self.capture.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

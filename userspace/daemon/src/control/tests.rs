@@ -2,20 +2,16 @@
 //! plane behind it is a fake that keeps a list; the real one is covered by the
 //! tests in network namespaces.
 
-use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crossbeam::channel::Sender;
-use gm_api::control::{ApiError, FlowEvent, SaStatus, Stats, WorkerRow};
-use gm_api::sad::{self, SaRow};
-use gm_dataplane::{Dir, Direction, NewSa, TapPacket};
+use gm_api::control::FlowEvent;
+use gm_dataplane::{Direction, TapPacket};
 use serde_json::Value;
-use tracing_subscriber::fmt::MakeWriter;
 
 use super::App;
 use crate::config::Config;
@@ -23,160 +19,7 @@ use crate::events::Events;
 use crate::plane::Plane;
 use crate::sets::Sets;
 use crate::socket::ControlSocket;
-
-const IK: &str = "a1b2c3d4e5f60718293a4b5c6d7e8f90";
-const CK: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
-
-#[derive(Default)]
-struct Fake {
-    state: Mutex<FakeState>,
-    refuse_activate: AtomicBool,
-}
-
-#[derive(Default)]
-struct FakeState {
-    rows: Vec<SaStatus>,
-    next: u64,
-    spi: u32,
-    tap: Option<Sender<TapPacket>>,
-}
-
-impl Fake {
-    fn set_state(&self, id: u64, from: &str, to: &str) {
-        let mut state = self.state.lock().unwrap();
-        for row in state
-            .rows
-            .iter_mut()
-            .filter(|row| row.sa.set == Some(id) && row.state == from)
-        {
-            row.state = to.into();
-        }
-    }
-}
-
-impl Plane for Fake {
-    fn reserve(&self, avoid: &[u32]) -> Result<u32, ApiError> {
-        let mut state = self.state.lock().unwrap();
-        loop {
-            state.spi += 1;
-            let spi = 1_000_000_000 + state.spi;
-            if !avoid.contains(&spi) {
-                return Ok(spi);
-            }
-        }
-    }
-
-    fn unreserve(&self, _spi: u32) -> Result<(), ApiError> {
-        Ok(())
-    }
-
-    fn install(&self, sas: Vec<NewSa>) -> Result<u64, ApiError> {
-        let mut state = self.state.lock().unwrap();
-        for sa in &sas {
-            if state.rows.iter().any(|row| row.sa.spi == sa.spec.spi) {
-                return Err(ApiError::new(
-                    "exists",
-                    format!("SPI {} is taken", sa.spec.spi),
-                ));
-            }
-        }
-        state.next += 7;
-        let id = state.next;
-        for sa in sas {
-            let mut row = SaRow::from_spec(&sa.spec);
-            row.set = Some(id);
-            row.dir = Some(if sa.dir == Dir::In {
-                sad::Dir::In
-            } else {
-                sad::Dir::Out
-            });
-            row.seq = Some(sa.first_seq.map_or(0, |first| first - 1));
-            state.rows.push(SaStatus {
-                sa: row,
-                state: "standby".into(),
-                top: 0,
-                packets: 0,
-                bytes: 0,
-                drops: BTreeMap::from([("replay".to_owned(), 2)]),
-            });
-        }
-        Ok(id)
-    }
-
-    fn activate(&self, id: u64) -> Result<(), ApiError> {
-        if self.refuse_activate.load(Ordering::Relaxed) {
-            return Err(ApiError::new("refused", "not today"));
-        }
-        self.set_state(id, "standby", "live");
-        Ok(())
-    }
-
-    fn retire(&self, id: u64) -> Result<(), ApiError> {
-        self.set_state(id, "live", "retiring");
-        Ok(())
-    }
-
-    fn remove(&self, id: u64) -> Result<(), ApiError> {
-        self.state
-            .lock()
-            .unwrap()
-            .rows
-            .retain(|row| row.sa.set != Some(id));
-        Ok(())
-    }
-
-    fn list(&self) -> Result<Vec<SaStatus>, ApiError> {
-        Ok(self.state.lock().unwrap().rows.clone())
-    }
-
-    fn stats(&self) -> Result<Stats, ApiError> {
-        Ok(Stats {
-            reasons: BTreeMap::from([("ok".to_owned(), 5), ("replay".to_owned(), 0)]),
-            workers: vec![WorkerRow {
-                packets: 9,
-                ..WorkerRow::default()
-            }],
-        })
-    }
-
-    fn tap(&self, to: Option<Sender<TapPacket>>) -> Result<(), ApiError> {
-        self.state.lock().unwrap().tap = to;
-        Ok(())
-    }
-}
-
-/// Everything that any test here has logged.
-#[derive(Clone, Copy)]
-struct Log;
-static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        LOG.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Log;
-    fn make_writer(&self) -> Log {
-        Log
-    }
-}
-
-fn log_everything() {
-    static ONCE: OnceLock<()> = OnceLock::new();
-    ONCE.get_or_init(|| {
-        tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_ansi(false)
-            .with_writer(Log)
-            .init();
-    });
-}
+use crate::testing::{CK, Fake, IK, assert_no_keys, log_everything, logged};
 
 struct Daemon {
     app: Arc<App>,
@@ -265,17 +108,6 @@ impl Daemon {
             "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         ))
-    }
-}
-
-fn assert_no_keys(text: &str) {
-    let text = text.to_ascii_lowercase();
-    for key in [IK, CK] {
-        // Any eight digits in a row give a key away.
-        for at in 0..key.len() - 8 {
-            let part = &key[at..at + 8];
-            assert!(!text.contains(part), "{part} is in: {text}");
-        }
     }
 }
 
@@ -469,7 +301,7 @@ fn no_answer_and_no_log_line_has_a_key() {
         assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
         assert!(answer.contains("\"error\":{\"code\":\"bad-"), "{answer}");
     }
-    let log = String::from_utf8_lossy(&LOG.lock().unwrap()).into_owned();
+    let log = logged();
     assert!(log.contains("SAs added over the control socket"), "{log}");
     assert!(log.contains("uid "), "{log}");
     assert_no_keys(&log);

@@ -1,0 +1,221 @@
+//! The flow of registrations: a line in the log and an event per step, by
+//! private identity, with suite, mode and SPIs. No keys, no bodies.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
+
+use gm_api::control::FlowEvent;
+use gm_api::sad::SaRow;
+use gm_sip::edge::FlowEvent as Step;
+use gm_sip::{SaSetRequest, SetToken};
+
+/// Sources of unfinished registrations that are remembered.
+const SOURCES: usize = 16_384;
+
+/// What is known of the sets.
+#[derive(Default)]
+pub(super) struct Flow {
+    sets: HashMap<SetToken, About>,
+    /// Who asked from where, until the answer is challenged.
+    asked: HashMap<SocketAddr, String>,
+}
+
+#[derive(Clone, Default)]
+struct About {
+    number: Option<u64>,
+    impi: Option<String>,
+    suite: String,
+    mode: String,
+    spis: BTreeMap<String, u32>,
+    registered: bool,
+    /// Its removal was carried out, and told.
+    removed: bool,
+    told: bool,
+}
+
+impl Flow {
+    /// A set was installed, as the set with this number.
+    pub(super) fn installed(&mut self, request: &SaSetRequest, number: u64) {
+        let params = &request.params;
+        let [first, _] = &request.inbound;
+        let row = SaRow::from_spec(first);
+        let (ue, pcscf) = (params.ue_ends, params.pcscf_ends);
+        let spis = [
+            ("uc", ue.spi_c),
+            ("us", ue.spi_s),
+            ("pc", pcscf.spi_c),
+            ("ps", pcscf.spi_s),
+        ];
+        let about = About {
+            number: Some(number),
+            impi: None,
+            suite: format!("{}/{}", row.alg, row.ealg),
+            mode: row.mode,
+            spis: spis
+                .iter()
+                .map(|(name, spi)| ((*name).to_owned(), *spi))
+                .collect(),
+            ..About::default()
+        };
+        self.sets.insert(request.token, about);
+    }
+
+    /// The number of a set that is installed.
+    pub(super) fn number(&self, set: SetToken) -> Option<u64> {
+        self.sets.get(&set)?.number
+    }
+
+    /// A set is gone. It is forgotten when that was told, too.
+    pub(super) fn removed(&mut self, set: SetToken) {
+        self.forget(set, |about| about.removed = true);
+    }
+
+    fn forget(&mut self, set: SetToken, mark: impl FnOnce(&mut About)) {
+        if let Some(about) = self.sets.get_mut(&set) {
+            mark(about);
+            about.registered = false;
+            if about.removed && about.told {
+                self.sets.remove(&set);
+            }
+        }
+    }
+
+    /// Private identities with a registration that is live.
+    pub(super) fn registrations(&self) -> usize {
+        let live = self.sets.values().filter(|about| about.registered);
+        live.map(|about| about.impi.as_deref())
+            .collect::<HashSet<_>>()
+            .len()
+    }
+
+    /// A step: the event to tell. `None`: not one for people.
+    pub(super) fn step(&mut self, step: &Step) -> Option<FlowEvent> {
+        let event = match step {
+            Step::Sm1 {
+                impi,
+                ue,
+                over,
+                nat,
+            } => {
+                if self.asked.len() >= SOURCES {
+                    self.asked.clear();
+                }
+                self.asked.insert(*ue, impi.clone());
+                FlowEvent {
+                    impi: Some(impi.clone()).filter(|impi| !impi.is_empty()),
+                    ue: Some(ue.to_string()),
+                    set: over.and_then(|set| self.number(set)),
+                    reason: nat.then(|| "behind a NAT".into()),
+                    ..named("SM1")
+                }
+            }
+            Step::Sm4 { .. } | Step::Sm8 { .. } => return None,
+            Step::Sm6 { set, ue } => {
+                let impi = self.asked.remove(ue);
+                if let Some(about) = self.sets.get_mut(set) {
+                    about.impi = impi;
+                }
+                FlowEvent {
+                    ue: Some(ue.to_string()),
+                    status: Some(401),
+                    ..self.about(*set, "SM6")
+                }
+            }
+            Step::Sm7 { set, ue } => FlowEvent {
+                ue: Some(ue.to_string()),
+                ..self.about(*set, "SM7")
+            },
+            Step::Sm12 { set, ue, expires } => {
+                if let Some(about) = self.sets.get_mut(set) {
+                    about.registered = true;
+                }
+                FlowEvent {
+                    ue: Some(ue.to_string()),
+                    status: Some(200),
+                    reason: Some(format!("registered for {expires} s")),
+                    ..self.about(*set, "SM12")
+                }
+            }
+            Step::Refreshed { set, expires } => FlowEvent {
+                reason: Some(format!("registered for {expires} s, without a challenge")),
+                ..self.about(*set, "refreshed")
+            },
+            Step::Deregistered { impi } => {
+                for about in self
+                    .sets
+                    .values_mut()
+                    .filter(|a| a.impi.as_ref() == Some(impi))
+                {
+                    about.registered = false;
+                }
+                FlowEvent {
+                    impi: Some(impi.clone()),
+                    ..named("deregistered")
+                }
+            }
+            Step::SwitchedOver { from, to } => FlowEvent {
+                reason: self
+                    .number(*from)
+                    .map(|from| format!("instead of set {from}")),
+                ..self.about(*to, "switched-over")
+            },
+            Step::Removed { set, why } => {
+                let event = FlowEvent {
+                    reason: Some(format!("{why:?}").to_lowercase()),
+                    ..self.about(*set, "removed")
+                };
+                self.forget(*set, |about| about.told = true);
+                event
+            }
+            Step::Refused { from, why } => FlowEvent {
+                ue: Some(from.to_string()),
+                impi: self.asked.get(from).cloned(),
+                reason: Some(why.to_string()),
+                ..named("refused")
+            },
+        };
+        Some(event)
+    }
+
+    fn about(&self, set: SetToken, step: &str) -> FlowEvent {
+        let about = self.sets.get(&set).cloned().unwrap_or_default();
+        FlowEvent {
+            impi: about.impi,
+            suite: Some(about.suite).filter(|suite| !suite.is_empty()),
+            mode: Some(about.mode).filter(|mode| !mode.is_empty()),
+            set: about.number,
+            spis: about.spis,
+            ..named(step)
+        }
+    }
+}
+
+fn named(step: &str) -> FlowEvent {
+    FlowEvent {
+        step: step.into(),
+        ..FlowEvent::default()
+    }
+}
+
+/// The step as a line in the log. Identities come from strangers: the log
+/// writes them in quotes and with escapes.
+pub(super) fn log(event: &FlowEvent) {
+    let spis: Vec<String> = event
+        .spis
+        .iter()
+        .map(|(name, spi)| format!("{name}={spi}"))
+        .collect();
+    tracing::info!(
+        target: "gmespd::flow",
+        impi = event.impi,
+        ue = event.ue,
+        suite = event.suite,
+        mode = event.mode,
+        set = event.set,
+        spis = (!spis.is_empty()).then(|| spis.join(" ")),
+        status = event.status,
+        reason = event.reason,
+        "{}",
+        event.step
+    );
+}

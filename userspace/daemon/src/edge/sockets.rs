@@ -1,0 +1,108 @@
+//! The edge's UDP sockets: one per address and port, so that a message's local
+//! address is known by its socket and answers leave from where they must.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use gm_sip::Transport;
+use tokio::net::UdpSocket;
+use zeroize::Zeroizing;
+
+use super::{Arrived, EdgeError, Inbox, Places};
+
+/// Largest UDP payload.
+const LARGEST: usize = 65_535;
+/// Kernel memory for a burst of REGISTERs after a power cut.
+const RECEIVE_BUFFER: usize = 1 << 20;
+
+/// The sockets, to send from.
+pub(super) struct Sockets {
+    gm: HashMap<SocketAddr, Arc<UdpSocket>>,
+    core: Arc<UdpSocket>,
+}
+
+/// Binds all and starts to receive. Must be called inside the runtime.
+pub(super) fn open(places: &Places, core: SocketAddr, inbox: &Inbox) -> Result<Sockets, EdgeError> {
+    let mut gm = HashMap::new();
+    for local in places
+        .clear
+        .iter()
+        .chain(&places.server)
+        .chain(&places.client)
+    {
+        let socket = bind(*local)?;
+        let (local, inbox) = (*local, inbox.clone());
+        tokio::spawn(receive(Arc::clone(&socket), move |remote, bytes| {
+            inbox.put(Arrived::FromUe {
+                local,
+                remote,
+                transport: Transport::Udp,
+                bytes,
+            })
+        }));
+        gm.insert(local, socket);
+    }
+    let core = bind(core)?;
+    let inbox = inbox.clone();
+    tokio::spawn(receive(Arc::clone(&core), move |remote, bytes| {
+        inbox.put(Arrived::FromCore { remote, bytes })
+    }));
+    Ok(Sockets { gm, core })
+}
+
+fn bind(address: SocketAddr) -> Result<Arc<UdpSocket>, EdgeError> {
+    let bound = std::net::UdpSocket::bind(address).and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        // Less is still enough to work.
+        let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER);
+        UdpSocket::from_std(socket)
+    });
+    bound.map(Arc::new).map_err(|error| EdgeError::Bind {
+        address,
+        transport: "UDP",
+        error,
+    })
+}
+
+async fn receive(socket: Arc<UdpSocket>, put: impl Fn(SocketAddr, Zeroizing<Vec<u8>>) -> bool) {
+    let mut buffer = Zeroizing::new(vec![0; LARGEST]);
+    loop {
+        match socket.recv_from(&mut buffer).await {
+            // Keepalives of phones: blank datagrams.
+            Ok((n, _))
+                if buffer[..n]
+                    .iter()
+                    .all(|byte| matches!(byte, b'\r' | b'\n' | 0)) => {}
+            Ok((n, remote)) => {
+                if !put(remote, Zeroizing::new(buffer[..n].to_vec())) {
+                    return;
+                }
+            }
+            // An ICMP error about something that was sent: SIP repeats it.
+            Err(error) => tracing::debug!(%error, "receive"),
+        }
+    }
+}
+
+impl Sockets {
+    /// Sends to a phone from a local address and port of the edge.
+    pub(super) fn to_ue(&self, local: SocketAddr, remote: SocketAddr, bytes: &[u8]) {
+        match self.gm.get(&local) {
+            Some(socket) => send(socket, remote, bytes),
+            None => tracing::warn!(%local, %remote, "no socket to send from"),
+        }
+    }
+
+    /// Sends to the core.
+    pub(super) fn to_core(&self, remote: SocketAddr, bytes: &[u8]) {
+        send(&self.core, remote, bytes);
+    }
+}
+
+/// UDP: what cannot be sent now is lost, and SIP repeats it.
+fn send(socket: &UdpSocket, remote: SocketAddr, bytes: &[u8]) {
+    if let Err(error) = socket.try_send_to(bytes, remote) {
+        tracing::warn!(%remote, bytes = bytes.len(), %error, "cannot send");
+    }
+}
