@@ -101,7 +101,7 @@ pub(crate) enum Held {
     /// A link that stays until its pin is removed.
     Pinned(PathBuf, PinnedLink),
     /// A clsact filter.
-    Filter(#[expect(dead_code, reason = "held for its Drop")] SchedClassifierLink),
+    Filter(SchedClassifierLink),
 }
 
 impl Held {
@@ -115,6 +115,15 @@ impl Held {
             .pin(&path)
             .map_err(|e| bpf(format!("pin {}", path.display()), &e))?;
         Ok(Held::Pinned(path, pinned))
+    }
+
+    /// Lets go of the program without detaching it, as far as it can stay
+    /// without this process.
+    pub(crate) fn leave(self) {
+        if let Held::Filter(link) = self {
+            // Dropped it would detach.
+            std::mem::forget(link);
+        }
     }
 
     /// Detaches the program, also when it is pinned.

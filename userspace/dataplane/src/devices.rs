@@ -32,6 +32,8 @@ pub(crate) struct Devices {
     pub gm0: u32,
     /// gm0x, the workers' side.
     pub gm0x: u32,
+    /// gm0 was there: a predecessor was killed, its policy may be in force.
+    pub adopted: bool,
 }
 
 fn netlink(what: impl Into<String>, e: rtnetlink::Error) -> Error {
@@ -143,6 +145,7 @@ pub(crate) async fn make(handle: &Handle, cfg: &Config) -> Result<Devices, Error
         uplink_mtu: mtu_of(&uplink).unwrap_or(1500),
         gm0: index[0],
         gm0x: index[1],
+        adopted: adopt,
     })
 }
 

@@ -35,9 +35,19 @@ pub(crate) struct Made {
     pub uplink_mtu: Arc<AtomicU32>,
 }
 
-/// The running keeper.
+/// How the keeper ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Everything is removed.
+    Remove,
+    /// The start has failed: what was made is removed, but a policy that a
+    /// killed predecessor left in force stays in force.
+    Abandon,
+}
+
+/// The running keeper. Dropped without [`Keeper::stop`], it abandons.
 pub(crate) struct Keeper {
-    stop: mpsc::UnboundedSender<()>,
+    stop: mpsc::UnboundedSender<End>,
     thread: Option<JoinHandle<Result<(), Error>>>,
 }
 
@@ -69,17 +79,21 @@ impl Keeper {
 
     /// Detaches everything and removes devices and pins.
     pub(crate) fn stop(&mut self) -> Result<(), Error> {
+        self.end(End::Remove)
+    }
+
+    fn end(&mut self, how: End) -> Result<(), Error> {
         let Some(thread) = self.thread.take() else {
             return Ok(());
         };
-        let _ = self.stop.send(());
+        let _ = self.stop.send(how);
         thread.join().unwrap_or(Err(Error::WorkerGone))
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        if let Err(e) = self.stop() {
+        if let Err(e) = self.end(End::Abandon) {
             tracing::error!("clean-up: {e}");
         }
     }
@@ -87,7 +101,7 @@ impl Drop for Keeper {
 
 fn run(
     cfg: &Config,
-    stopped: mpsc::UnboundedReceiver<()>,
+    stopped: mpsc::UnboundedReceiver<End>,
     tell: &crossbeam::channel::Sender<Made>,
 ) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -99,7 +113,7 @@ fn run(
 
 async fn keep(
     cfg: &Config,
-    mut stopped: mpsc::UnboundedReceiver<()>,
+    mut stopped: mpsc::UnboundedReceiver<End>,
     tell: &crossbeam::channel::Sender<Made>,
 ) -> Result<(), Error> {
     let mut lock = InstanceLock::take(cfg)?;
@@ -111,7 +125,15 @@ async fn keep(
         .map_err(|e| Error::io("open a netlink socket", e))?;
     tokio::spawn(connection);
 
-    let devices = devices::make(&handle, cfg).await?;
+    let devices = match devices::make(&handle, cfg).await {
+        Ok(devices) => devices,
+        Err(e) => {
+            if let Some(pins) = pins.filter(|p| p.links().is_empty()) {
+                pins.clear()?;
+            }
+            return Err(e);
+        }
+    };
     let mtu = Arc::new(AtomicU32::new(devices.uplink_mtu));
     let mut kept = Kept {
         cfg,
@@ -132,27 +154,24 @@ async fn keep(
             });
         }
         Err(e) => {
-            // What a killed predecessor left in force stays in force.
-            if kept.pins.is_none() {
-                let _ = kept.remove(&handle).await;
-            }
+            // The reason of the failure is what the caller has to know.
+            let _ = kept.end(End::Abandon, &handle).await;
             return Err(e);
         }
     }
-    loop {
+    let how = loop {
         tokio::select! {
-            _ = stopped.recv() => break,
+            how = stopped.recv() => break how,
             event = events.next() => match event {
                 Some((message, _)) => kept.event(message.payload, &handle).await,
                 None => {
                     tracing::error!("netlink events have ended: new interfaces get no guard");
-                    stopped.recv().await;
-                    break;
+                    break stopped.recv().await;
                 }
             },
         }
-    }
-    kept.remove(&handle).await
+    };
+    kept.end(how.unwrap_or(End::Abandon), &handle).await
 }
 
 /// Everything that has to be undone.
@@ -319,6 +338,17 @@ impl Kept<'_> {
                 self.cfg.uplink
             );
         }
+    }
+
+    async fn end(&mut self, how: End, handle: &Handle) -> Result<(), Error> {
+        if how == End::Abandon && self.devices.adopted {
+            let guards = std::mem::take(&mut self.guards).into_values();
+            guards
+                .chain(std::mem::take(&mut self.fixed))
+                .for_each(Held::leave);
+            return Ok(());
+        }
+        self.remove(handle).await
     }
 
     /// The reverse of `attach`: what injects goes before what guards.

@@ -26,6 +26,9 @@ const TICK: u64 = 1000;
 /// Nanoseconds of a sleep while the kernel has not taken all there is to send.
 const SHORT: i64 = 1_000_000;
 
+/// Sockets of one worker at most; the socket maps have as many places.
+const MAX_SOCKETS: u32 = 64;
+
 /// A socket with the place that it is bound to.
 struct Port {
     socket: Socket,
@@ -53,8 +56,17 @@ impl Rings {
     /// Binds a socket to each queue.
     pub(crate) fn bind(uplink: Place, gm0x: Place) -> Result<Rings, Error> {
         let sockets = uplink.queues + gm0x.queues;
+        if sockets > MAX_SOCKETS {
+            return Err(Error::Config(format!(
+                "{} has {} receive queues, gmesp takes {}: lower them with `ethtool -L {} combined N`",
+                uplink.name,
+                uplink.queues,
+                MAX_SOCKETS - gm0x.queues,
+                uplink.name,
+            )));
+        }
         // Many queues share the load, and the memory.
-        let entries = if sockets > 6 { 1024 } else { 2048 };
+        let entries = if sockets > 4 { 512 } else { 1024 };
         let sizes = RingSizes {
             rx: entries,
             tx: entries,
