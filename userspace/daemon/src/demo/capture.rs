@@ -33,8 +33,11 @@ impl Capture {
     /// Appends a frame, stamped with the time of the call; the direction is
     /// the P-CSCF's.
     pub fn write(&mut self, frame: &[u8], direction: Direction) -> Result<()> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        pcapng::write_packet(&mut self.0, now, direction, frame).context("cannot write the capture")?;
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        pcapng::write_packet(&mut self.0, now, direction, frame)
+            .context("cannot write the capture")?;
         Ok(())
     }
 

@@ -79,7 +79,11 @@ fn as_seen_on_the_wire(text: &str, number: usize) -> String {
         if line.starts_with("set = ") {
             let _ = writeln!(seen, "set = {}", number + 1);
         } else {
-            let _ = writeln!(seen, "{}", line.replace(&UE_PRIVATE.to_string(), &NAT_PUBLIC.to_string()));
+            let _ = writeln!(
+                seen,
+                "{}",
+                line.replace(&UE_PRIVATE.to_string(), &NAT_PUBLIC.to_string())
+            );
         }
     }
     seen.push('\n');

@@ -66,7 +66,11 @@ pub fn run(args: &Args) -> ExitCode {
     let mut stage = Stage::new(args.json);
     interrupt::watch();
     let error = play(args, &mut stage).err().map(|e| format!("{e:#}"));
-    if stage.close(error) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if stage.close(error) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn play(args: &Args, stage: &mut Stage) -> Result<()> {
@@ -80,7 +84,10 @@ fn play(args: &Args, stage: &mut Stage) -> Result<()> {
     stage.scene("A wire between a phone and a P-CSCF, in namespaces of their own");
     let set = Set::build(args, stage)?;
     let daemon = Daemon::start(&set.pcscf, &scratch.0)?;
-    stage.say(&format!("   gmespd runs in {} on pc0, {PCSCF}", set.pcscf.name()));
+    stage.say(&format!(
+        "   gmespd runs in {} on pc0, {PCSCF}",
+        set.pcscf.name()
+    ));
 
     let played = scenes::play(&set, &daemon, &keys, &scratch.0, stage);
     // The capture is whole only when the wire has stopped.
@@ -106,7 +113,11 @@ impl Set {
         let ue = Netns::create("ue")?;
         let pcscf = Netns::create("pcscf")?;
         let between = Netns::create("wire")?;
-        for (netns, role) in [(&ue, "the phone"), (&between, "the wire"), (&pcscf, "the P-CSCF")] {
+        for (netns, role) in [
+            (&ue, "the phone"),
+            (&between, "the wire"),
+            (&pcscf, "the P-CSCF"),
+        ] {
             links::up(netns, "lo")?;
             stage.say(&format!("   {:<24} {role}", netns.name()));
         }
@@ -134,7 +145,13 @@ impl Set {
             ue_mac: ue0.mac,
             pcscf_mac: pc0.mac,
         };
-        Ok(Set { wire, ue, pcscf, _between: between, nat })
+        Ok(Set {
+            wire,
+            ue,
+            pcscf,
+            _between: between,
+            nat,
+        })
     }
 }
 
