@@ -108,7 +108,7 @@ impl Edge {
                     transport,
                     bytes,
                 } => {
-                    self.from_ue(
+                    self.ue_sent(
                         now,
                         Packet {
                             local,
@@ -119,7 +119,7 @@ impl Edge {
                         bytes,
                     );
                 }
-                Input::FromCore { remote, bytes } => self.from_core(now, remote, bytes),
+                Input::FromCore { remote, bytes } => self.core_sent(now, remote, bytes),
                 Input::Installed { .. } => {}
             }
         }
@@ -158,21 +158,21 @@ impl Edge {
         self.table.is_empty()
     }
 
-    fn from_ue(&mut self, now: u64, at: Packet, bytes: &[u8]) {
+    fn ue_sent(&mut self, now: u64, at: Packet, bytes: &[u8]) {
         let message = match Message::parse(bytes) {
             Ok(message) => message,
             Err(ParseError::Empty) => return,
             Err(error) => return self.refused(at.remote, error.into()),
         };
         if self.config.is_protected(at.local.port()) {
-            self.from_protected(now, &at, message);
+            self.protected_message(now, &at, message);
         } else {
-            self.from_clear(now, &at, message);
+            self.clear_message(now, &at, message);
         }
     }
 
     /// Clause 7.1: what unprotected ports take.
-    fn from_clear(&mut self, now: u64, at: &Packet, message: Message) {
+    fn clear_message(&mut self, now: u64, at: &Packet, message: Message) {
         if message.method().is_none() {
             return self.refused(at.remote, Refusal::Unprotected);
         }
@@ -187,7 +187,7 @@ impl Edge {
     }
 
     /// Clause 7.1 rule 4: the set is found by addresses and ports.
-    fn from_protected(&mut self, now: u64, at: &Packet, message: Message) {
+    fn protected_message(&mut self, now: u64, at: &Packet, message: Message) {
         let Some(set) = self.table.by_flow(at.remote, at.local) else {
             return self.refused(at.remote, Refusal::NoSa);
         };
@@ -211,7 +211,7 @@ impl Edge {
         }
     }
 
-    fn from_core(&mut self, now: u64, remote: SocketAddr, bytes: &[u8]) {
+    fn core_sent(&mut self, now: u64, remote: SocketAddr, bytes: &[u8]) {
         let trusted =
             remote.ip() == self.config.core.ip() || self.config.core_trusted.contains(&remote.ip());
         if !trusted {

@@ -29,6 +29,22 @@ pub fn expires(message: &Message) -> Option<u32> {
     contact.or_else(|| message.value("Expires").and_then(|e| seconds(&e)))
 }
 
+/// Seconds that a 200 to REGISTER grants to the contact that `own` knows; else the
+/// longest of all contacts; else an hour.
+pub fn granted(message: &Message, own: impl Fn(&Uri) -> bool) -> u32 {
+    let contacts = message.elements("Contact");
+    let found = contacts
+        .iter()
+        .filter_map(|c| NameAddr::parse(c))
+        .find_map(|c| {
+            let same = c.parsed_uri().is_some_and(|uri| own(&uri));
+            c.param("expires")
+                .filter(|_| same)
+                .and_then(|e| seconds(&e))
+        });
+    found.or_else(|| expires(message)).unwrap_or(3600)
+}
+
 /// delta-seconds; more than 32 bits count as the most.
 fn seconds(text: &str) -> Option<u32> {
     let text = text.trim();

@@ -10,6 +10,12 @@ use std::fmt;
 
 use crate::header::list;
 
+mod edit;
+mod line;
+
+pub(crate) use line::is_token;
+pub use line::{Header, same_name};
+
 /// The longest message that is taken, in bytes: a UDP datagram cannot be longer.
 pub const MAX_MESSAGE: usize = 65_536;
 /// The most header lines that a message may have.
@@ -42,176 +48,6 @@ pub enum ParseError {
     /// Content-Length promises more bytes than there are.
     #[error("body shorter than Content-Length")]
     Truncated,
-}
-
-/// One header line with its bytes: name, colon, value, folds and line ending.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Header {
-    raw: Vec<u8>,
-    name_len: usize,
-    value_at: usize,
-    value_end: usize,
-}
-
-impl fmt::Debug for Header {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Header({})", self.name())
-    }
-}
-
-impl Header {
-    /// A new line `name: value`. A CR or LF in the value that is no fold becomes
-    /// a blank, so that no value can grow a second header.
-    pub fn new(name: &str, value: &str) -> Header {
-        let mut raw = Vec::with_capacity(name.len() + value.len() + 4);
-        raw.extend_from_slice(name.as_bytes());
-        raw.extend_from_slice(b": ");
-        let value_at = raw.len();
-        let bytes = value.as_bytes();
-        let mut at = 0;
-        while at < bytes.len() {
-            let fold =
-                bytes[at..].starts_with(b"\r\n") && matches!(bytes.get(at + 2), Some(b' ' | b'\t'));
-            if fold {
-                raw.extend_from_slice(&bytes[at..at + 3]);
-                at += 3;
-                continue;
-            }
-            raw.push(if matches!(bytes[at], b'\r' | b'\n') {
-                b' '
-            } else {
-                bytes[at]
-            });
-            at += 1;
-        }
-        let value_end = raw.len();
-        raw.extend_from_slice(b"\r\n");
-        Header {
-            raw,
-            name_len: name.len(),
-            value_at,
-            value_end,
-        }
-    }
-
-    /// Takes one line apart; `raw` ends with its line ending.
-    fn parse(raw: &[u8]) -> Result<Header, ParseError> {
-        let colon = raw
-            .iter()
-            .position(|&b| b == b':')
-            .ok_or(ParseError::Header)?;
-        let name = raw[..colon].trim_ascii_end();
-        if name.is_empty() || !name.iter().all(|&b| is_token(b)) {
-            return Err(ParseError::Header);
-        }
-        let (mut from, mut to) = (colon + 1, raw.len());
-        while from < to && raw[from].is_ascii_whitespace() {
-            from += 1;
-        }
-        while to > from && raw[to - 1].is_ascii_whitespace() {
-            to -= 1;
-        }
-        Ok(Header {
-            raw: raw.to_vec(),
-            name_len: name.len(),
-            value_at: from,
-            value_end: to,
-        })
-    }
-
-    /// The name as it is written, perhaps compact.
-    pub fn name(&self) -> &str {
-        std::str::from_utf8(&self.raw[..self.name_len]).unwrap_or("")
-    }
-
-    /// The value's bytes without blanks at its ends, folds left in.
-    pub fn raw_value(&self) -> &[u8] {
-        &self.raw[self.value_at..self.value_end]
-    }
-
-    /// The value as text: folds become blanks, bytes that are not UTF-8 the replacement character.
-    pub fn value(&self) -> Cow<'_, str> {
-        let text = String::from_utf8_lossy(self.raw_value());
-        if text.contains(['\r', '\n']) {
-            Cow::Owned(unfold(&text))
-        } else {
-            text
-        }
-    }
-
-    /// The whole line, line ending included.
-    pub fn raw(&self) -> &[u8] {
-        &self.raw
-    }
-
-    /// Puts other bytes in the value's place; name and line ending stay.
-    fn splice_value(&mut self, value: &[u8]) {
-        let mut raw = self.raw[..self.value_at].to_vec();
-        raw.extend_from_slice(value);
-        let value_end = raw.len();
-        raw.extend_from_slice(&self.raw[self.value_end..]);
-        // The old line may have held keys.
-        zeroize::Zeroize::zeroize(&mut self.raw);
-        self.raw = raw;
-        self.value_end = value_end;
-    }
-}
-
-fn unfold(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut fold = false;
-    for c in text.chars() {
-        match c {
-            '\r' | '\n' => fold = true,
-            ' ' | '\t' if fold => {}
-            _ => {
-                if std::mem::take(&mut fold) {
-                    out.push(' ');
-                }
-                out.push(c);
-            }
-        }
-    }
-    out
-}
-
-/// Whether a byte may stand in a token (RFC 3261 clause 25.1).
-pub(crate) fn is_token(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&b)
-}
-
-/// Whether two header names mean one header, blind to case and compact forms.
-pub fn same_name(a: &str, b: &str) -> bool {
-    long_name(a).eq_ignore_ascii_case(long_name(b))
-}
-
-fn long_name(name: &str) -> &str {
-    let [letter] = name.as_bytes() else {
-        return name;
-    };
-    match letter.to_ascii_lowercase() {
-        b'a' => "Accept-Contact",
-        b'b' => "Referred-By",
-        b'c' => "Content-Type",
-        b'd' => "Request-Disposition",
-        b'e' => "Content-Encoding",
-        b'f' => "From",
-        b'i' => "Call-ID",
-        b'j' => "Reject-Contact",
-        b'k' => "Supported",
-        b'l' => "Content-Length",
-        b'm' => "Contact",
-        b'n' => "Identity-Info",
-        b'o' => "Event",
-        b'r' => "Refer-To",
-        b's' => "Subject",
-        b't' => "To",
-        b'u' => "Allow-Events",
-        b'v' => "Via",
-        b'x' => "Session-Expires",
-        b'y' => "Identity",
-        _ => name,
-    }
 }
 
 /// What the first line says.
@@ -406,14 +242,6 @@ impl Message {
         }
     }
 
-    /// Puts another Request-URI into a request; a response stays as it is.
-    pub fn set_uri(&mut self, new: &str) {
-        if let Start::Request { uri, .. } = &mut self.start {
-            *uri = new.into();
-            self.start_raw = start_line(&self.start);
-        }
-    }
-
     /// All header lines in order.
     pub fn headers(&self) -> &[Header] {
         &self.headers
@@ -457,114 +285,13 @@ impl Message {
         &self.body
     }
 
-    /// Appends a header line after all others.
-    pub fn push(&mut self, name: &str, value: &str) {
-        self.headers.push(Header::new(name, value));
-    }
-
-    /// Inserts a line above the first one of that name, or at the very top.
-    pub fn insert_top(&mut self, name: &str, value: &str) {
-        let at = self.position(name).unwrap_or(0);
-        self.headers.insert(at, Header::new(name, value));
-    }
-
-    /// Replaces the first line's value and removes the other lines, or appends.
-    pub fn set(&mut self, name: &str, value: &str) {
-        match self.position(name) {
-            Some(at) => {
-                self.headers[at] = Header::new(name, value);
-                let mut index = 0;
-                self.headers.retain(|h| {
-                    index += 1;
-                    index <= at + 1 || !same_name(h.name(), name)
-                });
-            }
-            None => self.push(name, value),
-        }
-    }
-
-    /// Removes all lines of a header and says how many there were.
-    pub fn remove(&mut self, name: &str) -> usize {
-        let before = self.headers.len();
-        self.headers.retain(|h| !same_name(h.name(), name));
-        before - self.headers.len()
-    }
-
-    /// Rewrites each line of a header: the closure gets the value's bytes and gives
-    /// other ones, or `None` to leave the line alone.
-    pub fn rewrite(&mut self, name: &str, mut f: impl FnMut(&str) -> Option<String>) {
-        for header in self
-            .headers
-            .iter_mut()
-            .filter(|h| same_name(h.name(), name))
-        {
-            let text =
-                zeroize::Zeroizing::new(String::from_utf8_lossy(header.raw_value()).into_owned());
-            if let Some(new) = f(&text) {
-                header.splice_value(new.as_bytes());
-            }
-        }
-    }
-
-    /// Takes every element equal to `element` (blind to case) out of a comma list;
-    /// a line that has no other goes.
-    pub fn remove_element(&mut self, name: &str, element: &str) {
-        self.headers.retain_mut(|header| {
-            if !same_name(header.name(), name) {
-                return true;
-            }
-            let value = header.value().into_owned();
-            let all: Vec<_> = list::split(&value, ',').collect();
-            let left: Vec<_> = all
-                .iter()
-                .copied()
-                .filter(|e| !e.eq_ignore_ascii_case(element))
-                .collect();
-            if left.len() < all.len() {
-                header.splice_value(left.join(", ").as_bytes());
-            }
-            left.len() == all.len() || !left.is_empty()
-        });
-    }
-
-    /// Puts `new` in the place of the first element of a comma list; the rest of
-    /// the line keeps its bytes. False when there is no such header.
-    pub fn replace_first_element(&mut self, name: &str, new: &str) -> bool {
-        let Some(at) = self.position(name) else {
-            return false;
-        };
-        let header = &mut self.headers[at];
-        let value = header.raw_value();
-        let end = list::first_end(value);
-        let mut bytes = new.as_bytes().to_vec();
-        bytes.extend_from_slice(&value[end..]);
-        header.splice_value(&bytes);
-        true
-    }
-
-    /// Takes the first element of a comma list away and gives it.
-    pub fn remove_first_element(&mut self, name: &str) -> Option<String> {
-        let at = self.position(name)?;
-        let first = self.first_element(name)?;
-        let header = &mut self.headers[at];
-        let value = header.raw_value();
-        let end = list::first_end(value);
-        if end == value.len() {
-            self.headers.remove(at);
-        } else {
-            let rest = value[end + 1..].trim_ascii_start().to_vec();
-            header.splice_value(&rest);
-        }
-        Some(first)
-    }
-
     /// The message's bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let headers: usize = self.headers.iter().map(|h| h.raw.len()).sum();
+        let headers: usize = self.headers.iter().map(|h| h.raw().len()).sum();
         let mut out = Vec::with_capacity(self.start_raw.len() + headers + self.body.len() + 2);
         out.extend_from_slice(&self.start_raw);
         for header in &self.headers {
-            out.extend_from_slice(&header.raw);
+            out.extend_from_slice(header.raw());
         }
         out.extend_from_slice(&self.end_raw);
         out.extend_from_slice(&self.body);
@@ -586,10 +313,6 @@ impl Message {
             found = Some(n);
         }
         Ok(found)
-    }
-
-    fn position(&self, name: &str) -> Option<usize> {
-        self.headers.iter().position(|h| same_name(h.name(), name))
     }
 }
 
@@ -650,5 +373,5 @@ fn parse_start(raw: &[u8]) -> Result<Start, ParseError> {
 }
 
 #[cfg(test)]
-#[path = "message_tests.rs"]
+#[path = "message/tests.rs"]
 mod tests;

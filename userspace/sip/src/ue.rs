@@ -13,8 +13,10 @@ use crate::sa_set::{SetParams, SetToken};
 use crate::sec_agree::Ends;
 use crate::{Packet, Transport};
 
+mod challenge;
 mod client;
 mod io;
+mod procedure;
 mod register;
 mod server;
 
@@ -22,7 +24,7 @@ use client::{Clients, Purpose};
 pub use io::{
     Aka, AkaAnswer, AkaFailure, Ignored, RequestId, UeConfig, UeEvent, UeFailure, UeInput, UeOutput,
 };
-use register::Procedure;
+use procedure::Procedure;
 use server::Answered;
 
 /// A set that the UE holds.

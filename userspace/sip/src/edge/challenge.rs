@@ -226,22 +226,13 @@ fn server_error(response: &Message) -> Vec<u8> {
     refuse::server_error(response).to_bytes()
 }
 
-/// Seconds granted to this contact: its own in the 200, else the longest, else an hour.
+/// Seconds granted to this contact.
 fn granted(message: &Message, tx: &RegisterTx) -> u32 {
     if tx.leaves {
         return 0;
     }
     let wanted = Uri::parse(&tx.contact_uri);
-    let own = message
-        .elements("Contact")
-        .iter()
-        .filter_map(|c| NameAddr::parse(c))
-        .find_map(|c| {
-            let same = wanted
-                .as_ref()
-                .zip(c.parsed_uri())
-                .is_some_and(|(a, b)| a.same_identity(&b));
-            c.param("expires").filter(|_| same)?.parse().ok()
-        });
-    own.or_else(|| header::expires(message)).unwrap_or(3600)
+    header::granted(message, |uri| {
+        wanted.as_ref().is_some_and(|w| w.same_identity(uri))
+    })
 }

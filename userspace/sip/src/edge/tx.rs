@@ -207,9 +207,4 @@ impl Transactions {
         let branch = branch.clone();
         Some(self.remove(&branch))
     }
-
-    #[cfg(test)]
-    pub fn len(&self) -> usize {
-        self.all.len()
-    }
 }

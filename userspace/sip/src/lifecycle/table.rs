@@ -37,7 +37,6 @@ impl Table {
         ) {
             return Err(TableError::Collision);
         }
-        let id = known.unwrap_or_else(|| self.new_contact(key, path));
         for token in own {
             if matches!(
                 self.sets.get(&token).map(|s| s.state),
@@ -46,6 +45,11 @@ impl Table {
                 self.remove_set(token, RemoveReason::Aborted);
             }
         }
+        // Looked up again: with its last set the contact may have gone.
+        let id = match self.by_key(key) {
+            Some(id) => id,
+            None => self.new_contact(key, path),
+        };
         set.contact = id;
         set.wake = set.deadline;
         self.wakes.insert((set.wake, set.token));

@@ -1,0 +1,120 @@
+//! Changes of single lines and list elements; all other bytes stay.
+
+use super::line::same_name;
+use super::{Header, Message, Start, start_line};
+use crate::header::list;
+
+impl Message {
+    /// Puts another Request-URI into a request; a response stays as it is.
+    pub fn set_uri(&mut self, new: &str) {
+        if let Start::Request { uri, .. } = &mut self.start {
+            *uri = new.into();
+            self.start_raw = start_line(&self.start);
+        }
+    }
+
+    /// Appends a header line after all others.
+    pub fn push(&mut self, name: &str, value: &str) {
+        self.headers.push(Header::new(name, value));
+    }
+
+    /// Inserts a line above the first one of that name, or at the very top.
+    pub fn insert_top(&mut self, name: &str, value: &str) {
+        let at = self.position(name).unwrap_or(0);
+        self.headers.insert(at, Header::new(name, value));
+    }
+
+    /// Replaces the first line's value and removes the other lines, or appends.
+    pub fn set(&mut self, name: &str, value: &str) {
+        match self.position(name) {
+            Some(at) => {
+                self.headers[at] = Header::new(name, value);
+                let mut index = 0;
+                self.headers.retain(|h| {
+                    index += 1;
+                    index <= at + 1 || !same_name(h.name(), name)
+                });
+            }
+            None => self.push(name, value),
+        }
+    }
+
+    /// Removes all lines of a header and says how many there were.
+    pub fn remove(&mut self, name: &str) -> usize {
+        let before = self.headers.len();
+        self.headers.retain(|h| !same_name(h.name(), name));
+        before - self.headers.len()
+    }
+
+    /// Rewrites each line of a header: the closure gets the value's bytes and gives
+    /// other ones, or `None` to leave the line alone.
+    pub fn rewrite(&mut self, name: &str, mut f: impl FnMut(&str) -> Option<String>) {
+        for header in self
+            .headers
+            .iter_mut()
+            .filter(|h| same_name(h.name(), name))
+        {
+            let text =
+                zeroize::Zeroizing::new(String::from_utf8_lossy(header.raw_value()).into_owned());
+            if let Some(new) = f(&text) {
+                header.splice_value(new.as_bytes());
+            }
+        }
+    }
+
+    /// Takes every element equal to `element` (blind to case) out of a comma list;
+    /// a line that has no other goes.
+    pub fn remove_element(&mut self, name: &str, element: &str) {
+        self.headers.retain_mut(|header| {
+            if !same_name(header.name(), name) {
+                return true;
+            }
+            let value = header.value().into_owned();
+            let all: Vec<_> = list::split(&value, ',').collect();
+            let left: Vec<_> = all
+                .iter()
+                .copied()
+                .filter(|e| !e.eq_ignore_ascii_case(element))
+                .collect();
+            if left.len() < all.len() {
+                header.splice_value(left.join(", ").as_bytes());
+            }
+            left.len() == all.len() || !left.is_empty()
+        });
+    }
+
+    /// Puts `new` in the place of the first element of a comma list; the rest of
+    /// the line keeps its bytes. False when there is no such header.
+    pub fn replace_first_element(&mut self, name: &str, new: &str) -> bool {
+        let Some(at) = self.position(name) else {
+            return false;
+        };
+        let header = &mut self.headers[at];
+        let value = header.raw_value();
+        let end = list::first_end(value);
+        let mut bytes = new.as_bytes().to_vec();
+        bytes.extend_from_slice(&value[end..]);
+        header.splice_value(&bytes);
+        true
+    }
+
+    /// Takes the first element of a comma list away and gives it.
+    pub fn remove_first_element(&mut self, name: &str) -> Option<String> {
+        let at = self.position(name)?;
+        let first = self.first_element(name)?;
+        let header = &mut self.headers[at];
+        let value = header.raw_value();
+        let end = list::first_end(value);
+        if end == value.len() {
+            self.headers.remove(at);
+        } else {
+            let rest = value[end + 1..].trim_ascii_start().to_vec();
+            header.splice_value(&rest);
+        }
+        Some(first)
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
+        self.headers.iter().position(|h| same_name(h.name(), name))
+    }
+}

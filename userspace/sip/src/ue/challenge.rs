@@ -1,0 +1,170 @@
+//! SM6 and SM7: the challenge, the SIM's answer, the new set (TS 33.203 clauses 7.2, M.7.2).
+
+use std::net::IpAddr;
+
+use gm_esp::{Ck, Ik, Mode};
+
+use super::procedure::{AWAIT, Answer};
+use super::{AkaFailure, Ue, UeEvent, UeFailure, UeOutput, UeSet};
+use crate::aka::{self, Challenge};
+use crate::message::Message;
+use crate::sa_set::{Role, SaSetRequest, SetParams, SetToken, Tunnel};
+use crate::sec_agree::{self, SECURITY_SERVER, SecList, choose_server};
+
+/// Challenges of one procedure before the UE gives up.
+const CHALLENGES: u8 = 3;
+
+impl Ue {
+    /// SM6: the SIM answers, a suite and a mode are chosen, the set is asked for.
+    pub(super) fn challenged(
+        &mut self,
+        now: u64,
+        received: Option<IpAddr>,
+        message: &Message,
+    ) -> Result<(), UeFailure> {
+        let challenge = Challenge::from_message(message).map_err(UeFailure::Challenge)?;
+        let Some(procedure) = &mut self.procedure else {
+            return Ok(());
+        };
+        procedure.challenges += 1;
+        if procedure.challenges > CHALLENGES {
+            return Err(UeFailure::TooManyChallenges);
+        }
+        procedure.deadline = now + AWAIT;
+        if let Some(set) = procedure.set.take() {
+            self.drop_set(&set);
+        }
+        let answer = match self.aka.answer(&challenge.rand, &challenge.autn) {
+            Ok(answer) => answer,
+            Err(failure) => return self.report(now, &challenge, failure),
+        };
+        let list = SecList::from_message(message, SECURITY_SERVER).unwrap_or_default();
+        let chosen = choose_server(&self.config.suites, &self.config.modes, &list)
+            .map_err(UeFailure::SecurityServer)?;
+        // Over a set the mode stays (M.7.4.1a); in clear received says where we are.
+        let public = match &self.current {
+            Some(set) => set.params.ue,
+            None => received.unwrap_or(self.config.local),
+        };
+        let nat = public != self.config.local;
+        if nat && (!chosen.mode_written || chosen.mode != Mode::UdpEncTun) {
+            return Err(UeFailure::Nat);
+        }
+        let text: Vec<_> = message
+            .lines(SECURITY_SERVER)
+            .map(|h| h.value().into_owned())
+            .collect();
+        let Some(procedure) = &mut self.procedure else {
+            return Ok(());
+        };
+        let (local, pcscf) = (self.config.local, self.config.pcscf.ip());
+        let tunnel = Tunnel {
+            local,
+            remote: pcscf,
+            port: self.config.encap_port,
+        };
+        let params = SetParams {
+            ue: public,
+            pcscf,
+            ue_ends: procedure.ends,
+            pcscf_ends: chosen.ends,
+            suite: chosen.suite,
+            tunnel: (chosen.mode == Mode::UdpEncTun).then_some(tunnel),
+            replay_window: self.config.replay_window,
+        };
+        self.next_token += 1;
+        let token = SetToken(self.next_token);
+        procedure.set = Some(UeSet {
+            token,
+            params,
+            server_text: text.join(", "),
+            deadline: now + AWAIT,
+        });
+        procedure.answer = Some(Answer {
+            challenge,
+            res: answer.res.clone(),
+        });
+        self.event(UeEvent::Sm6 {
+            set: token,
+            suite: params.suite,
+            mode: params.mode(),
+            public,
+        });
+        self.install(token, params, answer.ik.clone(), answer.ck.clone());
+        Ok(())
+    }
+
+    pub(super) fn install(&mut self, token: SetToken, params: SetParams, ik: Ik, ck: Ck) {
+        let request = SaSetRequest::new(token, Role::Ue, params, ik, ck);
+        self.out.push_back(UeOutput::Install(Box::new(request)));
+    }
+
+    /// Tells the network why there is no answer (clauses 6.1.2.2, 6.1.3), with a new offer.
+    pub(super) fn report(
+        &mut self,
+        now: u64,
+        challenge: &Challenge,
+        failure: AkaFailure,
+    ) -> Result<(), UeFailure> {
+        let cnonce = self.random.token(8);
+        let uri = format!("sip:{}", self.config.domain);
+        let username = self.config.impi.clone();
+        let ends = self.new_ends()?;
+        if let Some(procedure) = &mut self.procedure {
+            procedure.client_text =
+                sec_agree::offer_list(&self.config.suites, &self.config.modes, &ends);
+            procedure.ends = ends;
+        }
+        match failure {
+            AkaFailure::Synchronisation(auts) => {
+                let value = aka::authorization(challenge, &username, &uri, &cnonce, Err(&auts));
+                self.send_register(now, &value, false);
+                self.event(UeEvent::Resynchronising);
+                Ok(())
+            }
+            AkaFailure::Mac => {
+                let (realm, nonce) = (&challenge.realm, &challenge.nonce);
+                let value = format!(
+                    "Digest username=\"{username}\",realm=\"{realm}\",nonce=\"{nonce}\",uri=\"{uri}\",response=\"\",algorithm=AKAv1-MD5"
+                );
+                self.send_register(now, &value, false);
+                // Whatever the network answers, this procedure is over for us.
+                self.clients.remove_registration();
+                Err(UeFailure::NetworkAuthentication)
+            }
+        }
+    }
+
+    /// The inbound SAs are live: SM7 leaves through the new set.
+    pub(super) fn installed(&mut self, now: u64, token: SetToken, ok: bool) {
+        let current = self
+            .procedure
+            .as_ref()
+            .and_then(|p| p.set.as_ref())
+            .map(|s| s.token);
+        if current != Some(token) {
+            return;
+        }
+        if !ok {
+            if let Some(procedure) = &mut self.procedure {
+                procedure.set = None;
+            }
+            return self.abandon(UeFailure::NotInstalled);
+        }
+        let Some(answer) = self.procedure.as_mut().and_then(|p| p.answer.take()) else {
+            return;
+        };
+        self.out.push_back(UeOutput::Activate { set: token });
+        let cnonce = self.random.token(8);
+        let uri = format!("sip:{}", self.config.domain);
+        let value = aka::authorization(
+            &answer.challenge,
+            &self.config.impi,
+            &uri,
+            &cnonce,
+            Ok(&answer.res),
+        );
+        self.send_register(now, &value, true);
+        self.event(UeEvent::Sm7 { set: token });
+    }
+}
