@@ -360,6 +360,11 @@ impl Ue {
         free.get(at).copied()
     }
 
+    /// SPIs that were offered and never installed are the last to be offered again.
+    fn give_back(&mut self, ends: Ends) {
+        self.spis.push_back([ends.spi_c, ends.spi_s]);
+    }
+
     fn new_ends(&mut self) -> Result<Ends, UeFailure> {
         let port_c = self.free_port().ok_or(UeFailure::NoPort)?;
         let [spi_c, spi_s] = self.spis.pop_front().ok_or(UeFailure::NoSpi)?;

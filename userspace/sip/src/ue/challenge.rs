@@ -31,8 +31,9 @@ impl Ue {
             return Err(UeFailure::TooManyChallenges);
         }
         procedure.deadline = now + AWAIT;
-        if let Some(set) = procedure.set.take() {
-            self.drop_set(&set);
+        if procedure.set.is_some() {
+            // A challenge in answer to SM7: the response did not please. Its SPIs are used up.
+            return Err(UeFailure::Status(401));
         }
         let answer = match self.aka.answer(&challenge.rand, &challenge.autn) {
             Ok(answer) => answer,
@@ -113,7 +114,8 @@ impl Ue {
         if let Some(procedure) = &mut self.procedure {
             procedure.client_text =
                 sec_agree::offer_list(&self.config.suites, &self.config.modes, &ends);
-            procedure.ends = ends;
+            let offered = std::mem::replace(&mut procedure.ends, ends);
+            self.give_back(offered);
         }
         match failure {
             AkaFailure::Synchronisation(auts) => {

@@ -169,8 +169,9 @@ impl Ue {
             return;
         };
         self.clients.remove_registration();
-        if let Some(set) = procedure.set {
-            self.drop_set(&set);
+        match procedure.set {
+            Some(set) => self.drop_set(&set),
+            None => self.give_back(procedure.ends),
         }
         if failure == UeFailure::Timeout && procedure.over.is_some() {
             // No answer through the SAs: they count as dead, the next REGISTER goes in clear (clause 7.4.0).

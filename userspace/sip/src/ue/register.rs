@@ -92,6 +92,10 @@ impl Ue {
         let expires = header::granted(message, |uri| uri.port == Some(self.config.server_port));
         let until = now + u64::from(expires) * 1000;
         let authenticated = procedure.set.is_some();
+        if !authenticated {
+            // A 200 without a challenge throws the offer away; its SPIs are free again.
+            self.give_back(procedure.ends);
+        }
         let mut old_deadline = 0;
         if let Some(new) = procedure.set
             && let Some(mut old) = self.current.replace(new)
