@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, Table, TableComponent};
 use gm_api::control::{FlowEvent, Health, SaStatus, Stats};
 use gm_api::sad::Dir;
 
@@ -182,9 +182,14 @@ pub fn event(event: &FlowEvent) -> String {
     line
 }
 
+/// Lines above, below and under the header only.
 fn new(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(header);
+    table.remove_style(TableComponent::HorizontalLines);
+    table.remove_style(TableComponent::MiddleIntersections);
+    table.remove_style(TableComponent::LeftBorderIntersections);
+    table.remove_style(TableComponent::RightBorderIntersections);
     table
 }
 
