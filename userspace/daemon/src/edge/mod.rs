@@ -166,7 +166,8 @@ pub fn start(app: &Arc<App>, runtime: &Handle) -> Result<Option<Running>, EdgeEr
 }
 
 /// Pairs of SPIs that are kept at hand. Each holds two slots, so there are
-/// fewer where there are few slots.
+/// fewer where there are few slots; but three, because two SPIs that a phone
+/// has chosen for itself can make two pairs useless to it.
 fn spi_pool(max_sas: u32) -> usize {
-    (max_sas as usize / 16).clamp(1, 64)
+    (max_sas as usize / 16).clamp(3, 64)
 }

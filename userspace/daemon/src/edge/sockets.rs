@@ -2,8 +2,10 @@
 //! address is known by its socket and answers leave from where they must.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use gm_sip::Transport;
 use tokio::net::UdpSocket;
@@ -15,6 +17,9 @@ use super::{Arrived, EdgeError, Inbox, Places};
 const LARGEST: usize = 65_535;
 /// Kernel memory for a burst of REGISTERs after a power cut.
 const RECEIVE_BUFFER: usize = 1 << 20;
+
+/// Duplicate address detection is over by then.
+const DETECTION: Duration = Duration::from_secs(3);
 
 /// The sockets, to send from.
 pub(super) struct Sockets {
@@ -52,7 +57,7 @@ pub(super) fn open(places: &Places, core: SocketAddr, inbox: &Inbox) -> Result<S
 }
 
 fn bind(address: SocketAddr) -> Result<Arc<UdpSocket>, EdgeError> {
-    let bound = std::net::UdpSocket::bind(address).and_then(|socket| {
+    let bound = patiently(|| std::net::UdpSocket::bind(address)).and_then(|socket| {
         socket.set_nonblocking(true)?;
         // Less is still enough to work.
         let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER);
@@ -63,6 +68,22 @@ fn bind(address: SocketAddr) -> Result<Arc<UdpSocket>, EdgeError> {
         transport: "UDP",
         error,
     })
+}
+
+/// An IPv6 address that was just configured cannot be used until the kernel
+/// has made sure that nobody else has it (RFC 4862 5.4): wait for that.
+fn patiently<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let deadline = Instant::now() + DETECTION;
+    loop {
+        match bind() {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrNotAvailable && Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            result => return result,
+        }
+    }
 }
 
 async fn receive(socket: Arc<UdpSocket>, put: impl Fn(SocketAddr, Zeroizing<Vec<u8>>) -> bool) {
