@@ -11,15 +11,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
-use md5::{Digest, Md5};
-
-use crate::header::{self, Via};
 use crate::lifecycle::{Change, SetState, Table};
 use crate::message::{Message, ParseError};
-use crate::rand::{Randomness, hex};
+use crate::rand::Randomness;
 use crate::sa_set::SetToken;
 use crate::{Packet, Transport};
 
+mod branch;
 mod challenge;
 mod config;
 mod forward;
@@ -29,6 +27,7 @@ mod register;
 mod tx;
 
 pub use crate::lifecycle::{RemoveReason, Timers};
+use branch::{clear_reply, top_via};
 pub use config::{ConfigError, EdgeConfig, Limits};
 pub use io::{FlowEvent, Input, Output, Refusal};
 use tx::{Pending, Reply, Source, Transactions};
@@ -340,61 +339,6 @@ impl Edge {
 
     fn refused(&mut self, from: SocketAddr, why: Refusal) {
         self.event(FlowEvent::Refused { from, why });
-    }
-
-    /// A keyed hash: same input, same token, and nobody else can make one.
-    fn token(&self, parts: &[&str]) -> String {
-        let mut hash = Md5::new();
-        hash.update(self.secret);
-        for part in parts {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
-        }
-        hash.update(self.secret);
-        hex(&hash.finalize())
-    }
-
-    /// The branch of our Via: the same for a retransmission, for the CANCEL, and for
-    /// the ACK of a failure (RFC 3261 clause 16.11).
-    fn branch(&self, message: &Message, from: SocketAddr) -> Result<String, Refusal> {
-        let via = top_via(message).ok_or(Refusal::Headers)?;
-        let (number, _) = header::cseq(message).ok_or(Refusal::Headers)?;
-        let call_id = message.value("Call-ID").ok_or(Refusal::Headers)?;
-        let from_tag = header::tag(message, "From").unwrap_or_default();
-        if message.value("From").is_none() || message.value("To").is_none() {
-            return Err(Refusal::Headers);
-        }
-        let sent_by = format!("{}:{:?}", via.host, via.port);
-        let branch = via.branch().unwrap_or_default();
-        let parts = [
-            &branch,
-            &sent_by,
-            &*call_id,
-            &from_tag,
-            &number.to_string(),
-            &from.ip().to_string(),
-        ];
-        Ok(format!("z9hG4bKgm{}", self.token(&parts)))
-    }
-}
-
-fn top_via(message: &Message) -> Option<Via> {
-    Via::parse(&message.first_element("Via")?)
-}
-
-/// Where the answer to a request in clear goes: on the connection; over UDP by the
-/// Via, and to the source port behind a NAT whether or not rport asks for it.
-fn clear_reply(at: &Packet, message: &Message) -> Reply {
-    let remote = match (at.transport, top_via(message)) {
-        (Transport::Udp, Some(via)) if via.host.ip() == Some(at.remote.ip()) => {
-            via.reply_to(at.remote)
-        }
-        _ => at.remote,
-    };
-    Reply::Clear {
-        local: at.local,
-        remote,
-        transport: at.transport,
     }
 }
 

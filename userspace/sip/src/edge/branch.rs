@@ -1,0 +1,69 @@
+//! Branches and tokens that are computed, not kept, and the way back to a sender.
+
+use std::net::SocketAddr;
+
+use md5::{Digest, Md5};
+
+use super::tx::Reply;
+use super::{Edge, Refusal};
+use crate::header::{self, Via};
+use crate::message::Message;
+use crate::rand::hex;
+use crate::{Packet, Transport};
+
+impl Edge {
+    /// A keyed hash: same input, same token, and nobody else can make one.
+    pub(super) fn token(&self, parts: &[&str]) -> String {
+        let mut hash = Md5::new();
+        hash.update(self.secret);
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        hash.update(self.secret);
+        hex(&hash.finalize())
+    }
+
+    /// The branch of our Via: the same for a retransmission, for the CANCEL, and for
+    /// the ACK of a failure (RFC 3261 clause 16.11).
+    pub(super) fn branch(&self, message: &Message, from: SocketAddr) -> Result<String, Refusal> {
+        let via = top_via(message).ok_or(Refusal::Headers)?;
+        let (number, _) = header::cseq(message).ok_or(Refusal::Headers)?;
+        let call_id = message.value("Call-ID").ok_or(Refusal::Headers)?;
+        let from_tag = header::tag(message, "From").unwrap_or_default();
+        if message.value("From").is_none() || message.value("To").is_none() {
+            return Err(Refusal::Headers);
+        }
+        let sent_by = format!("{}:{:?}", via.host, via.port);
+        let branch = via.branch().unwrap_or_default();
+        let parts = [
+            &branch,
+            &sent_by,
+            &*call_id,
+            &from_tag,
+            &number.to_string(),
+            &from.ip().to_string(),
+        ];
+        Ok(format!("z9hG4bKgm{}", self.token(&parts)))
+    }
+}
+
+pub(super) fn top_via(message: &Message) -> Option<Via> {
+    Via::parse(&message.first_element("Via")?)
+}
+
+/// Where the answer to a request in clear goes: on the connection; over UDP by the
+/// Via, and to the source port behind a NAT whether or not rport asks for it.
+pub(super) fn clear_reply(at: &Packet, message: &Message) -> Reply {
+    let remote = match (at.transport, top_via(message)) {
+        (Transport::Udp, Some(via)) if via.host.ip() == Some(at.remote.ip()) => {
+            via.reply_to(at.remote)
+        }
+        _ => at.remote,
+    };
+    Reply::Clear {
+        local: at.local,
+        remote,
+        transport: at.transport,
+    }
+}
