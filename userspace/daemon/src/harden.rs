@@ -39,7 +39,7 @@ pub fn protect_memory() {
 /// | BPF, PERFMON | loading programs and maps |
 /// | IPC_LOCK | locked memory |
 /// | NET_BIND_SERVICE | ports below 1024, if configured |
-/// | SYS_ADMIN | mounting the bpffs, only where there is none yet |
+/// | SYS_ADMIN | mounting and unmounting the bpffs, only where it is our own |
 fn needed(pin_dir: Option<&Path>) -> CapsHashSet {
     let mut keep = CapsHashSet::from([
         Capability::CAP_NET_ADMIN,
@@ -49,18 +49,17 @@ fn needed(pin_dir: Option<&Path>) -> CapsHashSet {
         Capability::CAP_IPC_LOCK,
         Capability::CAP_NET_BIND_SERVICE,
     ]);
-    if pin_dir.is_some_and(|dir| !on_bpffs(dir)) {
+    if pin_dir.is_some_and(|dir| !inside_bpffs(dir)) {
         keep.insert(Capability::CAP_SYS_ADMIN);
     }
     keep
 }
 
-/// The directory, or the nearest one above that exists, is on a bpffs.
-fn on_bpffs(dir: &Path) -> bool {
-    let existing = dir
-        .ancestors()
-        .find(|dir| dir.exists())
-        .unwrap_or(Path::new("/"));
+/// What is above the directory, as far as it exists, is on a bpffs: then the
+/// bpffs is the system's, and a directory on it needs no mount.
+fn inside_bpffs(dir: &Path) -> bool {
+    let above = dir.ancestors().skip(1).find(|dir| dir.exists());
+    let existing = above.unwrap_or(Path::new("/"));
     rustix::fs::statfs(existing).is_ok_and(|found| {
         // The type of the field differs between architectures.
         #[allow(clippy::unnecessary_cast, reason = "f_type is not an i64 everywhere")]
@@ -95,7 +94,7 @@ mod tests {
         let sys_admin = |pin_dir| needed(pin_dir).contains(&Capability::CAP_SYS_ADMIN);
         assert!(!sys_admin(None));
         assert!(sys_admin(Some(Path::new("/tmp/nowhere"))));
-        assert!(!on_bpffs(Path::new("/proc/self")));
+        assert!(!inside_bpffs(Path::new("/proc/self")));
     }
 
     #[test]

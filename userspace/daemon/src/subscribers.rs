@@ -187,6 +187,12 @@ mod tests {
     }
 
     #[test]
+    fn the_example_is_read() {
+        let found = parse(include_str!("../subscribers.example.toml")).unwrap();
+        assert_eq!(found[0].impus.len(), 2);
+    }
+
+    #[test]
     fn without_sqn_it_follows_the_clock() {
         let first = parse(&one("")).unwrap()[0].sqn;
         assert!(first >> IND_BITS > 1_700_000_000);

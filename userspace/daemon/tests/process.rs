@@ -18,9 +18,13 @@ fn gmespd(args: &[&str]) -> Output {
 }
 
 fn configuration(dir: &Path) -> PathBuf {
+    configuration_with(dir, "off")
+}
+
+fn configuration_with(dir: &Path, pin_dir: &str) -> PathBuf {
     let text = format!(
         "[gm]\nuplinks = [\"gmt0\"]\naddresses = [\"192.0.2.1\"]\nserver_ports = [5066]\n\
-         client_ports = [\"5067-5074\"]\nmax_sas = 64\npin_dir = \"off\"\n\
+         client_ports = [\"5067-5074\"]\nmax_sas = 64\npin_dir = \"{pin_dir}\"\n\
          [control]\nsocket = \"{}\"\n",
         dir.join("c.sock").display()
     );
@@ -230,4 +234,43 @@ fn sigterm_ends_it_although_a_client_streams() {
     assert_eq!(daemon.end(), Some(0));
     assert_eq!(runtime.block_on(events.next()).unwrap(), None);
     assert!(!daemon.socket().exists());
+}
+
+#[test]
+#[ignore = "root: network namespace, BPF programs"]
+fn after_a_kill_the_next_one_takes_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let pins = dir.path().join("pins");
+    let file = configuration_with(dir.path(), &pins.display().to_string());
+    // Mounts of its own, too: what is pinned goes with the namespace.
+    let script = format!(
+        "{LINKS} && config=$1 || exit 9
+         start() {{
+             \"$0\" run --config \"$config\" > ready & daemon=$!
+             for _ in $(seq 100); do grep -q ready ready && return; sleep 0.1; done
+             exit 8
+         }}
+         start; kill -KILL $daemon; wait $daemon; ls pins | grep -c link_ > pinned
+         start; kill -TERM $daemon; wait $daemon || exit 7
+         test ! -e pins || exit 6
+         ip link show gm0 && exit 5; exit 0"
+    );
+    let output = Command::new("unshare")
+        .args([
+            "--net",
+            "--mount",
+            "--",
+            "sh",
+            "-c",
+            &script,
+            env!("CARGO_BIN_EXE_gmespd"),
+        ])
+        .arg(&file)
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{error}");
+    let pinned = std::fs::read_to_string(dir.path().join("pinned")).unwrap();
+    assert!(pinned.trim().parse::<u32>().unwrap() > 3, "{pinned}");
 }
