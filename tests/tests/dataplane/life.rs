@@ -27,7 +27,7 @@ fn p_config(pins: Option<&Path>) -> Config {
     )
 }
 
-/// Whether tc programs are attached through tcx.
+/// How many programs are attached to a device through tcx.
 fn tcx(ns: &NetNs, device: &str) -> usize {
     use aya::programs::{SchedClassifier, TcAttachType};
     ns.run(|| {
@@ -40,12 +40,29 @@ fn tcx(ns: &NetNs, device: &str) -> usize {
     })
 }
 
+/// How many of ours are attached to a device as filters on clsact.
+fn filters(ns: &NetNs, device: &str) -> usize {
+    let of = |side| ns.sh("tc", &["filter", "show", "dev", device, side]);
+    let ours = |side| {
+        of(side)
+            .lines()
+            .filter(|line| line.contains("gm_tc_"))
+            .count()
+    };
+    ours("ingress") + ours("egress")
+}
+
+/// How many tc programs there are, whichever way the kernel offers.
+fn attached(ns: &NetNs, device: &str) -> usize {
+    tcx(ns, device) + filters(ns, device)
+}
+
 fn nothing_left(ns: &NetNs, pins: Option<&Path>) {
     let links = ns.ip("-d link");
     assert!(!links.contains("gm0"), "{links}");
     assert!(!links.contains("prog/xdp"), "{links}");
     for device in ["lo", NAMES[0]] {
-        assert_eq!(tcx(ns, device), 0, "{device}");
+        assert_eq!(attached(ns, device), 0, "{device}");
     }
     if let Some(pins) = pins {
         assert!(!pins.exists(), "{pins:?} is still there");
@@ -60,7 +77,8 @@ fn shutdown_leaves_nothing() {
     let lab = Lab::new(Some(pins.clone()));
     lab.install(Suite::NullAesGcm, Family::V4);
     assert!(lab.p.ns.ip("-d link").contains("gm0x"));
-    assert!(tcx(&lab.p.ns, NAMES[0]) == 2 && pins.exists());
+    assert_eq!(attached(&lab.p.ns, NAMES[0]), 2);
+    assert!(pins.exists());
     lab.p.plane.shutdown().unwrap();
     nothing_left(&lab.p.ns, Some(&pins));
     // Twice is no error; commands say what is the matter.
@@ -228,7 +246,11 @@ fn a_kill_leaves_the_policy_and_a_successor_takes_over() {
     pass(&ps, &uc, 3000);
     clear.send_to(b"spoofed", (p, PORT_PS)).unwrap();
     grows(&lab.p.plane, Reason::CleartextProtected, 0, 1);
-    assert_eq!(tcx(&lab.p.ns, NAMES[0]), 2, "the programs are there twice");
+    assert_eq!(
+        attached(&lab.p.ns, NAMES[0]),
+        2,
+        "the programs are there twice"
+    );
     lab.p.plane.shutdown().unwrap();
     nothing_left(&lab.p.ns, Some(&pins));
     drop(unmount);
@@ -294,13 +316,8 @@ fn clsact_does_where_there_is_no_tcx() {
         .send_to(b"on lo", (p, PORT_PS))
         .unwrap();
     grows(&lab.p.plane, Reason::CleartextProtected, 0, 1);
-    let filters = || {
-        lab.p
-            .ns
-            .sh("tc", &["filter", "show", "dev", NAMES[0], "egress"])
-    };
-    assert!(filters().contains("gm_tc_egress"));
+    assert_eq!(filters(&lab.p.ns, NAMES[0]), 2);
     lab.p.plane.shutdown().unwrap();
-    assert!(!filters().contains("gm_tc_egress"));
+    assert_eq!(filters(&lab.p.ns, NAMES[0]), 0);
     assert_eq!(count(&lab.u.plane, Reason::BadIcv), 0);
 }

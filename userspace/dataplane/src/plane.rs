@@ -184,7 +184,7 @@ impl DataPlane {
 
     /// Captures what crosses the uplink, sealed, into a channel; `None` ends
     /// it. With a bounded channel what does not fit is left out and counted in
-    /// [`WorkerStats::tap_missed`].
+    /// [`WorkerStats::tap_missed`](crate::WorkerStats::tap_missed).
     ///
     /// # Errors
     /// [`Error::WorkerGone`].
