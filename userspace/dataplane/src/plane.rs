@@ -82,10 +82,14 @@ impl DataPlane {
     pub fn start(cfg: Config) -> Result<DataPlane, Error> {
         cfg.validate()?;
         let begin = Instant::now();
-        let sadb = Sadb::create(cfg.slots(), cfg.replay_window).map_err(|e| Error::Io {
+        let mut sadb = Sadb::create(cfg.slots(), cfg.replay_window).map_err(|e| Error::Io {
             what: "make the SA region".into(),
             source: std::io::Error::other(e),
         })?;
+        let mut seed = [0; 4];
+        getrandom::fill(&mut seed)
+            .map_err(|e| Error::io("draw random bytes", std::io::Error::other(e)))?;
+        sadb.scatter_spis(u32::from_ne_bytes(seed));
         if let Some(problem) = sadb.region().lock_problem() {
             tracing::warn!("{problem}");
         }

@@ -47,6 +47,20 @@ impl Sadb {
         Ok(Sadb::empty(Arc::new(Region::create(slots, words)?)))
     }
 
+    /// Lets the SPIs of a new database begin anywhere in their range. A host
+    /// that was started again must not at once choose the SPIs that packets of
+    /// its former life still carry. `seed` is random; without this call every
+    /// slot begins with its lowest SPI.
+    pub fn scatter_spis(&mut self, seed: u32) {
+        let slots = self.region.slots();
+        let all = slots::generations(slots);
+        for slot in 0..slots {
+            // Neighbours begin far from each other (Knuth's multiplicative hash).
+            let begin = seed.wrapping_add(slot.wrapping_mul(0x9e37_79b1)) % all;
+            self.at(slot).hot().generation.store(begin, Relaxed);
+        }
+    }
+
     pub(crate) fn empty(region: Arc<Region>) -> Sadb {
         Sadb {
             slots: Slots::new(&region),

@@ -483,3 +483,28 @@ fn no_debug_output_and_no_error_shows_a_key() {
         assert!(!shown.to_lowercase().contains(secret), "{shown}");
     }
 }
+
+#[test]
+fn scattered_spis_stay_in_their_range_and_begin_apart() {
+    let begin = |seed| {
+        let mut sadb = Sadb::create(64, 64).unwrap();
+        sadb.scatter_spis(seed);
+        let spis: Vec<u32> = (0..64).map(|_| sadb.reserve(&[]).unwrap().spi).collect();
+        for spi in &spis {
+            assert!(*spi >= gm_abi::maps::SPI_BASE);
+        }
+        let slots: std::collections::BTreeSet<u32> = spis
+            .iter()
+            .map(|spi| (spi - gm_abi::maps::SPI_BASE) % 64)
+            .collect();
+        assert_eq!(slots.len(), 64, "an SPI still names its slot");
+        spis
+    };
+    let (one, other) = (begin(1), begin(0xffff_fff0));
+    assert!(one.iter().all(|spi| !other.contains(spi)));
+    let far = |w: &[u32]| w[0].abs_diff(w[1]) > 1_000_000;
+    assert!(
+        one.windows(2).filter(|w| far(w)).count() > 48,
+        "neighbours begin far apart"
+    );
+}
