@@ -23,43 +23,49 @@ fn is_our_mount(dir: &Path) -> bool {
     })
 }
 
+/// Where every system has its bpffs, if it has one. The directory is sysfs's,
+/// so nothing can be made in it before that is mounted.
+const USUAL: &str = "/sys/fs/bpf";
+
 /// A directory on a bpffs.
 #[derive(Debug)]
 pub(crate) struct PinDir {
     dir: PathBuf,
-    /// The bpffs is mounted here by gmesp, perhaps by a killed predecessor.
-    mounted: bool,
+    /// Where gmesp has mounted the bpffs, perhaps a killed predecessor.
+    mounted: Option<PathBuf>,
 }
 
 impl PinDir {
-    /// Makes the directory, and mounts a bpffs there if it is on none.
+    /// Makes the directory, and mounts a bpffs if it is on none: at
+    /// /sys/fs/bpf for what is below that, else at the directory itself.
     pub(crate) fn open(dir: &Path) -> Result<PinDir, Error> {
         let wrong = |detail: String| Error::Pin {
             path: dir.to_path_buf(),
             detail,
         };
-        fs::create_dir_all(dir).map_err(|e| wrong(format!("cannot be made: {e}")))?;
-        let on_bpffs = statfs(dir)
+        let home = match dir.starts_with(USUAL) {
+            true => Path::new(USUAL),
+            false => dir,
+        };
+        let make = |dir| fs::create_dir_all(dir).map_err(|e| wrong(format!("cannot be made: {e}")));
+        make(home)?;
+        let on_bpffs = statfs(home)
             .map_err(|e| wrong(format!("cannot be read: {e}")))?
             .filesystem_type()
             == BPF_FS_MAGIC;
         if !on_bpffs {
-            mount(
-                Some(SOURCE),
-                dir,
-                Some("bpf"),
-                MsFlags::empty(),
-                None::<&str>,
-            )
-            .map_err(|e| {
+            let (source, none) = (Some(SOURCE), None::<&str>);
+            mount(source, home, Some("bpf"), MsFlags::empty(), none).map_err(|e| {
                 wrong(format!(
-                    "cannot mount a bpffs there: {e}; mount one at /sys/fs/bpf"
+                    "cannot mount a bpffs at {}: {e}; do `mount -t bpf bpf {USUAL}` and choose a directory there",
+                    home.display()
                 ))
             })?;
         }
+        make(dir)?;
         Ok(PinDir {
             dir: dir.to_path_buf(),
-            mounted: is_our_mount(dir),
+            mounted: is_our_mount(home).then(|| home.to_path_buf()),
         })
     }
 
@@ -94,7 +100,7 @@ impl PinDir {
             .collect()
     }
 
-    /// Removes every pin, the mount where it is gmesp's, and the directory.
+    /// Removes every pin, the directory, and the mount where it is gmesp's.
     pub(crate) fn clear(&self) -> Result<(), Error> {
         let wrong = |path: &Path, e: &dyn std::fmt::Display| Error::Pin {
             path: path.to_path_buf(),
@@ -112,13 +118,29 @@ impl PinDir {
                 remove(&entry.path())?;
             }
         }
-        if self.mounted {
-            umount2(&self.dir, MntFlags::MNT_DETACH).map_err(|e| wrong(&self.dir, &e))?;
-        }
-        // One that holds something of somebody else's stays.
+        // One that holds something of somebody else's stays, and so does a
+        // mount that others use by now.
         let _ = fs::remove_dir(&self.dir);
+        if let Some(home) = &self.mounted
+            && !is_used(home)
+        {
+            umount2(home, MntFlags::MNT_DETACH).map_err(|e| wrong(home, &e))?;
+            let _ = fs::remove_dir(&self.dir);
+        }
         Ok(())
     }
+}
+
+/// Whether a bpffs holds more than what the kernel puts into each.
+fn is_used(home: &Path) -> bool {
+    let preloaded = ["maps.debug", "progs.debug"];
+    fs::read_dir(home).is_ok_and(|entries| {
+        entries.flatten().any(|e| {
+            e.file_name()
+                .to_str()
+                .is_none_or(|n| !preloaded.contains(&n))
+        })
+    })
 }
 
 /// Removes one pin; one that is not there is no error.
