@@ -19,6 +19,7 @@ mod interrupt;
 mod keys;
 mod links;
 mod nat;
+mod needs;
 mod netns;
 mod phone;
 mod report;
@@ -29,7 +30,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use self::daemon::Daemon;
 use self::keys::Keys;
@@ -64,6 +65,10 @@ pub struct Args {
 /// Runs the demo. Exit code 0 only if all of it happened.
 pub fn run(args: &Args) -> ExitCode {
     let mut stage = Stage::new(args.json);
+    if let Some(missing) = needs::missing() {
+        stage.cannot(&missing);
+        return ExitCode::FAILURE;
+    }
     interrupt::watch();
     let error = play(args, &mut stage).err().map(|e| format!("{e:#}"));
     if stage.close(error) {
@@ -74,9 +79,6 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 fn play(args: &Args, stage: &mut Stage) -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!("the demo makes network namespaces and loads BPF programs; run it as root");
-    }
     netns::remove_stale();
     let scratch = Scratch::create()?;
     let keys = Keys::create(args.pcap.as_deref(), &scratch.0)?;

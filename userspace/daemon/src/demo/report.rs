@@ -86,6 +86,16 @@ impl Stage {
         });
     }
 
+    /// The one line when the demo cannot run here at all.
+    #[allow(clippy::print_stderr, reason = "the demo talks to a person")]
+    pub fn cannot(self, missing: &str) {
+        if self.json {
+            self.close(Some(missing.to_owned()));
+        } else {
+            eprintln!("gmespd demo cannot run here: {missing}");
+        }
+    }
+
     /// The last line, or the JSON object. True when everything happened.
     #[allow(
         clippy::print_stdout,

@@ -183,10 +183,10 @@ impl Run {
                 Err(error) => return Err(error).context("the wire cannot poll its links"),
             }
             while let Some(length) = receive(&self.ue, &mut buffer)? {
-                self.from_ue(&mut buffer[..length])?;
+                self.upwards(&mut buffer[..length])?;
             }
             while let Some(length) = receive(&self.pcscf, &mut buffer)? {
-                self.from_pcscf(&mut buffer[..length])?;
+                self.downwards(&mut buffer[..length])?;
             }
             while let Ok((order, reply)) = inbox.try_recv() {
                 let stop = matches!(order, Order::Stop);
@@ -221,7 +221,7 @@ impl Run {
         }
     }
 
-    fn from_ue(&mut self, bytes: &mut [u8]) -> Result<()> {
+    fn upwards(&mut self, bytes: &mut [u8]) -> Result<()> {
         if let Some(nat) = &mut self.nat
             && !nat.outwards(bytes)
         {
@@ -230,10 +230,10 @@ impl Run {
         if frame::esp_offset(bytes).is_some() {
             self.last_esp = Some(bytes.to_vec());
         }
-        self.to_pcscf(bytes)
+        self.deliver(bytes)
     }
 
-    fn from_pcscf(&mut self, bytes: &mut [u8]) -> Result<()> {
+    fn downwards(&mut self, bytes: &mut [u8]) -> Result<()> {
         self.record(bytes, Direction::Out)?;
         if let Some(nat) = &mut self.nat
             && !nat.inwards(bytes)
@@ -262,10 +262,10 @@ impl Run {
                 frame::udp(&template, from, to, &spoofed_message(from, to))
             }
         };
-        self.to_pcscf(&forged)
+        self.deliver(&forged)
     }
 
-    fn to_pcscf(&mut self, bytes: &[u8]) -> Result<()> {
+    fn deliver(&mut self, bytes: &[u8]) -> Result<()> {
         self.record(bytes, Direction::In)?;
         send(&self.pcscf, bytes)
     }
