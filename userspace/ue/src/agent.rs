@@ -4,14 +4,14 @@
 //! for it; the data plane's commands are short and are waited for.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use gm_dataplane::{DataPlane, Dir, NewSa, SetId, SetSpec};
-use gm_esp::{Mode, Suite};
-use gm_sip::ue::{RequestId, Ue, UeConfig, UeEvent as SipEvent, UeInput, UeOutput};
+use gm_esp::Mode;
+use gm_sip::ue::{Ue, UeConfig, UeInput, UeOutput};
 use gm_sip::{Packet, Randomness, SaSetRequest, SetToken, Transport};
 use tokio::sync::mpsc;
 
@@ -19,6 +19,7 @@ use crate::addresses::Addresses;
 use crate::config::Config;
 use crate::events::{Command, UeEvent};
 use crate::keys_out::KeysOut;
+use crate::report::Reporter;
 use crate::sockets::{Datagram, Sockets};
 use crate::usim::{Refusal, Usim};
 
@@ -35,20 +36,9 @@ pub struct Agent {
     incoming: mpsc::Receiver<Datagram>,
     addresses: Addresses,
     sets: HashMap<SetToken, SetId>,
-    /// What is registered or being registered, for reports.
-    requests: HashMap<SetToken, Box<SaSetRequestView>>,
-    messages: Vec<RequestId>,
+    reporter: Reporter,
     keys_out: Option<KeysOut>,
     began: Instant,
-}
-
-/// What a report says of a set; no keys.
-struct SaSetRequestView {
-    suite: Suite,
-    mode: Mode,
-    public: IpAddr,
-    ports: [u16; 4],
-    spis: [u32; 4],
 }
 
 impl Agent {
@@ -97,8 +87,7 @@ impl Agent {
             incoming,
             addresses: Addresses::new(config.address)?,
             sets: HashMap::new(),
-            requests: HashMap::new(),
-            messages: Vec::new(),
+            reporter: Reporter::default(),
             keys_out,
             began: Instant::now(),
         };
@@ -167,7 +156,7 @@ impl Agent {
             Command::Message { to, text } => self
                 .ue
                 .send(now, "MESSAGE", &to, "text/plain", text.as_bytes())
-                .map(|id| self.messages.push(id)),
+                .map(|id| self.reporter.sent(id)),
             Command::Quit => Ok(()),
         };
         if let Err(error) = begun {
@@ -203,9 +192,9 @@ impl Agent {
                 let id = self.id(set)?;
                 self.plane.remove(id)?;
                 self.sets.remove(&set);
-                self.requests.remove(&set);
+                self.reporter.removed(set);
             }
-            UeOutput::Event(event) => self.report(event, tell),
+            UeOutput::Event(event) => self.reporter.report(event, tell),
         }
         Ok(())
     }
@@ -248,110 +237,13 @@ impl Agent {
         }
         let id = self.plane.install(SetSpec { set: None, sas })?;
         self.sets.insert(request.token, id);
-        let (ue, pcscf) = (params.ue_ends, params.pcscf_ends);
-        for port in [ue.port_c, ue.port_s] {
+        for port in [params.ue_ends.port_c, params.ue_ends.port_s] {
             self.sockets
                 .listen(SocketAddr::new(params.ue, port))
                 .await?;
         }
-        self.requests.insert(
-            request.token,
-            Box::new(SaSetRequestView {
-                suite: params.suite,
-                mode: params.mode(),
-                public: params.ue,
-                ports: [ue.port_c, ue.port_s, pcscf.port_c, pcscf.port_s],
-                spis: [ue.spi_c, ue.spi_s, pcscf.spi_c, pcscf.spi_s],
-            }),
-        );
+        self.reporter.installed(request);
         Ok(())
-    }
-
-    fn report(&mut self, event: SipEvent, tell: &mut impl FnMut(UeEvent)) {
-        let flow = |message: &str, detail: String| UeEvent::Flow {
-            message: message.into(),
-            detail,
-        };
-        match event {
-            SipEvent::Sm1 { protected } => tell(flow(
-                "SM1",
-                format!(
-                    "-> REGISTER with Security-Client, {}",
-                    if protected {
-                        "through the SA in use"
-                    } else {
-                        "in clear"
-                    }
-                ),
-            )),
-            SipEvent::Sm6 {
-                suite,
-                mode,
-                public,
-                ..
-            } => tell(flow(
-                "SM6",
-                format!(
-                    "<- 401 with Security-Server: {}/{} {}, seen at {public}",
-                    suite.alg(),
-                    suite.ealg(),
-                    mode_name(mode)
-                ),
-            )),
-            SipEvent::Sm7 { set } => {
-                let spis = self.requests.get(&set).map(|r| r.spis);
-                tell(flow(
-                    "SM7",
-                    format!(
-                        "-> REGISTER with Security-Verify, in ESP{}",
-                        spis.map(|s| format!(" (SPI {})", s[3])).unwrap_or_default()
-                    ),
-                ));
-            }
-            SipEvent::Registered { set, expires, .. } => {
-                tell(flow(
-                    "SM12",
-                    format!("<- 200, in ESP: registered for {expires} s"),
-                ));
-                if let Some(r) = self.requests.get(&set) {
-                    tell(UeEvent::Registered {
-                        suite: format!("{}/{}", r.suite.alg(), r.suite.ealg()),
-                        mode: mode_name(r.mode).into(),
-                        public_address: r.public,
-                        ports: r.ports,
-                        spis: r.spis,
-                        expires,
-                    });
-                }
-            }
-            SipEvent::Deregistered => tell(UeEvent::Deregistered),
-            SipEvent::Failed(why) => tell(UeEvent::Failed {
-                reason: why.to_string(),
-            }),
-            SipEvent::Answered { id, status, .. } => {
-                if let Some(at) = self.messages.iter().position(|m| *m == id) {
-                    self.messages.swap_remove(at);
-                    tell(UeEvent::MessageSent { status });
-                }
-            }
-            SipEvent::Request {
-                method,
-                from,
-                body,
-                status,
-            } if method == "MESSAGE" && status == 200 => {
-                let body = String::from_utf8_lossy(&body).into_owned();
-                tell(UeEvent::MessageReceived { from, body });
-            }
-            SipEvent::Request { method, status, .. } => {
-                tracing::info!("{method} from the network answered with {status}");
-            }
-            SipEvent::Resynchronising => tell(flow(
-                "SM7",
-                "-> REGISTER with AUTS: the challenge's sequence number is not fresh".into(),
-            )),
-            SipEvent::Ignored { why } => tracing::warn!("a message was ignored: {why}"),
-        }
     }
 
     /// SPIs are set aside before the protocol needs them.
@@ -399,14 +291,6 @@ fn random_port() -> Result<u16> {
     getrandom::fill(&mut bytes).map_err(|e| anyhow!("no randomness: {e}"))?;
     // Two apart, so that the client ports after it fit below 65 536.
     Ok(FIRST_PORT + u16::from_be_bytes(bytes) % 30_000)
-}
-
-/// Annex H's name of a mode.
-fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Trans => "trans",
-        Mode::UdpEncTun => "udp-enc-tun",
-    }
 }
 
 /// The kernel's randomness.

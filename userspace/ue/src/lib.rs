@@ -9,6 +9,7 @@
 //! * [`usim`]: Milenage and the sequence numbers of AKA;
 //! * [`agent`]: sockets, SAs and time around the protocol;
 //! * [`sockets`], [`addresses`], [`keys_out`]: what the agent needs of the host;
+//! * [`report`]: what the protocol says, in the words of the events;
 //! * [`events`]: what the phone tells and what it can be told;
 //! * [`program`]: `gm-ue` on the command line.
 #![forbid(unsafe_code)]
@@ -19,5 +20,6 @@ pub mod config;
 pub mod events;
 pub mod keys_out;
 pub mod program;
+pub mod report;
 pub mod sockets;
 pub mod usim;

@@ -1,0 +1,156 @@
+//! What the protocol says, in the words of [`UeEvent`].
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use gm_esp::{Mode, Suite};
+use gm_sip::ue::{RequestId, UeEvent as SipEvent};
+use gm_sip::{SaSetRequest, SetToken};
+
+use crate::events::UeEvent;
+
+/// What a report says of a set; no keys.
+struct SetView {
+    suite: Suite,
+    mode: Mode,
+    public: IpAddr,
+    ports: [u16; 4],
+    spis: [u32; 4],
+}
+
+/// Remembers what a report needs of the sets and of the messages under way.
+#[derive(Default)]
+pub struct Reporter {
+    sets: HashMap<SetToken, SetView>,
+    messages: Vec<RequestId>,
+}
+
+impl Reporter {
+    /// A MESSAGE is on its way.
+    pub fn sent(&mut self, id: RequestId) {
+        self.messages.push(id);
+    }
+
+    /// A set is installed.
+    pub fn installed(&mut self, request: &SaSetRequest) {
+        let params = &request.params;
+        let (ue, pcscf) = (params.ue_ends, params.pcscf_ends);
+        self.sets.insert(
+            request.token,
+            SetView {
+                suite: params.suite,
+                mode: params.mode(),
+                public: params.ue,
+                ports: [ue.port_c, ue.port_s, pcscf.port_c, pcscf.port_s],
+                spis: [ue.spi_c, ue.spi_s, pcscf.spi_c, pcscf.spi_s],
+            },
+        );
+    }
+
+    /// A set is gone.
+    pub fn removed(&mut self, set: SetToken) {
+        self.sets.remove(&set);
+    }
+
+    /// Tells an event of the protocol.
+    pub fn report(&mut self, event: SipEvent, tell: &mut impl FnMut(UeEvent)) {
+        match event {
+            SipEvent::Sm1 { protected } => {
+                let how = if protected {
+                    "through the SA in use"
+                } else {
+                    "in clear"
+                };
+                tell(flow(
+                    "SM1",
+                    format!("-> REGISTER with Security-Client, {how}"),
+                ));
+            }
+            SipEvent::Sm6 {
+                suite,
+                mode,
+                public,
+                ..
+            } => {
+                let chosen = format!("{}/{} {}", suite.alg(), suite.ealg(), mode_name(mode));
+                tell(flow(
+                    "SM6",
+                    format!("<- 401 with Security-Server: {chosen}, seen at {public}"),
+                ));
+            }
+            SipEvent::Sm7 { set } => {
+                let spi = self
+                    .sets
+                    .get(&set)
+                    .map(|view| format!(" (SPI {})", view.spis[3]));
+                let spi = spi.unwrap_or_default();
+                tell(flow(
+                    "SM7",
+                    format!("-> REGISTER with Security-Verify, in ESP{spi}"),
+                ));
+            }
+            SipEvent::Registered { set, expires, .. } => self.registered(set, expires, tell),
+            SipEvent::Deregistered => tell(UeEvent::Deregistered),
+            SipEvent::Failed(why) => tell(UeEvent::Failed {
+                reason: why.to_string(),
+            }),
+            SipEvent::Answered { id, status, .. } => {
+                if let Some(at) = self.messages.iter().position(|m| *m == id) {
+                    self.messages.swap_remove(at);
+                    tell(UeEvent::MessageSent { status });
+                }
+            }
+            SipEvent::Request {
+                method,
+                from,
+                body,
+                status,
+            } => {
+                if method == "MESSAGE" && status == 200 {
+                    let body = String::from_utf8_lossy(&body).into_owned();
+                    tell(UeEvent::MessageReceived { from, body });
+                } else {
+                    tracing::info!("{method} from the network answered with {status}");
+                }
+            }
+            SipEvent::Resynchronising => tell(flow(
+                "SM7",
+                "-> REGISTER with AUTS: the challenge's sequence number is not fresh".into(),
+            )),
+            SipEvent::Ignored { why } => tracing::warn!("a message was ignored: {why}"),
+        }
+    }
+
+    fn registered(&self, set: SetToken, expires: u32, tell: &mut impl FnMut(UeEvent)) {
+        tell(flow(
+            "SM12",
+            format!("<- 200, in ESP: registered for {expires} s"),
+        ));
+        let Some(view) = self.sets.get(&set) else {
+            return;
+        };
+        tell(UeEvent::Registered {
+            suite: format!("{}/{}", view.suite.alg(), view.suite.ealg()),
+            mode: mode_name(view.mode).into(),
+            public_address: view.public,
+            ports: view.ports,
+            spis: view.spis,
+            expires,
+        });
+    }
+}
+
+fn flow(message: &str, detail: String) -> UeEvent {
+    UeEvent::Flow {
+        message: message.into(),
+        detail,
+    }
+}
+
+/// Annex H's name of a mode.
+fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Trans => "trans",
+        Mode::UdpEncTun => "udp-enc-tun",
+    }
+}
