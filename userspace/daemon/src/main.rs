@@ -29,7 +29,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::Config;
 
@@ -95,15 +97,17 @@ fn run(file: &Path, until_stdin_closes: bool) -> ExitCode {
         Err(error) => return fail(WRONG_USE, &error.to_string()),
     };
     let level = std::env::var("GMESP_LOG").unwrap_or_else(|_| config.log.level.clone());
-    let filter = match EnvFilter::try_new(&level) {
+    let filter = match level.parse::<Targets>() {
         Ok(filter) => filter,
         Err(error) => return fail(WRONG_USE, &format!("log level {level:?}: {error}")),
     };
     // stdout has the one line that says that the daemon is ready.
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
+        .with_writer(std::io::stderr);
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
         .init();
     harden::protect_memory();
     let subscribers = match &config.home {

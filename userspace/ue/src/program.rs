@@ -8,7 +8,9 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::agent::Agent;
 use crate::config::{Config, ConfigError};
@@ -43,11 +45,14 @@ pub struct Args {
 
 /// Runs the program. Exit codes: 0 done, 1 it could not run, 2 wrong configuration.
 pub fn main(args: &Args) -> ExitCode {
-    let filter = EnvFilter::try_from_env("GMESP_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let filter = std::env::var("GMESP_LOG")
+        .ok()
+        .and_then(|wanted| wanted.parse::<Targets>().ok())
+        .unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
     // Somebody may have a subscriber already; then it stays.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+    let _ = tracing_subscriber::registry()
+        .with(filter)
+        .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr))
         .try_init();
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
