@@ -120,7 +120,7 @@ pub const WINDOW_CELLS: usize = 4;
 ///
 /// The window here is a hint that lags behind the authority (the region's
 /// window): XDP drops what it surely knows to be stale or a replay and lets
-/// everything else through to the worker (DESIGN rule 1). `top` only grows.
+/// everything else through to the worker (ARCHITECTURE, rule 1). `top` only grows.
 /// A cell packs `block << 32 | bits`, where `block = seq / 32` and bit
 /// `seq % 32` says that the number was accepted; number `seq` lives in cell
 /// `block % WINDOW_CELLS`. A cell that carries another block says nothing.

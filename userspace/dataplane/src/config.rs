@@ -1,5 +1,5 @@
 //! What the data plane protects and with what means: the policy that exists
-//! before any SA does (DESIGN "fail closed").
+//! before any SA does (ARCHITECTURE, rule 5).
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -49,7 +49,7 @@ pub struct Config {
     /// the same with an `x` appended. At most 14 bytes.
     pub gm0: String,
     /// Whether a verified packet from another NAT port moves the SA set to
-    /// that port (READINGS A-19).
+    /// that port (ARCHITECTURE, reading A-19).
     pub learn_encap_port: bool,
     /// How the tc programs are attached.
     pub tc: TcMode,

@@ -3,7 +3,7 @@
 //! Commands go through a bounded channel; an eventfd wakes the worker from
 //! its poll. Each is acknowledged when it is in force: the control side writes
 //! the BPF maps only after the worker knows an SA, and lets the worker forget
-//! it only after XDP no longer finds it (DESIGN rules 4 and 6).
+//! it only after XDP no longer finds it (ARCHITECTURE, rules 4 and 6).
 
 use std::os::fd::AsFd;
 use std::sync::Arc;

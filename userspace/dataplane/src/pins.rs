@@ -1,5 +1,5 @@
 //! The pin directory: links and maps that outlive a killed process, so that
-//! the policy stays (DESIGN "fail closed").
+//! the policy stays (ARCHITECTURE, rule 5).
 
 use std::fs;
 use std::io::ErrorKind;

@@ -60,7 +60,7 @@ pub(crate) struct Out {
 pub(crate) struct Settings {
     /// Local UDP port of encapsulated ESP; 0: none.
     pub encap_port: u16,
-    /// Whether the phone's port is learnt (READINGS A-19).
+    /// Whether the phone's port is learnt (ARCHITECTURE, reading A-19).
     pub learn: bool,
     /// The uplink's MTU; others may change it.
     pub uplink_mtu: Arc<AtomicU32>,

@@ -2,7 +2,7 @@
 //!
 //! The control side installs and withdraws a slot, the SA's worker moves its
 //! window on; XDP only reads. What XDP reads may be old or half new and must
-//! then let too much through, never too little (DESIGN rule 1).
+//! then let too much through, never too little (ARCHITECTURE, rule 1).
 
 use std::sync::atomic::Ordering;
 

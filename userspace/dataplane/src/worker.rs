@@ -2,9 +2,9 @@
 //! queue of the uplink and of gm0x. What happens to packets is in `process`.
 //!
 //! A worker serves all queues of the uplink, so whatever queue a NIC chooses
-//! for a packet, the owner of its SA gets it. (With more workers, issue by
-//! issue, an SA keeps one owner and packets that land elsewhere are handed
-//! over: DESIGN rule 3.)
+//! for a packet, the owner of its SA gets it. (With more workers an SA would
+//! keep one owner, and packets that land elsewhere would be handed over:
+//! ARCHITECTURE, rule 3.)
 
 use std::io;
 use std::os::fd::AsFd;

@@ -246,7 +246,7 @@ impl Credentials {
     }
 
     /// Whether this answers a challenge with a response: not the empty one of a
-    /// first REGISTER, not a synchronisation failure (READINGS: AUTS is no answer).
+    /// first REGISTER, not a synchronisation failure (ARCHITECTURE, reading A-31).
     pub fn answers(&self) -> bool {
         !self.nonce.is_empty() && !self.response.is_empty() && self.auts.is_none()
     }

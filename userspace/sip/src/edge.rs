@@ -234,7 +234,7 @@ impl Edge {
         }
     }
 
-    /// SM6 leaves once the inbound SAs are live (READINGS A-02).
+    /// SM6 leaves once the inbound SAs are live (ARCHITECTURE, reading A-02).
     fn installed(&mut self, set: SetToken, ok: bool) {
         let Some(held) = self.held.get_mut(&set) else {
             return;

@@ -52,7 +52,7 @@ impl Default for Timers {
     }
 }
 
-/// Which registered contact: SAs belong to one (READINGS A-06).
+/// Which registered contact: SAs belong to one (ARCHITECTURE, reading A-06).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ContactKey {
     /// The private identity.
@@ -339,7 +339,7 @@ impl Table {
 
     /// Clause 7.1 rule 3 and M.7.1 rule 3: whether ports or SPIs that a REGISTER
     /// offers are those of a set that stays. Unfinished and ended sets of the same
-    /// contact do not count: they go when the new one comes (READINGS ).
+    /// contact do not count: they go when the new one comes (ARCHITECTURE, readings ).
     pub fn collides(&self, key: &ContactKey, ue: IpAddr, ends: &Ends, port_ps: u16) -> bool {
         let own = self.by_key(key);
         let gives_way = |s: &SaSet| {

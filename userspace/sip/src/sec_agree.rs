@@ -1,7 +1,7 @@
 //! Security-Client, Security-Server and Security-Verify (RFC 3329 with Annex H of TS 33.203).
 //!
 //! Reading is liberal: any order and case, blanks, folds, several lines, unknown
-//! mechanisms and parameters. Lists are compared by value (READINGS A-22): the
+//! mechanisms and parameters. Lists are compared by value (ARCHITECTURE, reading A-22): the
 //! same entries in the same order with the same parameters, defaults made
 //! explicit, leading zeros gone.
 
@@ -273,7 +273,7 @@ impl SecList {
         }
     }
 
-    /// Whether `echo` says the same as this list (READINGS A-22). An absent q in
+    /// Whether `echo` says the same as this list (ARCHITECTURE, reading A-22). An absent q in
     /// the echo is accepted, another q is not.
     pub fn same(&self, echo: &SecList) -> bool {
         let same_q = |ours: &Mechanism, theirs: &Mechanism| {
@@ -330,7 +330,7 @@ fn without_zeros(value: &str) -> String {
     }
 }
 
-/// 1 to 10 digits (READINGS A-14), not 0 to 255, which RFC 4303 clause 2.1 reserves.
+/// 1 to 10 digits (ARCHITECTURE, reading A-14), not 0 to 255, which RFC 4303 clause 2.1 reserves.
 fn parse_spi(text: &str) -> Option<u32> {
     if !(1..=10).contains(&text.len()) || !text.bytes().all(|b| b.is_ascii_digit()) {
         return None;

@@ -197,7 +197,7 @@ impl Ctx {
     }
 
     /// A verified packet with the newest number says where the phone is now
-    /// (READINGS A-19).
+    /// (ARCHITECTURE, reading A-19).
     fn learn(&self, entry: &Entry, (_, port): (IpAddr, u16)) {
         if entry.sa.spec.mode != Mode::UdpEncTun || !self.settings.learn || port == 0 {
             return;

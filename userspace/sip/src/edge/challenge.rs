@@ -35,7 +35,7 @@ impl Edge {
                 return Ok(());
             }
             200..300 if tx.over.is_none() => {
-                // Nobody is registered without authentication (READINGS A-16).
+                // Nobody is registered without authentication (ARCHITECTURE, reading A-16).
                 self.send(reply, server_error(&message));
                 return Err(Refusal::Challenge(aka::ChallengeError::NotAka));
             }

@@ -189,7 +189,7 @@ impl Edge {
     ) -> Result<(), Refusal> {
         let set = self.table.set(token).ok_or(Refusal::NoSa)?;
         let ue = set.remote();
-        // A synchronisation failure does not belong on the unconfirmed SA (READINGS A-31).
+        // A synchronisation failure does not belong on the unconfirmed SA (ARCHITECTURE, reading A-31).
         let credentials = credentials.ok_or(Refusal::NotAnAnswer)?;
         if credentials.auts.is_some() {
             return Err(Refusal::WrongSa);
