@@ -37,7 +37,11 @@ impl Sadb {
             return Err(SadbError::SetZero);
         }
         if let Some(entries) = self.sets.get(&set) {
-            return installed_again(set, entries, new);
+            let again = installed_again(set, entries, new)?;
+            return match entries.iter().any(|e| self.is_going(e)) {
+                true => Err(SadbError::Retired(set)),
+                false => Ok(again),
+            };
         }
         let count = u8::try_from(new.len()).ok().filter(|n| *n > 0);
         let count = count.ok_or(SadbError::Count(set))?;

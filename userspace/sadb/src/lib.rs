@@ -17,7 +17,8 @@
 //! ```
 //!
 //! Each command names the set and may be repeated: what is done already
-//! succeeds and changes nothing. Slots are reused in the order in which they
+//! succeeds and changes nothing here; the [`Change`]s come again, because they
+//! may have got stuck on their way to the data plane. Slots are reused in the order in which they
 //! became free, with another SPI each time.
 #![forbid(unsafe_code)]
 

@@ -123,7 +123,8 @@ impl Sadb {
     }
 
     /// Makes the set's outbound SAs the ones for their selectors; those of
-    /// other sets with the same selectors stand by from then on.
+    /// other sets with the same selectors stand by from then on. Repeated, it
+    /// says again what the data plane has to do.
     ///
     /// # Errors
     ///
@@ -146,6 +147,10 @@ impl Sadb {
                 continue;
             }
             done.push(selector);
+            changes.push(Change::Select {
+                slot: entry.slot,
+                sa: entry.sa.clone(),
+            });
             let before = self.index.selected.insert(selector, entry.clone());
             if before.as_ref().is_some_and(|old| old.slot == entry.slot) {
                 continue;
@@ -154,10 +159,6 @@ impl Sadb {
             // The stamp decides for a successor that finds both live.
             hot.activated.store(self.region.next_stamp(), Relaxed);
             hot.set_state(SlotState::Live);
-            changes.push(Change::Select {
-                slot: entry.slot,
-                sa: entry.sa.clone(),
-            });
             if let Some(Entry { slot, sa, .. }) = before {
                 self.at(slot).hot().set_state(SlotState::Standby);
                 changes.push(Change::Deselect { slot, sa });
@@ -167,12 +168,14 @@ impl Sadb {
     }
 
     /// Stops the set's outbound SAs; its inbound ones still accept, for packets
-    /// that are on their way. A set that is gone is no error.
+    /// that are on their way. Repeated, it says again what the data plane has
+    /// to do: the first time may not have got through. A set that is gone is no
+    /// error.
     pub fn retire(&mut self, set: SetId) -> Vec<Change> {
         let Some(entries) = self.sets.get(&set).cloned() else {
             return Vec::new();
         };
-        if entries.iter().all(|e| self.is_going(e)) {
+        if entries.iter().any(|e| self.state(e) == SlotState::Removing) {
             return Vec::new();
         }
         let mut changes = Vec::new();
@@ -184,15 +187,14 @@ impl Sadb {
     }
 
     /// Ends the set: XDP, then the workers forget it. To be called when what is
-    /// on its way has had its time; [`Sadb::release`] follows. A set that is
-    /// gone is no error.
+    /// on its way has had its time; [`Sadb::release`] follows. Until then it
+    /// says again, when repeated, what the data plane has to do: a worker that
+    /// did not hear of it would go on with numbers that the release has wiped.
+    /// A set that is gone is no error.
     pub fn remove(&mut self, set: SetId) -> Vec<Change> {
         let Some(entries) = self.sets.get(&set).cloned() else {
             return Vec::new();
         };
-        if entries.iter().all(|e| self.state(e) == SlotState::Removing) {
-            return Vec::new();
-        }
         let mut changes = Vec::new();
         for entry in &entries {
             changes.extend(self.deselect(entry));
@@ -260,18 +262,18 @@ impl Sadb {
         self.at(entry.slot).hot().state()
     }
 
-    fn is_going(&self, entry: &Entry) -> bool {
+    pub(crate) fn is_going(&self, entry: &Entry) -> bool {
         matches!(self.state(entry), SlotState::Retiring | SlotState::Removing)
     }
 
-    /// Takes the selectors away from an outbound SA that has them.
+    /// Takes the selectors away from an outbound SA, if it has them.
     fn deselect(&mut self, entry: &Entry) -> Option<Change> {
         let selector = &entry.sa.spec.selector;
-        if self.index.selected.get(selector)?.slot != entry.slot {
-            return None;
+        let selected = self.index.selected.get(selector);
+        if selected.is_some_and(|e| e.slot == entry.slot) {
+            self.index.selected.remove(selector);
         }
-        self.index.selected.remove(selector);
-        Some(Change::Deselect {
+        (entry.dir == Dir::Out).then(|| Change::Deselect {
             slot: entry.slot,
             sa: entry.sa.clone(),
         })

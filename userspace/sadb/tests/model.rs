@@ -154,7 +154,7 @@ struct Model {
 }
 
 /// What the data plane has from the changes.
-#[derive(Default, PartialEq, Debug)]
+#[derive(Clone, Default, PartialEq, Debug)]
 struct Plane {
     added: BTreeSet<u32>,
     published: BTreeMap<u32, bool>,
@@ -162,6 +162,22 @@ struct Plane {
 }
 
 impl Plane {
+    /// Steps of a command that is repeated: there is nothing left to do.
+    fn carry_out_again(&mut self, changes: &[Change]) {
+        let before = self.clone();
+        for change in changes {
+            match change {
+                Change::Unpublish { slot, .. } => drop(self.published.remove(slot)),
+                Change::Forget { slot, .. } => drop(self.added.remove(slot)),
+                Change::Select { .. } | Change::Deselect { .. } => {
+                    self.carry_out(std::slice::from_ref(change))
+                }
+                Change::Add { .. } | Change::Publish { .. } => panic!("{change:?} again"),
+            }
+        }
+        assert_eq!(*self, before);
+    }
+
     fn carry_out(&mut self, changes: &[Change]) {
         for change in changes {
             match change {
@@ -348,9 +364,14 @@ impl Test {
             }
             Step::Install(set, picks) => self.install(set, &picks),
             Step::Again(set) => {
-                if let Some((_, sas)) = model.sets.get(&set) {
+                if let Some((life, sas)) = model.sets.get(&set) {
                     let new: Vec<NewSa> = sas.iter().map(|s| s.new.clone()).collect();
-                    let again = sadb.install(SetId(set), &new).unwrap();
+                    let again = sadb.install(SetId(set), &new);
+                    if matches!(life, Life::Retired | Life::Removed) {
+                        assert_eq!(again.unwrap_err(), SadbError::Retired(SetId(set)));
+                        return;
+                    }
+                    let again = again.unwrap();
                     assert!(again.changes.is_empty());
                     assert_eq!(again.slots, sas.iter().map(|s| s.slot).collect::<Vec<_>>());
                 }
@@ -369,12 +390,12 @@ impl Test {
                 Some(_) => {
                     model.activate(set);
                     plane.carry_out(&sadb.activate(SetId(set)).unwrap());
-                    assert!(sadb.activate(SetId(set)).unwrap().is_empty());
+                    plane.carry_out_again(&sadb.activate(SetId(set)).unwrap());
                 }
             },
             Step::Retire(set) => {
                 plane.carry_out(&sadb.retire(SetId(set)));
-                assert!(sadb.retire(SetId(set)).is_empty());
+                plane.carry_out_again(&sadb.retire(SetId(set)));
                 if model
                     .sets
                     .get(&set)
@@ -385,8 +406,15 @@ impl Test {
                 }
             }
             Step::Remove(set) => {
-                plane.carry_out(&sadb.remove(SetId(set)));
-                assert!(sadb.remove(SetId(set)).is_empty());
+                // A set that is removed already is removed again.
+                if model
+                    .sets
+                    .get(&set)
+                    .is_some_and(|(life, _)| *life != Life::Removed)
+                {
+                    plane.carry_out(&sadb.remove(SetId(set)));
+                }
+                plane.carry_out_again(&sadb.remove(SetId(set)));
                 if model.sets.contains_key(&set) {
                     model.deselect(set);
                     model.sets.get_mut(&set).unwrap().0 = Life::Removed;

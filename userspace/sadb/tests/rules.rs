@@ -104,7 +104,7 @@ fn a_registration_from_install_to_release() {
     assert_eq!(shown(&sadb.retire(SetId(1))), "Deselect(2) Deselect(3)");
     assert_eq!(
         shown(&sadb.remove(SetId(1))),
-        "Unpublish(0) Unpublish(1) Forget(0) Forget(1) Forget(2) Forget(3)"
+        "Deselect(2) Deselect(3) Unpublish(0) Unpublish(1) Forget(0) Forget(1) Forget(2) Forget(3)"
     );
     sadb.release(SetId(1)).unwrap();
     assert_eq!(sadb.free(), 8);
@@ -358,6 +358,39 @@ fn a_set_number_means_one_set() {
     assert!(chosen.iter().all(|s| *s != SetId(1)) && chosen.is_sorted());
     assert_eq!(sadb.find(300, US.into()), Some(SetId(1)));
     assert_eq!(sadb.find(300, PHONE.into()), None);
+}
+
+/// A worker that did not hear of a step must hear of it when the command is
+/// repeated: it would send with numbers that the release has wiped.
+#[test]
+fn what_did_not_get_through_is_said_again() {
+    let mut sadb = Sadb::create(8, 64).unwrap();
+    let set = four(Suite::NullAesGcm, [300, 301, 302, 303], 1);
+    sadb.install(SetId(1), &set).unwrap();
+    let steps = |changes: Vec<Change>| -> Vec<String> {
+        changes.iter().map(|c| format!("{c:?}")).collect()
+    };
+
+    let first = steps(sadb.activate(SetId(1)).unwrap());
+    assert_eq!(first, ["Select(2)", "Select(3)"]);
+    assert_eq!(steps(sadb.activate(SetId(1)).unwrap()), first);
+
+    let first = steps(sadb.retire(SetId(1)));
+    assert_eq!(first, ["Deselect(2)", "Deselect(3)"]);
+    assert_eq!(steps(sadb.retire(SetId(1))), first);
+    // It is on its way out, not installed.
+    assert_eq!(
+        sadb.install(SetId(1), &set).unwrap_err(),
+        SadbError::Retired(SetId(1))
+    );
+
+    let first = steps(sadb.remove(SetId(1)));
+    for step in ["Unpublish(0)", "Unpublish(1)", "Forget(2)", "Forget(3)"] {
+        assert!(first.iter().any(|s| s == step), "{first:?}");
+    }
+    assert_eq!(steps(sadb.remove(SetId(1))), first);
+    sadb.release(SetId(1)).unwrap();
+    assert!(sadb.remove(SetId(1)).is_empty());
 }
 
 #[test]
