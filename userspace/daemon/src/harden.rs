@@ -6,8 +6,8 @@ use std::path::Path;
 use caps::{CapSet, Capability, CapsHashSet};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-/// `statfs` type of a mounted bpffs.
-const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+/// What the data plane calls a bpffs that it has mounted.
+const OWN_MOUNT: &str = "gmesp";
 
 /// No core dump of this process, and its memory stays out of swap. What
 /// cannot be had is logged; the daemon works without.
@@ -49,23 +49,22 @@ fn needed(pin_dir: Option<&Path>) -> CapsHashSet {
         Capability::CAP_IPC_LOCK,
         Capability::CAP_NET_BIND_SERVICE,
     ]);
-    if pin_dir.is_some_and(|dir| !inside_bpffs(dir)) {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    if pin_dir.is_some_and(|dir| !on_systems_bpffs(&mounts, dir)) {
         keep.insert(Capability::CAP_SYS_ADMIN);
     }
     keep
 }
 
-/// What is above the directory, as far as it exists, is on a bpffs: then the
-/// bpffs is the system's, and a directory on it needs no mount.
-fn inside_bpffs(dir: &Path) -> bool {
-    let above = dir.ancestors().skip(1).find(|dir| dir.exists());
-    let existing = above.unwrap_or(Path::new("/"));
-    rustix::fs::statfs(existing).is_ok_and(|found| {
-        // The type of the field differs between architectures.
-        #[allow(clippy::unnecessary_cast, reason = "f_type is not an i64 everywhere")]
-        let kind = found.f_type as i64;
-        kind == BPF_FS_MAGIC
-    })
+/// The directory is, or will be, on a bpffs that somebody else has mounted,
+/// and who unmounts it, too. `mounts` is /proc/self/mounts.
+fn on_systems_bpffs(mounts: &str, dir: &Path) -> bool {
+    let bpffs = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ');
+        let (source, at, kind) = (words.next()?, words.next()?, words.next()?);
+        (kind == "bpf" && dir.starts_with(at)).then_some((at.len(), source))
+    });
+    bpffs.max().is_some_and(|(_, source)| source != OWN_MOUNT)
 }
 
 /// Gives up every capability but those that are needed, for good and for all
@@ -90,11 +89,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sys_admin_is_kept_only_to_mount() {
-        let sys_admin = |pin_dir| needed(pin_dir).contains(&Capability::CAP_SYS_ADMIN);
-        assert!(!sys_admin(None));
-        assert!(sys_admin(Some(Path::new("/tmp/nowhere"))));
-        assert!(!inside_bpffs(Path::new("/proc/self")));
+    fn sys_admin_is_kept_only_for_a_mount_of_our_own() {
+        let systems = "bpf /sys/fs/bpf bpf rw,nosuid 0 0\n";
+        let own = "gmesp /sys/fs/bpf bpf rw 0 0\n";
+        let other = "sysfs /sys sysfs rw 0 0\n";
+        let dir = Path::new("/sys/fs/bpf/gmesp");
+        assert!(on_systems_bpffs(&[other, systems].concat(), dir));
+        assert!(!on_systems_bpffs(&[other, own].concat(), dir));
+        assert!(!on_systems_bpffs(other, dir));
+        assert!(!on_systems_bpffs(systems, Path::new("/run/gmesp/pins")));
+        assert!(!needed(None).contains(&Capability::CAP_SYS_ADMIN));
     }
 
     #[test]
