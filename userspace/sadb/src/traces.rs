@@ -14,12 +14,15 @@ use crate::types::Dir;
 /// else the key in one direction. A hash, not the key.
 pub(crate) fn fingerprint(keys: &EspKeys, dir: Dir) -> u128 {
     let mut hash = Sha256::new();
-    if !keys.suite().transform().has_salt() {
-        hash.update([u8::from(dir == Dir::Out)]);
-    }
     hash.update(b"gmesp: key of an SA");
-    hash.update(keys.suite().alg());
-    hash.update(keys.suite().ealg());
+    if keys.suite().transform().has_salt() {
+        // One AES key in GMAC and in GCM gives the same key stream for a nonce.
+        hash.update("aes-gcm or aes-gmac");
+    } else {
+        hash.update([u8::from(dir == Dir::Out)]);
+        hash.update(keys.suite().alg());
+        hash.update(keys.suite().ealg());
+    }
     hash.update(keys.integrity().unwrap_or_default());
     hash.update(keys.encryption().unwrap_or_default());
     hash.update(keys.salt().unwrap_or_default());

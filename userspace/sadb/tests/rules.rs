@@ -360,6 +360,27 @@ fn a_set_number_means_one_set() {
     assert_eq!(sadb.find(300, PHONE.into()), None);
 }
 
+/// GMAC is GCM without a plaintext: with one key their nonces meet.
+#[test]
+fn one_key_in_gcm_and_gmac_is_one_key() {
+    let key = [7; 16];
+    let mut gcm = sa(Dir::Out, Suite::NullAesGcm, 300, 1);
+    gcm.keys = EspKeys::explicit(Suite::NullAesGcm, None, Some(&key), Some(&[1; 4])).unwrap();
+    let mut gmac = sa(Dir::In, Suite::AesGmacNull, 300, 1);
+    gmac.keys = EspKeys::explicit(Suite::AesGmacNull, Some(&key), None, Some(&[1; 4])).unwrap();
+    let in_use = SadbError::KeyInUse {
+        spi: 300,
+        suite: Suite::AesGmacNull,
+    };
+
+    let mut sadb = Sadb::create(8, 64).unwrap();
+    sadb.install(SetId(1), std::slice::from_ref(&gcm)).unwrap();
+    let refused = sadb.install(SetId(2), std::slice::from_ref(&gmac));
+    assert_eq!(refused.unwrap_err(), in_use);
+    gmac.keys = EspKeys::explicit(Suite::AesGmacNull, Some(&key), None, Some(&[2; 4])).unwrap();
+    sadb.install(SetId(2), &[gmac]).unwrap();
+}
+
 /// A worker that did not hear of a step must hear of it when the command is
 /// repeated: it would send with numbers that the release has wiped.
 #[test]
