@@ -4,7 +4,7 @@ use aya_ebpf::helpers::{bpf_skb_change_head, bpf_skb_store_bytes, bpf_skb_vlan_p
 use gm_abi::{
     maps::FragKey,
     verdict::Reason,
-    wire::{Frag, IpPacket, TCP, UDP},
+    wire::{self, Bytes, Found, Frag, IpPacket, TCP, UDP},
 };
 
 use crate::{
@@ -14,6 +14,11 @@ use crate::{
 
 const CLEAR: u32 = 0;
 const PROTECTED: u32 = 1;
+
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+/// Bytes in front of what an ICMP error quotes.
+const ICMP_HEADER: usize = 8;
 
 /// `None`: not of the Gm link or not protected; goes on, uncounted.
 #[inline(always)]
@@ -28,9 +33,44 @@ pub fn egress(skb: &Skb) -> Option<Reason> {
     if ip.hidden {
         return Some(Reason::OutMalformed);
     }
+    if is_icmp_error(skb, &ip) {
+        return quotes(skb, &ip);
+    }
     match ip.frag {
         Some(frag) => fragment(&ip, frag),
         None => whole(&ip),
+    }
+}
+
+/// RFC 792, RFC 4443 2.1.
+#[inline(always)]
+fn is_icmp_error(skb: &Skb, ip: &IpPacket) -> bool {
+    let icmp = if ip.v6 { ICMPV6 } else { ICMP };
+    if ip.proto != icmp || ip.is_later_fragment() {
+        return false;
+    }
+    match skb.get::<1>(ip.l4) {
+        Some([kind]) if ip.v6 => kind < 128,
+        Some([kind]) => matches!(kind, 3 | 4 | 5 | 11 | 12),
+        None => false,
+    }
+}
+
+/// An ICMP error quotes the packet that it is about, up to a kilobyte of it:
+/// what a worker has opened must not go back in clear that way.
+#[inline(always)]
+fn quotes(skb: &Skb, ip: &IpPacket) -> Option<Reason> {
+    let mut about = IpPacket::EMPTY;
+    if wire::read_ip(skb, ip.l4 + ICMP_HEADER, &mut about) != Found::Ip {
+        return Some(Reason::OutMalformed);
+    }
+    if !is_ours(&about.dst) {
+        return None;
+    }
+    match about.ports {
+        Some((_, dst)) if is_protected(dst) => Some(Reason::OutNoSa),
+        None if about.hides_ports() => Some(Reason::OutNoSa),
+        _ => None,
     }
 }
 

@@ -223,6 +223,51 @@ fn egress_takes_what_leaves_from_a_protected_port() {
     }
 }
 
+/// The stack answers an opened packet for a closed port with an ICMP error that
+/// quotes it.
+#[test]
+#[ignore = "needs root: run by ./tests/run"]
+fn no_icmp_error_quotes_an_opened_packet() {
+    let mut lab = Lab::new();
+    let ip = |frame: Vec<u8>| frame[14..].to_vec();
+    let icmp = |kind: u8, about: &[u8]| [&[kind, 3, 0, 0, 0, 0, 0, 0], about].concat();
+    let v4_error = |kind, about: &[u8]| frame(OURS_V4, THEIRS_V4, 1, 0, &icmp(kind, about));
+    let v6_error = |kind, about: &[u8]| frame(OURS_V6, THEIRS_V6, 58, 0, &icmp(kind, about));
+    // Longer than what is quoted of it.
+    let long = udp(5060, PROTECTED, &[b'x'; 900]);
+    let mut cut = ip(v4(UDP, &long));
+    cut.truncate(548);
+    let opened_v6 = ip(v6(TCP, &tcp(5060, PROTECTED)));
+    let later = ip(frame(THEIRS_V4, OURS_V4, UDP, 185, b"secret"));
+    for (name, error, answer) in [
+        ("port", v4_error(3, &cut), dropped(Reason::OutNoSa)),
+        ("time", v4_error(11, &cut), dropped(Reason::OutNoSa)),
+        ("fragment", v4_error(11, &later), dropped(Reason::OutNoSa)),
+        ("IPv6", v6_error(1, &opened_v6), dropped(Reason::OutNoSa)),
+        (
+            "VLAN",
+            tagged(&v4_error(3, &cut), &[0x8100]),
+            dropped(Reason::OutNoSa),
+        ),
+        ("nothing", v4_error(3, &[]), dropped(Reason::OutMalformed)),
+        (
+            "clear port",
+            v4_error(3, &ip(v4(UDP, &udp(1, 5060, b"x")))),
+            passed(),
+        ),
+        ("ESP", v4_error(3, &ip(v4(ESP, &esp(1, 1)))), passed()),
+        (
+            "somebody else's",
+            v4_error(3, &ip(frame(THEIRS_V4, THEIRS_V4, UDP, 0, &long))),
+            passed(),
+        ),
+        ("echo reply", v4_error(0, &cut), passed()),
+        ("IPv6 echo reply", v6_error(129, &opened_v6), passed()),
+    ] {
+        assert_eq!(egress(&mut lab, &error), answer, "{name}");
+    }
+}
+
 #[test]
 #[ignore = "needs root: run by ./tests/run"]
 fn egress_follows_the_first_fragment() {
