@@ -5,6 +5,8 @@
 mod lab;
 #[path = "dataplane/life.rs"]
 mod life;
+#[path = "dataplane/links.rs"]
+mod links;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};

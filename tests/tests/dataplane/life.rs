@@ -16,6 +16,8 @@ use super::{WAIT, count, grows, pass, silent, udp};
 
 /// What makes the test binary a process that is to be killed.
 const ROLE: &str = "GM_TEST_VICTIM_PINS";
+/// What makes that process end by itself.
+const FAILS: &str = "GM_TEST_VICTIM_FAILS";
 
 fn p_config(pins: Option<&Path>) -> Config {
     let (v4, v6) = (Family::V4.addresses(), Family::V6.addresses());
@@ -53,7 +55,7 @@ fn filters(ns: &NetNs, device: &str) -> usize {
 }
 
 /// How many tc programs there are, whichever way the kernel offers.
-fn attached(ns: &NetNs, device: &str) -> usize {
+pub fn attached(ns: &NetNs, device: &str) -> usize {
     tcx(ns, device) + filters(ns, device)
 }
 
@@ -151,25 +153,40 @@ fn a_second_instance_and_a_foreign_program_are_refused_by_name() {
     nothing_left(&lab.p.ns, None);
 }
 
-/// Not a test: the process that `a_kill_leaves_the_policy` kills.
+/// How the process ends that has put a policy in force.
+#[derive(Clone, Copy, PartialEq)]
+enum Death {
+    /// By SIGKILL.
+    Killed,
+    /// By itself, because something has failed: the policy is left in force.
+    Failed,
+}
+
+/// Not a test: the process that `policy_outlives` ends.
 #[test]
-#[ignore = "root: started by a_kill_leaves_the_policy"]
+#[ignore = "root: started by policy_outlives"]
+#[allow(clippy::print_stdout, reason = "its parent waits for the line")]
 fn victim() {
     let Some(pins) = std::env::var_os(ROLE) else {
         return;
     };
-    let _plane = DataPlane::start(p_config(Some(Path::new(&pins)))).unwrap();
+    let plane = DataPlane::start(p_config(Some(Path::new(&pins)))).unwrap();
     println!("victim is ready");
+    if std::env::var_os(FAILS).is_some() {
+        return plane.leave_in_force();
+    }
     // Killed long before; alone it ends with its parent's test.
     std::thread::sleep(WAIT * 12);
 }
 
-fn start_victim(ns: &NetNs, pins: &Path) -> Child {
+fn start_victim(ns: &NetNs, pins: &Path, death: Death) -> Child {
+    let fails = (death == Death::Failed).then_some((FAILS, "1"));
     let mut child = ns
         .run(|| {
             Command::new(std::env::current_exe().unwrap())
                 .args(["--ignored", "--exact", "life::victim", "--nocapture"])
                 .env(ROLE, pins)
+                .envs(fails)
                 .stdout(Stdio::piped())
                 .spawn()
         })
@@ -189,6 +206,16 @@ fn start_victim(ns: &NetNs, pins: &Path) -> Child {
 #[test]
 #[ignore = "root: namespaces, BPF"]
 fn a_kill_leaves_the_policy_and_a_successor_takes_over() {
+    policy_outlives(Death::Killed);
+}
+
+#[test]
+#[ignore = "root: namespaces, BPF"]
+fn a_failure_leaves_the_policy_and_a_successor_takes_over() {
+    policy_outlives(Death::Failed);
+}
+
+fn policy_outlives(death: Death) {
     // A mount of this process, seen by the victim, gone with the directory.
     let scratch = tempfile::tempdir().unwrap();
     let bpffs = scratch.path().join("bpf");
@@ -208,8 +235,10 @@ fn a_kill_leaves_the_policy_and_a_successor_takes_over() {
     let lab = Lab::new(None);
     lab.p.plane.shutdown().unwrap();
     let (p, u) = Family::V4.addresses();
-    let mut victim = start_victim(&lab.p.ns, &pins);
-    victim.kill().unwrap();
+    let mut victim = start_victim(&lab.p.ns, &pins, death);
+    if death == Death::Killed {
+        victim.kill().unwrap();
+    }
     victim.wait().unwrap();
 
     // Nobody is there, and the policy is: nothing in clear, neither way.
@@ -265,7 +294,7 @@ impl Drop for Unmount<'_> {
 }
 
 /// Whether a frame with these bytes comes within a short while.
-fn sees(wire: &LinkSocket, bytes: &[u8]) -> bool {
+pub fn sees(wire: &LinkSocket, bytes: &[u8]) -> bool {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use std::os::fd::AsFd;
     let end = Instant::now() + std::time::Duration::from_millis(300);

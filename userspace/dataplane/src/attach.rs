@@ -94,6 +94,19 @@ pub(crate) fn load(cfg: &Config) -> Result<Ebpf, Error> {
         .map_err(|e| bpf("load the BPF object", &e))
 }
 
+/// Pins the maps beside the links: with them an operator can read what the
+/// attached programs count while no process is there.
+pub(crate) fn pin_maps(ebpf: &Ebpf, pins: &PinDir) -> Result<(), Error> {
+    // The compiler's own maps have a dot in their names, which bpffs refuses.
+    for (name, map) in ebpf.maps().filter(|(name, _)| !name.contains('.')) {
+        let path = pins.map(name);
+        pins::remove(&path)?;
+        map.pin(&path)
+            .map_err(|e| bpf(format!("pin {}", path.display()), &e))?;
+    }
+    Ok(())
+}
+
 /// A program's attachment, kept as long as the data plane lives.
 pub(crate) enum Held {
     /// A link that goes when it is dropped.

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use crate::attach::{self, Held};
 use crate::devices::{self, Devices};
 use crate::lock::InstanceLock;
-use crate::maps::Maps;
+use crate::maps::{self, Maps};
 use crate::pins::PinDir;
 use crate::{Config, Error};
 
@@ -142,6 +142,7 @@ async fn keep(
         ebpf: None,
         fixed: Vec::new(),
         guards: HashMap::new(),
+        returned: HashMap::new(),
         mtu: mtu.clone(),
     };
     match kept.attach(&handle).await {
@@ -184,6 +185,8 @@ struct Kept<'c> {
     fixed: Vec<Held>,
     /// The guard of each interface, by index.
     guards: HashMap<u32, Held>,
+    /// The egress program of uplinks that came back, by index.
+    returned: HashMap<u32, Held>,
     mtu: Arc<AtomicU32>,
 }
 
@@ -191,15 +194,18 @@ fn guard_pin(index: u32) -> String {
     format!("guard_{index}")
 }
 
+/// What the pins of egress programs on uplinks that came back begin with.
+const RETURNED: &str = "returned_";
+
 impl Kept<'_> {
     async fn attach(&mut self, handle: &Handle) -> Result<Maps, Error> {
         let mut ebpf = attach::load(self.cfg)?;
         if let Some(pins) = &self.pins {
-            pin_maps(&ebpf, pins)?;
+            attach::pin_maps(&ebpf, pins)?;
         }
         attach::verify(&mut ebpf)?;
         let mut maps = Maps::take(&mut ebpf)?;
-        maps.write_policy(self.cfg, &self.devices, cookie()?)?;
+        maps.write_policy(self.cfg, &self.devices, maps::cookie()?)?;
         self.ebpf = Some(ebpf);
 
         // The guard stands before anything can be injected behind it.
@@ -245,13 +251,15 @@ impl Kept<'_> {
         Ok(maps)
     }
 
-    /// Guards of interfaces that went while nobody looked.
+    /// Guards of interfaces that went while nobody looked, and what stood in for
+    /// the egress program until now.
     fn drop_stale_guards(&self, pins: &PinDir) -> Result<(), Error> {
         for name in pins.links() {
             let index = name
                 .strip_prefix("guard_")
                 .and_then(|i| i.parse::<u32>().ok());
-            if index.is_some_and(|i| !self.guards.contains_key(&i)) {
+            let stale = index.is_some_and(|i| !self.guards.contains_key(&i));
+            if stale || name.starts_with(RETURNED) {
                 crate::pins::remove(&pins.link(&name))?;
             }
         }
@@ -282,6 +290,27 @@ impl Kept<'_> {
         }
     }
 
+    /// An uplink that was unplugged and comes back under its name has none of
+    /// the programs. Until the next start it stays closed: the egress program
+    /// takes what is protected from it, and no worker sends that on.
+    fn close_returned(&mut self, index: u32, name: &str) -> Result<(), Error> {
+        let known = index == self.devices.uplink || self.returned.contains_key(&index);
+        let Some(ebpf) = self
+            .ebpf
+            .as_mut()
+            .filter(|_| name == self.cfg.uplink && !known)
+        else {
+            return Ok(());
+        };
+        let tcx = attach::use_tcx(self.cfg.tc);
+        let pin = format!("{RETURNED}{index}");
+        let how = (tcx, self.pins.as_ref(), pin.as_str());
+        let held = attach::attach_tc(ebpf, attach::TC_EGRESS, name, TcAttachType::Egress, how)?;
+        self.returned.insert(index, held);
+        tracing::error!("the uplink {name} is back: start again to use it");
+        Ok(())
+    }
+
     async fn event(&mut self, payload: NetlinkPayload<RouteNetlinkMessage>, handle: &Handle) {
         match payload {
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
@@ -294,9 +323,7 @@ impl Kept<'_> {
             NetlinkPayload::Overrun(_) => match devices::all(handle).await {
                 Ok(links) => {
                     for (index, name) in links {
-                        if let Err(e) = self.guard(index, &name) {
-                            tracing::error!("interface {name} has no guard: {e}");
-                        }
+                        self.close(index, &name);
                     }
                 }
                 Err(e) => tracing::error!("{e}"),
@@ -318,7 +345,15 @@ impl Kept<'_> {
         {
             self.mtu.store(mtu, Ordering::Relaxed);
         }
-        if let Err(e) = self.guard(link.header.index, name) {
+        self.close(link.header.index, name);
+    }
+
+    /// Everything that an interface gets that was not there at the start.
+    fn close(&mut self, index: u32, name: &str) {
+        if let Err(e) = self.close_returned(index, name) {
+            tracing::error!("the uplink {name} that came back is open: {e}");
+        }
+        if let Err(e) = self.guard(index, name) {
             tracing::error!("interface {name} has no guard: {e}");
         }
     }
@@ -327,10 +362,14 @@ impl Kept<'_> {
         if link.header.interface_family != AddressFamily::Unspec {
             return;
         }
-        if let Some(held) = self.guards.remove(&link.header.index)
-            && let Err(e) = held.detach()
-        {
-            tracing::error!("{e}");
+        let gone = [
+            self.guards.remove(&link.header.index),
+            self.returned.remove(&link.header.index),
+        ];
+        for held in gone.into_iter().flatten() {
+            if let Err(e) = held.detach() {
+                tracing::error!("{e}");
+            }
         }
         if link.header.index == self.devices.uplink {
             tracing::error!(
@@ -344,6 +383,7 @@ impl Kept<'_> {
         if how == End::Abandon && self.devices.adopted {
             let guards = std::mem::take(&mut self.guards).into_values();
             guards
+                .chain(std::mem::take(&mut self.returned).into_values())
                 .chain(std::mem::take(&mut self.fixed))
                 .for_each(Held::leave);
             return Ok(());
@@ -355,7 +395,9 @@ impl Kept<'_> {
     async fn remove(&mut self, handle: &Handle) -> Result<(), Error> {
         let mut first = Ok(());
         let fixed = std::mem::take(&mut self.fixed).into_iter().rev();
-        for held in fixed.chain(std::mem::take(&mut self.guards).into_values()) {
+        let egress = std::mem::take(&mut self.returned).into_values();
+        let guards = std::mem::take(&mut self.guards).into_values();
+        for held in fixed.chain(egress).chain(guards) {
             first = first.and(held.detach());
         }
         self.ebpf = None;
@@ -365,28 +407,4 @@ impl Kept<'_> {
         }
         first
     }
-}
-
-/// Pins the maps beside the links: with them an operator can read what the
-/// attached programs count while no process is there.
-fn pin_maps(ebpf: &Ebpf, pins: &PinDir) -> Result<(), Error> {
-    // The compiler's own maps have a dot in their names, which bpffs refuses.
-    for (name, map) in ebpf.maps().filter(|(name, _)| !name.contains('.')) {
-        let path = pins.map(name);
-        crate::pins::remove(&path)?;
-        map.pin(&path)
-            .map_err(|e| attach::bpf(format!("pin {}", path.display()), &e))?;
-    }
-    Ok(())
-}
-
-/// The mark of injected packets: random, so that nothing outside the host and
-/// no other rule's mark meets it.
-fn cookie() -> Result<u32, Error> {
-    let mut b = [0; 4];
-    getrandom::fill(&mut b).map_err(|e| Error::Bpf {
-        what: "random bytes".into(),
-        detail: e.to_string(),
-    })?;
-    Ok(u32::from_ne_bytes(b) | 1)
 }

@@ -181,3 +181,14 @@ fn foreign_bytes(key: &ForeignKey) -> [u8; 20] {
     b[16..].copy_from_slice(&key.spi);
     b
 }
+
+/// The mark of injected packets: random, so that nothing outside the host and
+/// no other rule's mark meets it.
+pub(crate) fn cookie() -> Result<u32, Error> {
+    let mut b = [0; 4];
+    getrandom::fill(&mut b).map_err(|e| Error::Bpf {
+        what: "random bytes".into(),
+        detail: e.to_string(),
+    })?;
+    Ok(u32::from_ne_bytes(b) | 1)
+}

@@ -1,0 +1,70 @@
+//! Interfaces that come and go while the data plane runs.
+
+use std::io::Write;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use gm_tests::netns::{End, veth};
+use gm_xsk::LinkSocket;
+
+use super::lab::{Family, Lab, NAMES, PORT_PS};
+use super::life::{attached, sees};
+use super::udp;
+
+/// More than what a netlink socket holds at a time.
+const MANY: usize = 100;
+
+#[test]
+#[ignore = "root: namespaces, BPF"]
+fn many_new_interfaces_at_once_all_get_the_guard() {
+    let lab = Lab::new(None);
+    let mut batch = tempfile::NamedTempFile::new().unwrap();
+    for i in 0..MANY {
+        writeln!(batch, "link add many{i} type veth peer name more{i}").unwrap();
+    }
+    batch.flush().unwrap();
+    let path = batch.path().to_str().unwrap();
+    lab.p.ns.sh("ip", &["-batch", path]);
+    let end = Instant::now() + Duration::from_secs(20);
+    for i in 0..MANY {
+        for name in [format!("many{i}"), format!("more{i}")] {
+            while attached(&lab.p.ns, &name) == 0 {
+                assert!(Instant::now() < end, "{name} has no guard");
+                thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
+}
+
+/// A device that is unplugged and comes back under its name: the data plane
+/// wants to be started again, but until then nothing goes out in clear.
+#[test]
+#[ignore = "root: namespaces, BPF"]
+fn an_uplink_that_comes_back_carries_nothing_in_clear() {
+    let lab = Lab::new(None);
+    let (p, u) = Family::V4.addresses();
+    lab.p.ns.ip(&format!("link del {}", NAMES[0]));
+    veth(
+        End {
+            ns: &lab.p.ns,
+            name: NAMES[0],
+            addresses: &["10.77.0.1/24"],
+        },
+        End {
+            ns: &lab.u.ns,
+            name: "w0",
+            addresses: &["10.77.0.2/24"],
+        },
+    );
+    let wire = lab.u.ns.run(|| LinkSocket::bind("w0").unwrap());
+    let (ps, open) = (
+        lab.p.ns.run(|| udp(p, PORT_PS)),
+        lab.p.ns.run(|| udp(p, 5060)),
+    );
+    // The program follows the link event.
+    thread::sleep(Duration::from_millis(300));
+    open.send_to(b"may be seen", (u, 5060)).unwrap();
+    assert!(sees(&wire, b"may be seen"));
+    ps.send_to(b"must not be seen", (u, 5060)).unwrap();
+    assert!(!sees(&wire, b"must not be seen"), "the new uplink leaks");
+}
