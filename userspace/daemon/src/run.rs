@@ -64,9 +64,16 @@ pub fn run(config: Config, subscribers: Vec<Subscriber>, until_stdin_closes: boo
         home::start(table.listen, domain, subscribers, runtime.handle())?;
     }
     let result = serve(&config, &runtime, listener, &plane, end, &mut ends);
-    let stopped = plane
-        .shutdown()
-        .context("the data plane has not gone cleanly");
+    let stopped = match &result {
+        Ok(()) => plane
+            .shutdown()
+            .context("the data plane has not gone cleanly"),
+        // Nobody has asked for the policy to go: fail closed (ARCHITECTURE, rule 5).
+        Err(_) => {
+            plane.leave_in_force();
+            Ok(())
+        }
+    };
     drop(socket);
     // A streaming client must not keep the daemon.
     runtime.shutdown_background();
@@ -159,7 +166,7 @@ fn plane_config(config: &Config) -> gm_dataplane::Config {
         cpu: gm.cpu,
         pin_dir: pin_dir(config).map(Path::to_owned),
         gm0: gm.gm0.clone(),
-        learn_encap_port: gm.learn_encap_port,
+        follow_encap_port: gm.follow_encap_port,
         ..gm_dataplane::Config::default()
     }
 }

@@ -50,7 +50,7 @@ pub struct Config {
     pub gm0: String,
     /// Whether a verified packet from another NAT port moves the SA set to
     /// that port (ARCHITECTURE, reading A-19).
-    pub learn_encap_port: bool,
+    pub follow_encap_port: bool,
     /// How the tc programs are attached.
     pub tc: TcMode,
 }
@@ -68,7 +68,7 @@ impl Default for Config {
             cpu: None,
             pin_dir: None,
             gm0: "gm0".into(),
-            learn_encap_port: true,
+            follow_encap_port: true,
             tc: TcMode::Auto,
         }
     }

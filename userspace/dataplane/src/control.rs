@@ -301,7 +301,7 @@ fn process(
         events,
         settings: Settings {
             encap_port: cfg.encap_port,
-            learn: cfg.learn_encap_port,
+            follow: cfg.follow_encap_port,
             uplink_mtu,
             gm0_mtu: devices::GM0_MTU as usize,
             ports: cfg.port_words(),

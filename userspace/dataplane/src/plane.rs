@@ -213,6 +213,15 @@ impl DataPlane {
         }
     }
 
+    /// Lets go without taking the policy away, for a process that ends because
+    /// something has failed: what is pinned stays in force, so protected
+    /// traffic is dropped in both directions until a successor takes over. The
+    /// devices stay as they are, and what this process holds is freed by its
+    /// end, which must follow.
+    pub fn leave_in_force(&self) {
+        std::mem::forget(self.lock().take());
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Control>> {
         // A panic of another caller leaves nothing half done that a later
         // command would not repeat.

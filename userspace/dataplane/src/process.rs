@@ -24,7 +24,7 @@ use std::time::Instant;
 use crossbeam::channel::Sender;
 use gm_abi::verdict::Reason;
 use gm_engines::Engine;
-use gm_esp::reassembly::{Limits, Reassembler};
+use gm_esp::reassembly::{Datagram, Limits, Pushed, Reassembler};
 use gm_esp::{BufferedIv, Window};
 use gm_region::{Hot, Region};
 use gm_xsk::Frame;
@@ -60,8 +60,9 @@ pub(crate) struct Out {
 pub(crate) struct Settings {
     /// Local UDP port of encapsulated ESP; 0: none.
     pub encap_port: u16,
-    /// Whether the phone's port is learnt (ARCHITECTURE, reading A-19).
-    pub learn: bool,
+    /// Whether a phone whose NAT changes its port is followed (ARCHITECTURE,
+    /// reading A-19); its first port is learnt either way.
+    pub follow: bool,
     /// The uplink's MTU; others may change it.
     pub uplink_mtu: Arc<AtomicU32>,
     /// gm0's MTU.
@@ -118,6 +119,21 @@ impl Ctx {
         if let Some(hot) = entry.and_then(|e| self.hot(e)) {
             hot.count_drop(reason);
         }
+    }
+
+    /// Adds a fragment. The datagram when it is whole now; otherwise the
+    /// fragment's end is counted.
+    fn put_together(&self, fragments: &mut Reassembler, packet: &[u8]) -> Option<Datagram> {
+        let pushed = fragments.push(packet, self.now);
+        // Datagrams that had to make room, this one's or older ones.
+        self.counters
+            .add(Reason::FragmentLimit, fragments.take_evicted());
+        match pushed {
+            Ok(Pushed::Whole(datagram)) => return Some(datagram),
+            Ok(Pushed::Stored) => self.counters.count(Reason::Fragment),
+            Err(reason) => self.counters.count(reason),
+        }
+        None
     }
 
     fn used(&self, hot: &Hot, bytes: usize) {

@@ -57,7 +57,7 @@ pub struct Gm {
     pub encap_port: u16,
     /// Follow a phone whose NAT has changed the port.
     #[serde(default = "defaults::yes")]
-    pub learn_encap_port: bool,
+    pub follow_encap_port: bool,
     /// CPU that the worker is pinned to; absent: not pinned.
     pub cpu: Option<usize>,
     /// Directory of the pinned BPF objects, or "off".

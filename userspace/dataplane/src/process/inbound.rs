@@ -7,7 +7,7 @@ use gm_abi::maps::{META_ESP, META_FRAGMENT, META_UDP_ESP, Meta};
 use gm_abi::verdict::Reason;
 use gm_abi::wire::{self, Class, L3, TCP};
 use gm_esp::inbound::{Checked, Opened, Received};
-use gm_esp::reassembly::{Datagram, Pushed};
+use gm_esp::reassembly::Datagram;
 use gm_esp::{EncapPort, Mode, PacketBuf, inbound};
 use gm_xsk::{Frame, Umem};
 
@@ -87,10 +87,8 @@ impl Process {
         let Some(link) = Link::of(data, ip.l3) else {
             return ctx.counters.count(Reason::Malformed);
         };
-        let mut whole = match self.frags_in.push(&data[ip.l3..ip.end], ctx.now) {
-            Ok(Pushed::Stored) => return ctx.counters.count(Reason::Fragment),
-            Err(reason) => return ctx.counters.count(reason),
-            Ok(Pushed::Whole(whole)) => whole,
+        let Some(mut whole) = ctx.put_together(&mut self.frags_in, &data[ip.l3..ip.end]) else {
+            return;
         };
         let (reason, packet) = match ctx.whole(&mut whole) {
             Ok(done) => done,
@@ -197,9 +195,10 @@ impl Ctx {
     }
 
     /// A verified packet with the newest number says where the phone is now
-    /// (ARCHITECTURE, reading A-19).
+    /// (ARCHITECTURE, reading A-19). The first one always does; whether a later
+    /// one may say otherwise is a setting.
     fn learn(&self, entry: &Entry, (_, port): (IpAddr, u16)) {
-        if entry.sa.spec.mode != Mode::UdpEncTun || !self.settings.learn || port == 0 {
+        if entry.sa.spec.mode != Mode::UdpEncTun || port == 0 {
             return;
         }
         let mut moved = false;
@@ -208,7 +207,11 @@ impl Ctx {
             .iter()
             .filter_map(|s| Some(self.region.slot(*s)?.hot()))
         {
-            moved |= hot.encap_port.swap(u32::from(port), Ordering::Relaxed) != u32::from(port);
+            let known = hot.encap_port.load(Ordering::Relaxed);
+            if known != u32::from(port) && (known == 0 || self.settings.follow) {
+                hot.encap_port.store(u32::from(port), Ordering::Relaxed);
+                moved = true;
+            }
         }
         if moved {
             self.tell(Event::EncapPortLearned {

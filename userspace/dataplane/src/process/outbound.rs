@@ -3,7 +3,6 @@
 use gm_abi::verdict::Reason;
 use gm_abi::wire::{self, IpPacket, L3, TCP};
 use gm_esp::outbound::{EncapPorts, Numbered, Selected};
-use gm_esp::reassembly::Pushed;
 use gm_esp::{Counter, InnerFlow, Mode, PacketBuf, Sa, outbound};
 use gm_xsk::{Frame, Umem};
 use std::sync::atomic::Ordering;
@@ -128,10 +127,8 @@ impl Process {
         let Some(link) = Link::of(data, ip.l3) else {
             return ctx.counters.count(Reason::OutMalformed);
         };
-        let mut whole = match frags_out.push(&data[ip.l3..ip.end], ctx.now) {
-            Ok(Pushed::Stored) => return ctx.counters.count(Reason::Fragment),
-            Err(reason) => return ctx.counters.count(reason),
-            Ok(Pushed::Whole(whole)) => whole,
+        let Some(mut whole) = ctx.put_together(frags_out, &data[ip.l3..ip.end]) else {
+            return;
         };
         let mut kept = Kept::default();
         let sealed = ctx

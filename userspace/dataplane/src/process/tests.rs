@@ -249,10 +249,36 @@ fn the_port_of_the_nat_is_learnt_from_verified_new_packets_only() {
         [30_001, 30_004].map(|port| Event::EncapPortLearned { set, port })
     );
 
-    b.process.ctx.settings.learn = false;
+    b.process.ctx.settings.follow = false;
     b.inbound(&[(&from(4, 30_005), udp)]);
     assert_eq!(b.hot(OUT).encap_port.load(Ordering::Relaxed), 30_004);
     b.settle();
+
+    // Not followed, but the first port is learnt: without it nothing is sent.
+    let mut b = near(Suite::NullAesGcm, Mode::UdpEncTun);
+    b.process.ctx.settings.follow = false;
+    b.inbound(&[(&from(0, 30_001), udp), (&from(1, 30_002), udp)]);
+    assert_eq!(b.hot(OUT).encap_port.load(Ordering::Relaxed), 30_001);
+    b.settle();
+}
+
+#[test]
+fn fragments_that_make_room_for_others_are_counted() {
+    let mut b = near(Suite::AesGmacNull, Mode::Trans);
+    let pieces = cut(&frame(true, 17, 1000, false), 576, 1);
+    // Beginnings of datagrams, each from a source of its own.
+    let begun = 5000u16;
+    for source in 0..begun {
+        let mut piece = pieces[0].clone();
+        piece[14 + 14..14 + 16].copy_from_slice(&source.to_be_bytes());
+        b.inbound(&[(&piece, meta(0, META_FRAGMENT))]);
+    }
+    b.process.expire(1000 + 15_001);
+    let kept = b.count(Reason::FragmentTimeout);
+    assert!((1..2000).contains(&kept), "{kept} datagrams were kept");
+    assert_eq!(b.count(Reason::Fragment), begun.into());
+    // A datagram's end, beside that of each of its fragments.
+    assert_eq!(b.count(Reason::FragmentLimit) + kept, begun.into());
 }
 
 #[test]

@@ -109,7 +109,7 @@ impl Bench {
             events: tell,
             settings: Settings {
                 encap_port: 4500,
-                learn: true,
+                follow: true,
                 uplink_mtu: Arc::new(AtomicU32::new(1500)),
                 gm0_mtu: 3506,
                 ports: crate::Config {
