@@ -64,7 +64,7 @@ impl Published {
         ) else {
             return;
         };
-        s.spi.store(0, Ordering::Release);
+        self.withdraw(slot);
         for counter in [&d.replay, &d.stale, &d.mode_mismatch] {
             counter.store(0, Ordering::Relaxed);
         }
@@ -73,24 +73,30 @@ impl Published {
             Mode::UdpEncTun => MODE_UDP_ENC_TUN,
         };
         let flags = u32::from(mode) | u32::from(window.is_some()) << 8;
-        s.flags.store(flags, Ordering::Relaxed);
         for (word, bytes) in s.dst.iter().zip(dst.as_chunks::<4>().0) {
             word.store(u32::from_ne_bytes(*bytes), Ordering::Relaxed);
         }
         let (size, top) = window.unwrap_or((0, 0));
         s.window.store(size, Ordering::Relaxed);
         s.top.store(low(top), Ordering::Relaxed);
-        for cell in &s.cells {
-            cell.store(0, Ordering::Relaxed);
-        }
+        // From here on the worker marks numbers, in cells that are empty.
+        s.flags.store(flags, Ordering::Release);
         s.spi
             .store(u32::from_ne_bytes(spi.to_be_bytes()), Ordering::Release);
     }
 
-    /// Takes an inbound SA from XDP's sight.
+    /// Takes an inbound SA from XDP's sight, and its window with it: the next
+    /// SA of the slot must not be judged by the numbers of this one, whichever
+    /// order another CPU sees the words in.
     pub(crate) fn withdraw(&self, slot: u32) {
         if let Some(s) = self.slots().get(slot as usize) {
             s.spi.store(0, Ordering::Release);
+            // Release: not before the SPI is gone.
+            s.flags.store(0, Ordering::Release);
+            s.top.store(0, Ordering::Release);
+            for cell in &s.cells {
+                cell.store(0, Ordering::Release);
+            }
         }
     }
 
@@ -100,7 +106,7 @@ impl Published {
         let Some(s) = self.slots().get(slot as usize) else {
             return;
         };
-        if s.flags.load(Ordering::Relaxed) >> 8 & 1 == 0 {
+        if s.flags.load(Ordering::Acquire) >> 8 & 1 == 0 {
             return;
         }
         let (block, bit) = (seq / CELL_BITS, 1 << (seq % CELL_BITS));
@@ -175,8 +181,15 @@ mod tests {
             s.dst[3].load(Ordering::Relaxed).to_ne_bytes(),
             [10, 0, 0, 1]
         );
+        p.accepted(0, 70, 70);
         p.withdraw(0);
         assert_eq!(s.spi.load(Ordering::Relaxed), 0);
+        // Nothing of its window is left for the slot's next SA, and a worker
+        // that has that one already (a datagram in fragments needs no XDP)
+        // leaves nothing there before it is published.
+        p.accepted(0, 3, 3);
+        assert_eq!(s.top.load(Ordering::Relaxed), 0);
+        assert!(s.cells.iter().all(|c| c.load(Ordering::Relaxed) == 0));
         // Beyond the map: nothing happens.
         p.install(5, 1, &mapped([0; 4]), Mode::Trans, None);
         p.accepted(5, 1, 1);
