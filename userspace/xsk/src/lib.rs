@@ -26,6 +26,7 @@
 mod frame;
 mod link;
 pub mod nic;
+mod patience;
 mod ring;
 mod setup;
 mod socket;

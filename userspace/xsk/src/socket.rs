@@ -13,12 +13,10 @@ use rustix::net::xdp::{
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
 use crate::frame::{Frame, Shared};
+use crate::patience::Patience;
 use crate::ring::{Consumer, Desc, Producer};
 use crate::setup::{Mode, RingSizes, allow_in_flight, bind_patiently, flags, register};
 use crate::umem::Umem;
-
-/// How often in a row one [`Socket::flush`] kicks a kernel that takes nothing.
-const IDLE_KICKS: u32 = 3;
 
 /// What a [`Socket`] has counted, the kernel's part from XDP_STATISTICS.
 ///
@@ -235,8 +233,8 @@ impl Socket {
         self.check(umem);
         self.tx.submit();
         let mut completed = self.complete(umem);
-        let (mut left, mut idle) = (self.tx.pending(), 0);
-        while left > 0 && idle < IDLE_KICKS {
+        let mut patience = Patience::new(self.tx.pending());
+        while patience.lasts() {
             if self.tx.needs_wakeup() {
                 match net::send(&*self.fd, &[], SendFlags::DONTWAIT) {
                     Ok(_) => {}
@@ -246,14 +244,13 @@ impl Socket {
                     Err(error) => return Err(error.into()),
                 }
             }
-            completed += self.complete(umem);
-            let now = self.tx.pending();
-            idle = if now == left { idle + 1 } else { 0 };
-            left = now;
+            let back = self.complete(umem);
+            completed += back;
+            patience.kicked(self.tx.pending(), back);
         }
         Ok(Flushed {
             completed,
-            queued: left as usize,
+            queued: patience.left() as usize,
         })
     }
 
