@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use gm_api::control::{AddReply, AddedSet, ApiError, RemoveReply, SaName, SaStatus};
 use gm_api::sad::{Dir, Sad, SadEntry};
 use gm_dataplane::NewSa;
+use gm_esp::Suite;
 
 use crate::config::Config;
 use crate::live;
@@ -289,6 +290,14 @@ fn warn(config: &Config, file: &str, entry: &SadEntry, dir: Dir, warnings: &mut 
         add(format!(
             "{end} is none of [gm] addresses; the SA will see no packets"
         ));
+    }
+    let counter_nonce = matches!(entry.spec.suite, Suite::NullAesGcm | Suite::AesGmacNull);
+    if dir == Dir::Out && counter_nonce && entry.seq.is_none() {
+        add(
+            "no seq, so numbers begin at 1; where this key has sent before, name the next \
+             unused number, or nonces repeat and the key is lost"
+                .into(),
+        );
     }
     match port {
         Some(port) if !config.is_protected(port) => add(format!(

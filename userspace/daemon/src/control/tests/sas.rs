@@ -24,7 +24,7 @@ fn four() -> String {
             4004,
             US,
             UE,
-            "set = 3\nsrc_port = 5064\nreplay_window = 256",
+            "set = 3\nsrc_port = 5064\nseq = 1\nreplay_window = 256",
         ),
     ]
     .concat()
@@ -155,6 +155,7 @@ fn unlikely_sas_are_warned_about() {
     let text = [
         sa(6001, UE, "203.0.113.9", "dir = \"in\""),
         sa(6002, UE, US, "dst_port = 9"),
+        sa(6003, US, UE, "src_port = 5064"),
     ];
     let file = daemon.file("odd.toml", &text.concat());
     let (code, out, _) = daemon.ctl(&["sa", "add", "--file", &file]);
@@ -165,6 +166,10 @@ fn unlikely_sas_are_warned_about() {
     );
     assert!(
         out.contains("[[sa]] #2: port 9 is in neither [gm] server_ports"),
+        "{out}"
+    );
+    assert!(
+        out.contains("[[sa]] #3: no seq, so numbers begin at 1"),
         "{out}"
     );
 }
