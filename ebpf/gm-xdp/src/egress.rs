@@ -24,21 +24,29 @@ const ICMP_HEADER: usize = 8;
 #[inline(always)]
 pub fn egress(skb: &Skb) -> Option<Reason> {
     let mut ip = IpPacket::EMPTY;
-    if !skb.read(&mut ip) {
+    if skb.read(&mut ip) && is_ours(&ip.src) {
+        return decide(skb, &ip);
+    }
+    // From a VLAN device on a VLAN device the tag stands in the packet, and the
+    // network layer still begins with IP. The worker would lose a tag.
+    ip = IpPacket::EMPTY;
+    if !skb.is_tagged() || wire::read_ip(skb, 0, &mut ip) != Found::Ip || !is_ours(&ip.src) {
         return None;
     }
-    if !is_ours(&ip.src) {
-        return None;
-    }
+    decide(skb, &ip).map(|_| Reason::OutMalformed)
+}
+
+#[inline(always)]
+fn decide(skb: &Skb, ip: &IpPacket) -> Option<Reason> {
     if ip.hidden {
         return Some(Reason::OutMalformed);
     }
-    if is_icmp_error(skb, &ip) {
-        return quotes(skb, &ip);
+    if is_icmp_error(skb, ip) {
+        return quotes(skb, ip);
     }
     match ip.frag {
-        Some(frag) => fragment(&ip, frag),
-        None => whole(&ip),
+        Some(frag) => fragment(ip, frag),
+        None => whole(ip),
     }
 }
 

@@ -49,7 +49,7 @@ impl Skb {
         let mut kind = self.protocol();
         let mut l3 = 0;
         for _ in 0..wire::MAX_VLAN_TAGS {
-            if kind != VLAN && kind != SERVICE_VLAN {
+            if !matches!(kind, VLAN | SERVICE_VLAN) {
                 break;
             }
             let Some([high, low]) = self.get::<2>(l3 + 2) else {
@@ -66,6 +66,12 @@ impl Skb {
     #[inline(always)]
     pub fn is_ip(&self) -> bool {
         matches!(self.protocol(), IPV4 | IPV6)
+    }
+
+    /// Whether the kernel takes it for a VLAN tag.
+    #[inline(always)]
+    pub fn is_tagged(&self) -> bool {
+        matches!(self.protocol(), VLAN | SERVICE_VLAN)
     }
 
     /// The EtherType, host byte order.

@@ -223,6 +223,23 @@ fn egress_takes_what_leaves_from_a_protected_port() {
     }
 }
 
+/// What a VLAN device on a VLAN device hands down: the EtherType of a tag, the
+/// other tag beside the packet, and the network layer at the IP header.
+#[test]
+#[ignore = "needs root: run by ./tests/run"]
+fn egress_reads_behind_stacked_vlan_devices() {
+    let mut lab = Lab::new();
+    let stacked = |src, sport| {
+        let mut b = frame(src, THEIRS_V4, UDP, 0, &udp(sport, 5060, b"x"));
+        b[12..14].copy_from_slice(&[0x81, 0]);
+        b
+    };
+    let protected = stacked(OURS_V4, PROTECTED);
+    assert_eq!(egress(&mut lab, &protected), dropped(Reason::OutMalformed));
+    assert_eq!(egress(&mut lab, &stacked(OURS_V4, 5060)), passed());
+    assert_eq!(egress(&mut lab, &stacked(THEIRS_V4, PROTECTED)), passed());
+}
+
 /// The stack answers an opened packet for a closed port with an ICMP error that
 /// quotes it.
 #[test]
