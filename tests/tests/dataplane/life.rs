@@ -2,6 +2,7 @@
 //! is left behind.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -80,7 +81,8 @@ fn shutdown_leaves_nothing() {
     lab.install(Suite::NullAesGcm, Family::V4);
     assert!(lab.p.ns.ip("-d link").contains("gm0x"));
     assert_eq!(attached(&lab.p.ns, NAMES[0]), 2);
-    assert!(pins.exists());
+    let mode = std::fs::metadata(&pins).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "others may meddle with the pins");
     lab.p.plane.shutdown().unwrap();
     nothing_left(&lab.p.ns, Some(&pins));
     // Twice is no error; commands say what is the matter.
@@ -160,6 +162,27 @@ enum Death {
     Killed,
     /// By itself, because something has failed: the policy is left in force.
     Failed,
+}
+
+/// A bpffs that anybody may write to is what mount makes of it by default.
+#[test]
+#[ignore = "root: namespaces, BPF"]
+fn a_pin_directory_of_somebody_else_is_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    let bpffs = scratch.path();
+    let none = None::<&str>;
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(none, bpffs, Some("bpf"), flags, none).unwrap();
+    let unmount = Unmount(bpffs);
+    let pins = bpffs.join("gm");
+    std::fs::create_dir(&pins).unwrap();
+    std::os::unix::fs::chown(&pins, Some(1000), None).unwrap();
+    let lab = Lab::new(None);
+    lab.p.plane.shutdown().unwrap();
+    let started = lab.p.ns.run(|| DataPlane::start(p_config(Some(&pins))));
+    let refused = started.err().expect("it started");
+    assert!(refused.to_string().contains("somebody else"), "{refused}");
+    drop(unmount);
 }
 
 /// Not a test: the process that `policy_outlives` ends.

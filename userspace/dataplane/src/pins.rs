@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -54,8 +55,9 @@ impl PinDir {
             .filesystem_type()
             == BPF_FS_MAGIC;
         if !on_bpffs {
-            let (source, none) = (Some(SOURCE), None::<&str>);
-            mount(source, home, Some("bpf"), MsFlags::empty(), none).map_err(|e| {
+            // By default anybody may make something in a bpffs.
+            let (source, options) = (Some(SOURCE), Some("mode=0700"));
+            mount(source, home, Some("bpf"), MsFlags::empty(), options).map_err(|e| {
                 wrong(format!(
                     "cannot mount a bpffs at {}: {e}; do `mount -t bpf bpf {USUAL}` and choose a directory there",
                     home.display()
@@ -63,6 +65,11 @@ impl PinDir {
             })?;
         }
         make(dir)?;
+        if !is_ours_alone(dir) {
+            return Err(wrong(
+                "belongs to somebody else, who could take the programs away; remove it or choose another".into(),
+            ));
+        }
         Ok(PinDir {
             dir: dir.to_path_buf(),
             mounted: is_our_mount(home).then(|| home.to_path_buf()),
@@ -129,6 +136,16 @@ impl PinDir {
         }
         Ok(())
     }
+}
+
+/// Whether nobody but root and this process's user can remove what is in a
+/// directory.
+fn is_ours_alone(dir: &Path) -> bool {
+    let sticky = 0o1000;
+    fs::metadata(dir).is_ok_and(|m| {
+        let owner = m.uid() == 0 || m.uid() == nix::unistd::geteuid().as_raw();
+        owner && (m.mode() & 0o022 == 0 || m.mode() & sticky != 0)
+    })
 }
 
 /// Whether a bpffs holds more than what the kernel puts into each.
