@@ -16,6 +16,7 @@ use crate::rand::hex;
 pub mod base64;
 mod params;
 pub use params::{AuthParams, Edit, edit};
+use params::{is_unambiguous, purge};
 
 /// RES: 4 to 16 bytes, the digest's password as it is, not as text.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -347,13 +348,24 @@ pub fn take_keys(message: &mut Message) -> Result<(Ik, Ck), ChallengeError> {
 
 /// Removes `ik` and `ck` wherever a response could carry them to the UE.
 pub fn strip_keys(message: &mut Message) {
-    let edits = [Edit::Remove("ik"), Edit::Remove("ck")];
     for name in [
         "WWW-Authenticate",
         "Proxy-Authenticate",
         "Authentication-Info",
+        "Proxy-Authentication-Info",
     ] {
-        message.rewrite(name, |value| edit(value, &edits));
+        message.rewrite(name, |value| purge(value, &["ik", "ck"]));
+    }
+}
+
+/// Whether a REGISTER names one user at most, and so that every reader finds the
+/// same one: what the SA vouches for must be what the core looks up.
+pub fn names_one_user(message: &Message) -> bool {
+    let mut lines = message.lines("Authorization");
+    match (lines.next(), lines.next()) {
+        (None, _) => true,
+        (Some(one), None) => is_unambiguous(&one.value()),
+        (Some(_), Some(_)) => false,
     }
 }
 

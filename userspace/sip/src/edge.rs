@@ -329,7 +329,7 @@ impl Edge {
     /// Forgets what is held for a set whose registration is over.
     fn release(&mut self, set: SetToken) {
         if let Some(source) = self.held.remove(&set).and_then(|h| h.source) {
-            self.pending.leave(source);
+            self.pending.leave_challenged(source);
         }
     }
 

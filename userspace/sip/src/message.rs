@@ -36,7 +36,8 @@ pub enum ParseError {
     /// The first line is neither a request line nor a status line.
     #[error("start line is not SIP/2.0")]
     StartLine,
-    /// A header line has no name, no colon, or bytes that no name has.
+    /// A header line has no name, no colon, bytes that no name has, a NUL or a
+    /// CR without LF.
     #[error("malformed header line")]
     Header,
     /// The empty line after the headers is missing.
@@ -121,6 +122,9 @@ impl Message {
         }
         let mut at = line_end(bytes, 0).ok_or(ParseError::NoEnd)?;
         let start_raw = bytes[..at].to_vec();
+        if !is_plain(&start_raw) {
+            return Err(ParseError::StartLine);
+        }
         let start = parse_start(&start_raw)?;
         let mut headers = Vec::new();
         loop {
@@ -143,6 +147,9 @@ impl Message {
             }
             if headers.len() == MAX_HEADERS {
                 return Err(ParseError::TooManyHeaders);
+            }
+            if !is_plain(&bytes[at..end]) {
+                return Err(ParseError::Header);
             }
             headers.push(Header::parse(&bytes[at..end])?);
             at = end;
@@ -329,6 +336,13 @@ fn line_end(bytes: &[u8], from: usize) -> Option<usize> {
         .iter()
         .position(|&b| b == b'\n')
         .map(|n| from + n + 1)
+}
+
+/// No NUL, and a CR only before its LF: others end a line or a text there, and
+/// would see headers that nobody has looked at here.
+fn is_plain(line: &[u8]) -> bool {
+    let lone = |pair: &[u8]| pair[0] == b'\r' && pair[1] != b'\n';
+    !line.contains(&0) && !line.windows(2).any(lone)
 }
 
 fn parse_start(raw: &[u8]) -> Result<Start, ParseError> {

@@ -9,11 +9,17 @@ use super::{Edge, Refusal};
 use crate::header::{self, Via};
 use crate::message::Message;
 use crate::rand::hex;
+use crate::sa_set::SetToken;
 use crate::{Packet, Transport};
 
 impl Edge {
     /// A keyed hash: same input, same token, and nobody else can make one.
     pub(super) fn token(&self, parts: &[&str]) -> String {
+        let parts: Vec<_> = parts.iter().map(|part| part.as_bytes()).collect();
+        hex(&self.keyed(&parts))
+    }
+
+    fn keyed(&self, parts: &[&[u8]]) -> [u8; 16] {
         let mut hash = Md5::new();
         hash.update(self.secret);
         for part in parts {
@@ -21,14 +27,51 @@ impl Edge {
             hash.update(part);
         }
         hash.update(self.secret);
-        hex(&hash.finalize())
+        hash.finalize().into()
+    }
+
+    /// What a retransmission has in common with the first one: every byte, and the
+    /// set or none. A branch says less: its sender can write it above another message.
+    pub(super) fn print(&self, message: &Message, over: Option<SetToken>) -> [u8; 16] {
+        let set = over.map_or(0, |set| set.0).to_be_bytes();
+        self.keyed(&[&message.to_bytes(), &set])
+    }
+
+    /// A retransmission: SM6 again where it waits for SM7, else on to the core as before.
+    pub(super) fn repeated(
+        &mut self,
+        branch: &str,
+        message: &Message,
+        over: Option<SetToken>,
+    ) -> Result<bool, Refusal> {
+        let Some(tx) = self.txs.get(branch).and_then(|t| t.register.clone()) else {
+            return Ok(false);
+        };
+        if tx.print != self.print(message, over) {
+            return Err(Refusal::Headers);
+        }
+        match tx.challenged {
+            Some(set) => self.send_sm6(set),
+            None => {
+                let forwarded = self.register_up(message, tx.ue, branch, &tx)?;
+                let remote = self.config.core;
+                self.send(Reply::Core { remote }, forwarded);
+            }
+        }
+        Ok(true)
     }
 
     /// The branch of our Via: the same for a retransmission, for the CANCEL, and for
     /// the ACK of a failure (RFC 3261 clause 16.11).
     pub(super) fn branch(&self, message: &Message, from: SocketAddr) -> Result<String, Refusal> {
         let via = top_via(message).ok_or(Refusal::Headers)?;
-        let (number, _) = header::cseq(message).ok_or(Refusal::Headers)?;
+        let (number, method) = header::cseq(message).ok_or(Refusal::Headers)?;
+        // What stands twice is read by each in his own way.
+        let twice = |name: &&str| message.lines(name).count() > 1;
+        let other = message.method().is_some_and(|m| m != method);
+        if other || ["From", "To", "Call-ID", "CSeq"].iter().any(twice) {
+            return Err(Refusal::Headers);
+        }
         let call_id = message.value("Call-ID").ok_or(Refusal::Headers)?;
         let from_tag = header::tag(message, "From").unwrap_or_default();
         if message.value("From").is_none() || message.value("To").is_none() {

@@ -75,6 +75,7 @@ impl Edge {
         mut message: Message,
     ) -> Result<(), Refusal> {
         let nonce = aka::Challenge::from_message(&message).map(|c| c.nonce);
+        let keys = aka::take_keys(&mut message);
         if let Some(set) = tx.challenged
             && self
                 .table
@@ -84,7 +85,7 @@ impl Edge {
             self.send_sm6(set);
             return Ok(());
         }
-        let (ik, ck) = aka::take_keys(&mut message).map_err(Refusal::Challenge)?;
+        let (ik, ck) = keys.map_err(Refusal::Challenge)?;
         let nonce = nonce.map_err(Refusal::Challenge)?;
         let offer = tx.offer.clone().ok_or(Refusal::NoSecurityClient)?;
         let mode = if tx.tunnel {
@@ -139,6 +140,7 @@ impl Edge {
         message.push(SECURITY_SERVER, &list);
         // The count of the stranger's transaction goes over to the set.
         let source = self.txs.get_mut(branch).and_then(|t| t.source.take());
+        source.iter().for_each(|_| self.pending.challenge());
         self.held.insert(
             token,
             Held {

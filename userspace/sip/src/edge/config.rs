@@ -108,6 +108,9 @@ pub struct Limits {
     pub transactions: usize,
     /// Transactions of one contact.
     pub transactions_per_contact: usize,
+    /// Sets in the table, and registrations on their way there, from which on a
+    /// REGISTER in clear is refused: what is left is for re-registrations.
+    pub sets_for_strangers: usize,
     /// SA sets of one contact: three, six SAs per direction (clause 7.1 rule 3).
     pub sets_per_contact: usize,
     /// Outputs waiting to be taken; further input is refused above it.
@@ -124,6 +127,7 @@ impl Default for Limits {
             contacts: 100_000,
             transactions: 65_536,
             transactions_per_contact: 128,
+            sets_for_strangers: usize::MAX,
             sets_per_contact: 3,
             outputs: 65_536,
             spi_low: 64,

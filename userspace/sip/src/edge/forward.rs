@@ -15,6 +15,20 @@ use crate::{Packet, aka};
 /// Methods that make dialogs, which then must come through us.
 const DIALOGS: [&str; 3] = ["INVITE", "SUBSCRIBE", "REFER"];
 
+/// What only the network says (RFC 3325, RFC 7315, TS 24.229 clause 5.2): out of a
+/// phone's mouth it is taken away.
+const NETWORK_ONLY: [&str; 9] = [
+    "P-Asserted-Identity",
+    "P-Asserted-Service",
+    "P-Associated-URI",
+    "P-Charging-Function-Addresses",
+    "P-Charging-Vector",
+    "P-Profile-Key",
+    "P-Served-User",
+    "P-User-Database",
+    "Path",
+];
+
 impl Edge {
     /// A request of a registered UE.
     pub(super) fn request_up(
@@ -91,6 +105,9 @@ impl Edge {
         }
         let mut up = message.clone();
         up.remove_first_element("Via");
+        for name in NETWORK_ONLY {
+            up.remove(name);
+        }
         if let Some(id) = id {
             self.assert_identity(&mut up, id, message);
         }
@@ -174,7 +191,10 @@ impl Edge {
     /// here, our Routes come off, the source is marked.
     pub(super) fn prepare_up(&self, up: &mut Message, source: SocketAddr) -> Result<(), Refusal> {
         hop(up)?;
-        for name in [SECURITY_CLIENT, SECURITY_VERIFY, "P-Asserted-Identity"] {
+        for name in [SECURITY_CLIENT, SECURITY_VERIFY]
+            .iter()
+            .chain(&NETWORK_ONLY)
+        {
             up.remove(name);
         }
         for name in ["Require", "Proxy-Require"] {
@@ -281,7 +301,6 @@ impl Edge {
     /// P-Asserted-Identity is one of the registered identities, never the UE's word
     /// (clause 7.1 rule 4, RFC 3325): the preferred one when it is registered, else the default.
     fn assert_identity(&self, up: &mut Message, id: ContactId, message: &Message) {
-        up.remove("P-Asserted-Identity");
         up.remove("P-Preferred-Identity");
         let Some(contact) = self.table.contact(id) else {
             return;

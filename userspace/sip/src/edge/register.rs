@@ -1,5 +1,7 @@
 //! REGISTER of UEs: SM1 in clear, SM1 and SM7 through an SA (TS 33.203 clauses 7.1, 7.2, 7.4.2a, M.7.2).
 
+use std::net::SocketAddr;
+
 use gm_esp::Mode;
 
 use super::tx::{RegisterTx, Reply, Source, Tx};
@@ -22,7 +24,10 @@ impl Edge {
         message: &Message,
     ) -> Result<(), Refusal> {
         let branch = self.branch(message, at.remote)?;
-        if self.repeated(&branch, message)? {
+        if !aka::names_one_user(message) {
+            return Err(Refusal::Headers);
+        }
+        if self.repeated(&branch, message, None)? {
             return Ok(());
         }
         let via = top_via(message).ok_or(Refusal::Headers)?;
@@ -52,14 +57,16 @@ impl Edge {
             return Err(Refusal::Collision);
         }
         let source = Source::of(at.remote.ip());
-        let room = self.pending.has_room(source, &self.config.limits)
+        let sets = self.table.len().1 + self.pending.unchallenged();
+        let room = sets < self.config.limits.sets_for_strangers
+            && self.pending.has_room(source, &self.config.limits)
             && self.txs.has_room(None, &self.config.limits);
         if !room {
             return Err(Refusal::Overload);
         }
         tx.offer = Some(offer);
         tx.tunnel = nat;
-        let forwarded = self.register_up(message, at, &branch, &tx)?;
+        let forwarded = self.register_up(message, at.remote, &branch, &tx)?;
         self.event(FlowEvent::Sm1 {
             impi: tx.key.impi.clone(),
             ue: at.remote,
@@ -90,7 +97,10 @@ impl Edge {
         message: &Message,
     ) -> Result<(), Refusal> {
         let branch = self.branch(message, at.remote)?;
-        if self.repeated(&branch, message)? {
+        if !aka::names_one_user(message) {
+            return Err(Refusal::Headers);
+        }
+        if self.repeated(&branch, message, Some(token))? {
             return Ok(());
         }
         // Rule 2 of clause 7.1.
@@ -104,6 +114,7 @@ impl Edge {
         self.check_user(id, message, credentials.as_ref())?;
         let mut tx = self.register_tx(at, message, credentials.as_ref())?;
         tx.over = Some(token);
+        tx.print = self.print(message, tx.over);
         tx.tunnel = tunnel;
         if let Some(contact) = self.table.contact(id) {
             tx.key = contact.key.clone();
@@ -127,7 +138,7 @@ impl Edge {
                 held.sm6 = None;
             }
         }
-        let forwarded = self.register_up(message, at, &branch, &tx)?;
+        let forwarded = self.register_up(message, at.remote, &branch, &tx)?;
         if answer {
             self.event(FlowEvent::Sm7 {
                 set: token,
@@ -152,32 +163,6 @@ impl Edge {
             forwarded,
         );
         Ok(())
-    }
-
-    /// A retransmission: SM6 again where it waits for SM7, else on to the core as before.
-    fn repeated(&mut self, branch: &str, message: &Message) -> Result<bool, Refusal> {
-        let Some(tx) = self.txs.get(branch).and_then(|t| t.register.clone()) else {
-            return Ok(false);
-        };
-        match tx.challenged {
-            Some(set) => self.send_sm6(set),
-            None => {
-                let at = Packet {
-                    local: tx.local,
-                    remote: tx.ue,
-                    transport: crate::Transport::Udp,
-                    bytes: Vec::new(),
-                };
-                let forwarded = self.register_up(message, &at, branch, &tx)?;
-                self.send(
-                    Reply::Core {
-                        remote: self.config.core,
-                    },
-                    forwarded,
-                );
-            }
-        }
-        Ok(true)
     }
 
     /// SM7 (clause 7.2): it answers this challenge, and both lists are what they were.
@@ -306,6 +291,7 @@ impl Edge {
         credentials: Option<&Credentials>,
     ) -> Result<RegisterTx, Refusal> {
         let to = NameAddr::parse(&message.value("To").ok_or(Refusal::Headers)?)
+            .filter(|to| to.parsed_uri().is_some())
             .ok_or(Refusal::Headers)?;
         let contacts = message.elements("Contact");
         let contact = contacts.first().and_then(|c| NameAddr::parse(c));
@@ -328,20 +314,21 @@ impl Edge {
             integrity: false,
             leaves: header::expires(message) == Some(0),
             challenged: None,
+            print: self.print(message, None),
         })
     }
 
     /// SM2 or SM8: what goes to the core. Without the security agreement, which ends
     /// here; with Path, so that requests come back through us.
-    fn register_up(
+    pub(super) fn register_up(
         &self,
         message: &Message,
-        at: &Packet,
+        ue: SocketAddr,
         branch: &str,
         tx: &RegisterTx,
     ) -> Result<Vec<u8>, Refusal> {
         let mut up = message.clone();
-        self.prepare_up(&mut up, at.remote)?;
+        self.prepare_up(&mut up, ue)?;
         aka::set_integrity_protected(&mut up, tx.integrity);
         up.insert_top("Path", &format!("<{};lr>", self.own_uri(&tx.path)));
         if !up

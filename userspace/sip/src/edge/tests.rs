@@ -6,6 +6,8 @@ use super::*;
 use crate::sec_agree::{Ends, SECURITY_SERVER};
 use rig::*;
 
+#[path = "tests/hostile.rs"]
+mod hostile;
 #[path = "tests/refusals.rs"]
 mod refusals;
 #[path = "tests/rig.rs"]

@@ -56,6 +56,8 @@ pub(super) struct RegisterTx {
     pub leaves: bool,
     /// The set made for its challenge.
     pub challenged: Option<SetToken>,
+    /// By which its retransmissions are known.
+    pub print: [u8; 16],
 }
 
 /// One transaction.
@@ -108,6 +110,8 @@ impl Source {
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     total: usize,
+    /// Those of them that have a set already.
+    challenged: usize,
     by_source: HashMap<Source, usize>,
 }
 
@@ -120,6 +124,22 @@ impl Pending {
     pub fn enter(&mut self, source: Source) {
         self.total += 1;
         *self.by_source.entry(source).or_default() += 1;
+    }
+
+    /// Registrations that may still ask for a set.
+    pub fn unchallenged(&self) -> usize {
+        self.total.saturating_sub(self.challenged)
+    }
+
+    /// One that was entered has a set now.
+    pub fn challenge(&mut self) {
+        self.challenged += 1;
+    }
+
+    /// One that has a set is over.
+    pub fn leave_challenged(&mut self, source: Source) {
+        self.challenged = self.challenged.saturating_sub(1);
+        self.leave(source);
     }
 
     pub fn leave(&mut self, source: Source) {

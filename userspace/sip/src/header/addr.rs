@@ -78,6 +78,9 @@ impl NameAddr {
         let open = list::find(text.as_bytes(), b'<');
         if open < text.len() {
             let close = open + text[open..].find('>')?;
+            if !is_display(text[..open].trim()) {
+                return None;
+            }
             let display = Some(unquote(&text[..open])).filter(|d| !d.is_empty());
             let params = Params::parse(&text[close + 1..]);
             return Some(NameAddr {
@@ -88,7 +91,8 @@ impl NameAddr {
         }
         let (uri, params) = text.split_once(';').unwrap_or((text, ""));
         let uri = uri.trim();
-        (!uri.is_empty()).then(|| NameAddr {
+        let plain = !uri.is_empty() && !uri.contains(['<', '>', '"']);
+        plain.then(|| NameAddr {
             display: None,
             uri: uri.to_owned(),
             params: Params::parse(params),
@@ -104,6 +108,25 @@ impl NameAddr {
     pub fn parsed_uri(&self) -> Option<Uri> {
         Uri::parse(&self.uri)
     }
+}
+
+/// A quoted string, or words without what could make them another address.
+fn is_display(text: &str) -> bool {
+    match text.strip_prefix('"') {
+        Some(rest) => closes(rest),
+        None => !text.contains([':', ';', ',', '@', '"', '>']),
+    }
+}
+
+/// Whether the quoted string that has begun ends at the end of the text.
+fn closes(text: &str) -> bool {
+    let mut escaped = false;
+    let end = text.bytes().position(|b| {
+        let end = b == b'"' && !escaped;
+        escaped = b == b'\\' && !escaped;
+        end
+    });
+    end.is_some_and(|end| end + 1 == text.len())
 }
 
 #[cfg(test)]
