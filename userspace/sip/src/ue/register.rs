@@ -79,6 +79,15 @@ impl Ue {
                     self.abandon(failure);
                 }
             }
+            // In clear anybody says yes; the network that means it has challenged us.
+            200..300
+                if self
+                    .procedure
+                    .as_ref()
+                    .is_some_and(|p| p.over.is_none() && p.set.is_none()) =>
+            {
+                self.abandon(UeFailure::NetworkAuthentication);
+            }
             200..300 => self.registered(now, message),
             _ => self.abandon(UeFailure::Status(status)),
         }

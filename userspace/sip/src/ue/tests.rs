@@ -360,6 +360,21 @@ fn a_repeated_request_is_answered_the_same_and_told_once() {
 }
 
 #[test]
+fn a_yes_in_clear_is_no_registration() {
+    let mut rig = Rig::new();
+    rig.ue.register(0).expect("starts");
+    let (packet, sm1) = rig.sent().pop().expect("SM1");
+    rig.give(
+        packet.local,
+        packet.remote,
+        &Message::response(&sm1, 200, "OK", "s"),
+    );
+    let failed = UeEvent::Failed(UeFailure::NetworkAuthentication);
+    assert_eq!(rig.events().last(), Some(&failed));
+    assert!(!rig.ue.is_registered() && rig.ue.register(0).is_ok());
+}
+
+#[test]
 fn an_answer_in_clear_to_a_protected_request_is_ignored() {
     let mut rig = Rig::new();
     rig.registered();
