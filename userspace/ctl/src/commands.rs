@@ -24,7 +24,7 @@ pub(crate) fn execute(args: Args, input: &mut dyn Read, out: &mut dyn Write) -> 
                 return print_json(out, &reply);
             }
             for warning in &reply.warnings {
-                writeln!(out, "warning: {warning}")?;
+                writeln!(out, "warning: {}", table::plain(warning))?;
             }
             for set in &reply.sets {
                 writeln!(

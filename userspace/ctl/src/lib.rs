@@ -45,7 +45,10 @@ where
         // Whoever read the output has seen enough, as with `| head`.
         Err(Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => OK,
         Err(error) => {
-            let _ = writeln!(err, "gmespctl: {error}");
+            // The daemon's words may quote a stranger's or a file's.
+            let text = error.to_string();
+            let lines: Vec<_> = text.lines().map(table::plain).collect();
+            let _ = writeln!(err, "gmespctl: {}", lines.join("\n"));
             error.exit_code()
         }
     }

@@ -163,7 +163,7 @@ pub fn event(event: &FlowEvent) -> String {
     );
     let mut add = |name: &str, value: Option<String>| {
         if let Some(value) = value {
-            line += &format!(" {name} {value}");
+            line += &format!(" {name} {}", plain(&value));
         }
     };
     add("impi", event.impi.clone());
@@ -180,6 +180,28 @@ pub fn event(event: &FlowEvent) -> String {
     add("status", event.status.map(|status| status.to_string()));
     add("reason:", event.reason.clone());
     line
+}
+
+/// What strangers wrote, without what a terminal would obey: control characters and
+/// those that turn or hide text stand as escapes.
+pub fn plain(text: &str) -> std::borrow::Cow<'_, str> {
+    if !text.contains(moves_terminal) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if moves_terminal(c) {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    out.into()
+}
+
+fn moves_terminal(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// Lines above, below and under the header only.
@@ -230,6 +252,17 @@ mod tests {
             shown,
             "01:02:03.004  SM6          impi 001@ims SPIs uc=1 us=2 status 401"
         );
+    }
+
+    #[test]
+    fn a_strangers_name_does_not_drive_the_terminal() {
+        let shown = event(&FlowEvent {
+            step: "SM1".into(),
+            impi: Some("a\u{1b}]0;x\u{7}\r\n\u{9b}2J\u{202e}ü@ims".into()),
+            ..FlowEvent::default()
+        });
+        let ending = " impi a\\u{1b}]0;x\\u{7}\\u{d}\\u{a}\\u{9b}2J\\u{202e}ü@ims";
+        assert!(shown.ends_with(ending), "{shown}");
     }
 
     #[test]
