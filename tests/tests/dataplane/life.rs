@@ -308,6 +308,56 @@ fn policy_outlives(death: Death) {
     drop(unmount);
 }
 
+/// The pins are another uplink's: they must not be taken for this one's.
+#[test]
+#[ignore = "root: namespaces, BPF"]
+fn a_successor_may_have_another_uplink() {
+    let scratch = tempfile::tempdir().unwrap();
+    let pins = scratch.path().join("pins");
+    let lab = Lab::new(None);
+    lab.p.plane.shutdown().unwrap();
+    // Without pins of the victim's own mount: those of a bpffs that stays.
+    std::fs::create_dir(&pins).unwrap();
+    let (none, flags) = (None::<&str>, nix::mount::MsFlags::empty());
+    nix::mount::mount(none, &pins, Some("bpf"), flags, none).unwrap();
+    let unmount = Unmount(&pins);
+    let pins = pins.join("gm");
+    let mut victim = start_victim(&lab.p.ns, &pins, Death::Killed);
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+
+    gm_tests::netns::veth(
+        gm_tests::netns::End {
+            ns: &lab.p.ns,
+            name: "p1",
+            addresses: &["10.79.0.1/24"],
+        },
+        gm_tests::netns::End {
+            ns: &lab.u.ns,
+            name: "u1",
+            addresses: &["10.79.0.2/24"],
+        },
+    );
+    let [p, u] = ["10.79.0.1", "10.79.0.2"].map(|a| a.parse().unwrap());
+    let moved = Config {
+        uplink: "p1".into(),
+        addresses: vec![p],
+        ..p_config(Some(&pins))
+    };
+    let plane = start(&lab.p.ns, moved);
+    let wire = lab.u.ns.run(|| LinkSocket::bind("u1").unwrap());
+    let ps = lab.p.ns.run(|| udp(p, PORT_PS));
+    ps.send_to(b"must not be seen", (u, PORT_UC)).unwrap();
+    assert!(!sees(&wire, b"must not be seen"), "the new uplink is open");
+    assert_eq!(
+        [NAMES[0], "p1"].map(|name| attached(&lab.p.ns, name)),
+        [1, 2]
+    );
+    plane.shutdown().unwrap();
+    nothing_left(&lab.p.ns, Some(&pins));
+    drop(unmount);
+}
+
 struct Unmount<'a>(&'a Path);
 
 impl Drop for Unmount<'_> {

@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{
@@ -130,6 +130,14 @@ impl Held {
         Ok(Held::Pinned(path, pinned))
     }
 
+    /// Where it is pinned.
+    pub(crate) fn pin(&self) -> Option<&Path> {
+        match self {
+            Held::Pinned(path, _) => Some(path),
+            Held::Link(_) | Held::Filter(_) => None,
+        }
+    }
+
     /// Lets go of the program without detaching it, as far as it can stay
     /// without this process.
     pub(crate) fn leave(self) {
@@ -146,6 +154,13 @@ impl Held {
             Held::Link(_) | Held::Filter(_) => Ok(()),
         }
     }
+}
+
+/// Under which name a program's link to an interface is pinned. The index is
+/// in it: a link is taken over for the interface that it was made for, and a
+/// successor may have another uplink.
+pub(crate) fn pin_of(name: &str, index: u32) -> String {
+    format!("{name}_{index}")
 }
 
 /// The link that a predecessor pinned under this name, if its device lives.
@@ -191,11 +206,12 @@ pub(crate) fn attach_xdp(
     pins: Option<&PinDir>,
 ) -> Result<Held, Error> {
     let (index, device) = interface;
+    let pin = pin_of(name, index);
     let p: &mut Xdp = program(ebpf, name)?;
     let what = || format!("attach {name} to {device}");
 
     let mut id = None;
-    if let Some(old) = predecessor(name, pins)
+    if let Some(old) = predecessor(&pin, pins)
         && let Ok(link) = XdpLink::try_from(old)
     {
         // Fails when the device has gone and come back; then attach anew.
@@ -205,7 +221,7 @@ pub(crate) fn attach_xdp(
         Some(id) => id,
         None => {
             if let Some(pins) = pins {
-                pins::remove(&pins.link(name))?;
+                pins::remove(&pins.link(&pin))?;
             }
             p.attach_to_if_index(index, XdpMode::Driver)
                 .map_err(|e| match errno_of(&e) {
@@ -224,7 +240,7 @@ pub(crate) fn attach_xdp(
     };
     let link = p.take_link(id).map_err(|e| bpf(what(), &e))?;
     match FdLink::try_from(link) {
-        Ok(fd) => Held::keep(fd, name, pins),
+        Ok(fd) => Held::keep(fd, &pin, pins),
         Err(e) => Err(bpf(what(), &e)),
     }
 }

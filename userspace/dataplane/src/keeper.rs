@@ -191,11 +191,8 @@ struct Kept<'c> {
 }
 
 fn guard_pin(index: u32) -> String {
-    format!("guard_{index}")
+    attach::pin_of("guard", index)
 }
-
-/// What the pins of egress programs on uplinks that came back begin with.
-const RETURNED: &str = "returned_";
 
 impl Kept<'_> {
     async fn attach(&mut self, handle: &Handle) -> Result<Maps, Error> {
@@ -212,55 +209,43 @@ impl Kept<'_> {
         for (index, name) in devices::all(handle).await? {
             self.guard(index, &name)?;
         }
-        let (uplink, gm0, gm0x) = (&self.cfg.uplink, &self.cfg.gm0, &self.cfg.gm0x());
+        let gm0x = self.cfg.gm0x();
+        let (uplink, gm0) = (self.cfg.uplink.as_str(), self.cfg.gm0.as_str());
         let tcx = attach::use_tcx(self.cfg.tc);
         let (d, pins) = (self.devices, self.pins.as_ref());
         if let Some(e) = &mut self.ebpf {
             let f = &mut self.fixed;
             let (ingress, egress) = (TcAttachType::Ingress, TcAttachType::Egress);
-            f.push(attach::attach_xdp(
-                e,
-                attach::XDP_GM0X,
-                (d.gm0x, gm0x),
-                pins,
-            )?);
-            f.push(attach::attach_xdp(
-                e,
-                attach::XDP_UPLINK,
-                (d.uplink, uplink),
-                pins,
-            )?);
-            f.push(attach::attach_tc(
-                e,
-                attach::TC_GM0,
-                gm0,
-                ingress,
-                (tcx, pins, attach::TC_GM0),
-            )?);
-            f.push(attach::attach_tc(
-                e,
-                attach::TC_EGRESS,
-                uplink,
-                egress,
-                (tcx, pins, attach::TC_EGRESS),
-            )?);
+            for (name, device) in [
+                (attach::XDP_GM0X, (d.gm0x, gm0x.as_str())),
+                (attach::XDP_UPLINK, (d.uplink, uplink)),
+            ] {
+                f.push(attach::attach_xdp(e, name, device, pins)?);
+            }
+            for (name, (index, device), side) in [
+                (attach::TC_GM0, (d.gm0, gm0), ingress),
+                (attach::TC_EGRESS, (d.uplink, uplink), egress),
+            ] {
+                let pin = attach::pin_of(name, index);
+                f.push(attach::attach_tc(e, name, device, side, (tcx, pins, &pin))?);
+            }
         }
         if let Some(pins) = &self.pins {
-            self.drop_stale_guards(pins)?;
+            self.drop_stale(pins)?;
         }
         Ok(maps)
     }
 
-    /// Guards of interfaces that went while nobody looked, and what stood in for
-    /// the egress program until now.
-    fn drop_stale_guards(&self, pins: &PinDir) -> Result<(), Error> {
+    /// Lets go of what a predecessor has pinned and this one has not taken over:
+    /// guards of interfaces that went while nobody looked, programs on an
+    /// uplink that no longer is the uplink.
+    fn drop_stale(&self, pins: &PinDir) -> Result<(), Error> {
+        let held = self.fixed.iter().chain(self.guards.values());
+        let held: Vec<_> = held.filter_map(Held::pin).collect();
         for name in pins.links() {
-            let index = name
-                .strip_prefix("guard_")
-                .and_then(|i| i.parse::<u32>().ok());
-            let stale = index.is_some_and(|i| !self.guards.contains_key(&i));
-            if stale || name.starts_with(RETURNED) {
-                crate::pins::remove(&pins.link(&name))?;
+            let path = pins.link(&name);
+            if !held.contains(&path.as_path()) {
+                crate::pins::remove(&path)?;
             }
         }
         Ok(())
@@ -303,7 +288,7 @@ impl Kept<'_> {
             return Ok(());
         };
         let tcx = attach::use_tcx(self.cfg.tc);
-        let pin = format!("{RETURNED}{index}");
+        let pin = attach::pin_of(attach::TC_EGRESS, index);
         let how = (tcx, self.pins.as_ref(), pin.as_str());
         let held = attach::attach_tc(ebpf, attach::TC_EGRESS, name, TcAttachType::Egress, how)?;
         self.returned.insert(index, held);
