@@ -142,8 +142,13 @@ impl Config {
             transaction: u64::from(timers.transaction_s) * 1000,
             ..SipTimers::default()
         };
-        // A contact takes four SAs.
-        sip.limits.contacts = sip.limits.contacts.min(self.gm.max_sas as usize / 4);
+        // A set takes four SAs, and the SPIs at hand take room too. The last sets are
+        // for those who re-register, and strangers get half of all at most.
+        let sets = self.gm.max_sas as usize / 4;
+        let limits = &mut sip.limits;
+        limits.contacts = limits.contacts.min(sets);
+        limits.sets_for_strangers = sets - sets / 8 - sets / 16;
+        limits.pending = limits.pending.min((sets / 2).max(2));
         sip.check().map_err(|error| {
             let hint = "see port_ps, port_pc and suites";
             ConfigError::at("edge", "", error.to_string(), hint)

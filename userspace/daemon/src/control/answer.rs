@@ -22,6 +22,7 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status = match self.0.code.as_str() {
             "bad-request" | "bad-sad" => StatusCode::BAD_REQUEST,
+            "forbidden" => StatusCode::FORBIDDEN,
             "not-found" => StatusCode::NOT_FOUND,
             "no-method" => StatusCode::METHOD_NOT_ALLOWED,
             "exists" | "refused" => StatusCode::CONFLICT,

@@ -200,6 +200,12 @@ pub(super) async fn capture_start(
     body: Body,
 ) -> Answer {
     let request: CaptureRequest = parse(body)?;
+    if !peer.may_write_files() {
+        let message = "only root and the daemon's own user may have it write a file";
+        return Err(ApiError::new("forbidden", message)
+            .hint("sudo gmespctl capture start FILE")
+            .into());
+    }
     let reply = blocking(&app, move |app| {
         let mut slot = app.capture();
         if let Some((running, _)) = &*slot {

@@ -20,6 +20,16 @@ pub(super) struct Peer {
     pid: Option<i32>,
 }
 
+impl Peer {
+    /// Root, or the user as whom the daemon runs. The control group may install
+    /// keys, but files are another matter: a capture's content is the network's,
+    /// and root's programs read some files wherever they come from.
+    pub(super) fn may_write_files(self) -> bool {
+        self.uid
+            .is_some_and(|uid| uid == 0 || uid == rustix::process::geteuid().as_raw())
+    }
+}
+
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.uid, self.pid) {
@@ -62,5 +72,18 @@ pub async fn serve(app: Arc<App>, listener: UnixListener) -> std::io::Result<()>
             let _ = deadline.wait_for(|stop| *stop).await;
             tokio::time::sleep(PATIENCE).await;
         } => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_for_root_and_the_daemons_user() {
+        let peer = |uid| Peer { uid, pid: Some(1) };
+        let own = rustix::process::geteuid().as_raw();
+        assert!(peer(Some(0)).may_write_files() && peer(Some(own)).may_write_files());
+        assert!(!peer(Some(own + 1)).may_write_files() && !peer(None).may_write_files());
     }
 }

@@ -9,16 +9,16 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, RecvTimeoutError};
+use crossbeam::channel::RecvTimeoutError;
 use gm_api::control::ApiError;
 use gm_dataplane::{Dir, NewSa};
 use gm_sip::edge::{Edge, Input, Output};
 use gm_sip::{SaSetRequest, SetToken, Transport};
 
-use super::flow::{self, Flow};
+use super::flow::Flow;
 use super::sockets::Sockets;
 use super::tcp::Connections;
-use super::{Arrived, EdgeError, Inbox};
+use super::{Arrivals, Arrived, EdgeError, Inbox};
 use crate::control::App;
 
 /// Without anything to do: how often the pool of SPIs is looked at.
@@ -33,7 +33,7 @@ pub struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         // Waits for room: the executor is taking messages out.
-        let stopped = self.inbox.0.send(Arrived::Stop).is_ok();
+        let stopped = self.inbox.first.send(Arrived::Stop).is_ok();
         if let Some(thread) = self.thread.take()
             && stopped
         {
@@ -58,7 +58,7 @@ pub(super) fn start(
     edge: Edge,
     (udp, tcp): (Sockets, Connections),
     inbox: Inbox,
-    arrived: Receiver<Arrived>,
+    arrived: Arrivals,
 ) -> Result<Running, EdgeError> {
     let flow = Flow::default();
     let mut executor = Executor {
@@ -83,9 +83,9 @@ pub(super) fn start(
 }
 
 impl Executor {
-    fn run(&mut self, arrived: &Receiver<Arrived>) {
+    fn run(&mut self, arrived: &Arrivals) {
         loop {
-            match arrived.recv_timeout(self.patience()) {
+            match arrived.next(self.patience()) {
                 Ok(Arrived::FromUe {
                     local,
                     remote,
@@ -161,7 +161,7 @@ impl Executor {
                 }
                 Output::Event(step) => {
                     if let Some(event) = self.flow.step(&step) {
-                        flow::log(&event);
+                        self.flow.log(&step, &event, self.now());
                         self.app.events.send(event);
                     }
                 }

@@ -12,12 +12,46 @@ use gm_sip::{SaSetRequest, SetToken};
 /// Sources of unfinished registrations that are remembered.
 const SOURCES: usize = 16_384;
 
+/// Lines a second about what anybody can cause; the others are only counted.
+const LINES: u32 = 50;
+
 /// What is known of the sets.
 #[derive(Default)]
 pub(super) struct Flow {
     sets: HashMap<SetToken, About>,
     /// Who asked from where, until the answer is challenged.
     asked: HashMap<SocketAddr, String>,
+    lines: Lines,
+}
+
+/// Lines about strangers in the second that runs.
+#[derive(Default)]
+struct Lines {
+    second: u64,
+    written: u32,
+    left_out: u64,
+}
+
+impl Lines {
+    /// Whether one more may be written at `now`, in milliseconds.
+    fn room(&mut self, now: u64) -> bool {
+        if self.second != now / 1000 {
+            if self.left_out > 0 {
+                let lines = self.left_out;
+                tracing::warn!(target: "gmespd::flow", lines, "left out: too many strangers");
+            }
+            *self = Lines {
+                second: now / 1000,
+                ..Lines::default()
+            };
+        }
+        if self.written < LINES {
+            self.written += 1;
+            return true;
+        }
+        self.left_out += 1;
+        false
+    }
 }
 
 #[derive(Clone, Default)]
@@ -177,6 +211,14 @@ impl Flow {
         Some(event)
     }
 
+    /// Writes the step into the log; of those that strangers cause only so many.
+    pub(super) fn log(&mut self, step: &Step, event: &FlowEvent, now: u64) {
+        let strangers = matches!(step, Step::Sm1 { over: None, .. } | Step::Refused { .. });
+        if !strangers || self.lines.room(now) {
+            log(event);
+        }
+    }
+
     fn about(&self, set: SetToken, step: &str) -> FlowEvent {
         let about = self.sets.get(&set).cloned().unwrap_or_default();
         FlowEvent {
@@ -199,7 +241,7 @@ fn named(step: &str) -> FlowEvent {
 
 /// The step as a line in the log. Identities come from strangers: the log
 /// writes them in quotes and with escapes.
-pub(super) fn log(event: &FlowEvent) {
+fn log(event: &FlowEvent) {
     let spis: Vec<String> = event
         .spis
         .iter()
@@ -218,4 +260,17 @@ pub(super) fn log(event: &FlowEvent) {
         "{}",
         event.step
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_do_not_fill_the_log() {
+        let mut lines = Lines::default();
+        let written = (0..1000).filter(|_| lines.room(7_999)).count();
+        assert_eq!((written, lines.left_out), (50, 950));
+        assert!(lines.room(8_000) && lines.left_out == 0);
+    }
 }

@@ -17,8 +17,10 @@ mod tests;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use gm_sip::Transport;
 use gm_sip::edge::{Edge, EdgeConfig};
 use tokio::runtime::Handle;
@@ -29,9 +31,11 @@ use crate::control::App;
 
 pub use executor::Running;
 
-/// Messages that may wait for the executor; more are dropped, and the phones
-/// repeat them.
+/// Messages of the core and through SAs that may wait for the executor; more are
+/// dropped, and the phones repeat them.
 const BACKLOG: usize = 4096;
+/// The same for messages in clear, which anybody can send.
+const BACKLOG_CLEAR: usize = 1024;
 
 /// Why the edge does not start.
 #[derive(Debug, thiserror::Error)]
@@ -88,25 +92,70 @@ enum Arrived {
     Stop,
 }
 
-/// Where sockets and connections put what arrives.
+/// Where sockets and connections put what arrives. What strangers can send waits
+/// apart, so that it takes no room and no turn from anything else.
 #[derive(Clone)]
-struct Inbox(Sender<Arrived>);
+struct Inbox {
+    first: Sender<Arrived>,
+    clear: Sender<Arrived>,
+    sip_port: u16,
+    dropped: Arc<AtomicU64>,
+}
+
+/// The other end of an [`Inbox`].
+struct Arrivals {
+    first: Receiver<Arrived>,
+    clear: Receiver<Arrived>,
+}
 
 impl Inbox {
-    fn new() -> (Inbox, Receiver<Arrived>) {
-        let (sender, receiver) = bounded(BACKLOG);
-        (Inbox(sender), receiver)
+    fn new(sip_port: u16) -> (Inbox, Arrivals) {
+        let (first, first_out) = bounded(BACKLOG);
+        let (clear, clear_out) = bounded(BACKLOG_CLEAR);
+        let inbox = Inbox {
+            first,
+            clear,
+            sip_port,
+            dropped: Arc::new(AtomicU64::new(0)),
+        };
+        let arrivals = Arrivals {
+            first: first_out,
+            clear: clear_out,
+        };
+        (inbox, arrivals)
     }
 
     /// Never waits. False: nobody will ever take it.
     fn put(&self, arrived: Arrived) -> bool {
-        match self.0.try_send(arrived) {
+        let clear =
+            matches!(&arrived, Arrived::FromUe { local, .. } if local.port() == self.sip_port);
+        let way = if clear { &self.clear } else { &self.first };
+        match way.try_send(arrived) {
             Ok(()) => true,
             Err(TrySendError::Full(_)) => {
-                tracing::warn!("SIP overload: a message is dropped");
+                let dropped = 1 + self.dropped.fetch_add(1, Ordering::Relaxed);
+                // A line each would be the next overload.
+                if dropped.is_power_of_two() {
+                    tracing::warn!(dropped, clear, "SIP overload: messages are dropped");
+                }
                 true
             }
             Err(TrySendError::Disconnected(_)) => false,
+        }
+    }
+}
+
+impl Arrivals {
+    /// The next one; one in clear only when nothing else waits.
+    fn next(&self, patience: Duration) -> Result<Arrived, RecvTimeoutError> {
+        if let Ok(arrived) = self.first.try_recv() {
+            return Ok(arrived);
+        }
+        let gone = |_| RecvTimeoutError::Disconnected;
+        crossbeam::channel::select! {
+            recv(self.first) -> arrived => arrived.map_err(gone),
+            recv(self.clear) -> arrived => arrived.map_err(gone),
+            default(patience) => Err(RecvTimeoutError::Timeout),
         }
     }
 }
@@ -156,7 +205,7 @@ pub fn start(app: &Arc<App>, runtime: &Handle) -> Result<Option<Running>, EdgeEr
     let mut sip = config.edge_config(table)?;
     sip.limits.spi_low = spi_pool(config.gm.max_sas);
     let places = Places::new(config, table.sip_port, &sip);
-    let (inbox, arrived) = Inbox::new();
+    let (inbox, arrived) = Inbox::new(table.sip_port);
 
     let _inside = runtime.enter();
     let udp = sockets::open(&places, sip.core_local, &inbox)?;
@@ -170,4 +219,33 @@ pub fn start(app: &Arc<App>, runtime: &Handle) -> Result<Option<Running>, EdgeEr
 /// has chosen for itself can make two pairs useless to it.
 fn spi_pool(max_sas: u32) -> usize {
     (max_sas as usize / 16).clamp(3, 64)
+}
+
+#[cfg(test)]
+mod inbox_tests {
+    use super::*;
+
+    #[test]
+    fn what_strangers_send_waits_for_everything_else() {
+        let (inbox, arrivals) = Inbox::new(5060);
+        let from_ue = |port: u16, n: u8| Arrived::FromUe {
+            local: ([192, 0, 2, 1], port).into(),
+            remote: ([192, 0, 2, 2], 5060).into(),
+            transport: Transport::Udp,
+            bytes: Zeroizing::new(vec![n]),
+        };
+        for _ in 0..2 * BACKLOG {
+            assert!(inbox.put(from_ue(5060, 0)));
+        }
+        assert!(inbox.put(from_ue(5064, 1)));
+        let remote = ([192, 0, 2, 3], 5060).into();
+        let bytes = Zeroizing::new(vec![2]);
+        assert!(inbox.put(Arrived::FromCore { remote, bytes }));
+        let next = || match arrivals.next(Duration::ZERO) {
+            Ok(Arrived::FromUe { bytes, .. } | Arrived::FromCore { bytes, .. }) => Some(bytes[0]),
+            _ => None,
+        };
+        assert_eq!([next(), next(), next()], [Some(1), Some(2), Some(0)]);
+        assert_eq!(std::iter::from_fn(next).count(), BACKLOG_CLEAR - 1);
+    }
 }

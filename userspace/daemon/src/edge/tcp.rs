@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::mpsc::{Receiver, Sender, WeakSender, channel};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
@@ -23,6 +23,8 @@ use super::{Arrived, EdgeError, Inbox, Places};
 const MOST: usize = 16_384;
 /// Connections to the unprotected port: strangers can open those.
 const MOST_CLEAR: usize = 1024;
+/// And of those from one address.
+const MOST_CLEAR_EACH: usize = 64;
 /// Messages that may wait for a slow peer.
 const QUEUE: usize = 64;
 /// A stranger's connection that says nothing is closed.
@@ -33,6 +35,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 const WAITING: u32 = 256;
 
 type Ends = (SocketAddr, SocketAddr);
+/// By which a connection knows its own entry in the table.
+type Own = WeakSender<Vec<u8>>;
 
 /// All connections.
 #[derive(Clone)]
@@ -83,8 +87,10 @@ impl Connections {
             None if self.0.client.contains(&packet.local) && open.len() < MOST => {
                 let (queue, messages) = channel(QUEUE);
                 let queued = queue.try_send(packet.bytes).is_ok();
+                let own = queue.downgrade();
                 open.insert(ends, queue);
-                self.0.runtime.spawn(self.clone().connect(ends, messages));
+                let connect = self.clone().connect(ends, messages, own);
+                self.0.runtime.spawn(connect);
                 queued
             }
             None => false,
@@ -99,8 +105,9 @@ impl Connections {
             match listener.accept().await {
                 Ok((stream, remote)) => {
                     let (queue, messages) = channel(QUEUE);
+                    let own = queue.downgrade();
                     if self.admit((local, remote), queue) {
-                        tokio::spawn(self.clone().serve(stream, (local, remote), messages));
+                        tokio::spawn(self.clone().serve(stream, (local, remote), messages, own));
                     } else {
                         tracing::warn!(%local, %remote, "too many connections: closed");
                     }
@@ -116,34 +123,48 @@ impl Connections {
 
     fn admit(&self, ends: Ends, queue: Sender<Vec<u8>>) -> bool {
         let mut open = self.table();
-        let strangers = || {
-            open.keys()
-                .filter(|(local, _)| self.is_clear(*local))
-                .count()
-        };
-        if open.len() >= MOST || (self.is_clear(ends.0) && strangers() >= MOST_CLEAR) {
+        if open.len() >= MOST {
             return false;
+        }
+        if self.is_clear(ends.0) {
+            let strangers = || open.keys().filter(|(local, _)| self.is_clear(*local));
+            let same = |(_, remote): &&Ends| remote.ip() == ends.1.ip();
+            if strangers().count() >= MOST_CLEAR
+                || strangers().filter(same).count() >= MOST_CLEAR_EACH
+            {
+                return false;
+            }
         }
         open.insert(ends, queue);
         true
     }
 
-    async fn connect(self, ends: Ends, messages: Receiver<Vec<u8>>) {
+    async fn connect(self, ends: Ends, messages: Receiver<Vec<u8>>, own: Own) {
         let (local, remote) = ends;
         match timeout(CONNECT, open(local, remote)).await {
-            Ok(Ok(stream)) => self.serve(stream, ends, messages).await,
+            Ok(Ok(stream)) => self.serve(stream, ends, messages, own).await,
             result => {
                 let why = match result {
                     Ok(Err(error)) => error.to_string(),
                     _ => "no answer".into(),
                 };
                 tracing::warn!(%local, %remote, why, "cannot connect");
-                self.table().remove(&ends);
+                self.forget(ends, &own);
             }
         }
     }
 
-    async fn serve(self, stream: TcpStream, ends: Ends, messages: Receiver<Vec<u8>>) {
+    /// Takes the connection out of the table, unless a new one has its place: a
+    /// phone may come again from the same port before the old one is seen to end.
+    fn forget(&self, ends: Ends, own: &Own) {
+        let mut open = self.table();
+        let there = open.get(&ends).zip(own.upgrade());
+        if there.is_some_and(|(there, own)| there.same_channel(&own)) {
+            open.remove(&ends);
+        }
+    }
+
+    async fn serve(self, stream: TcpStream, ends: Ends, messages: Receiver<Vec<u8>>, own: Own) {
         let idle = if self.is_clear(ends.0) {
             IDLE_CLEAR
         } else {
@@ -157,7 +178,7 @@ impl Connections {
             () = read(reader, ends, idle, &self.0.inbox, pong) => {}
             () = write(writer, messages, pongs) => {}
         }
-        self.table().remove(&ends);
+        self.forget(ends, &own);
     }
 
     fn is_clear(&self, local: SocketAddr) -> bool {
@@ -248,5 +269,51 @@ async fn write(mut to: OwnedWriteHalf, mut messages: Receiver<Vec<u8>>, mut pong
         if written.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_an_old_connection_leaves_the_new_one() {
+        let (inbox, _arrivals) = Inbox::new(5060);
+        let places = Places {
+            clear: Vec::new(),
+            server: Vec::new(),
+            client: Vec::new(),
+        };
+        let all = Connections::open(&places, &inbox, Handle::current()).unwrap();
+        let ends = (
+            "192.0.2.1:5064".parse().unwrap(),
+            "192.0.2.2:31100".parse().unwrap(),
+        );
+        let ((old, _old), (new, _new)) = (channel(1), channel(1));
+        let (own_old, own_new) = (old.downgrade(), new.downgrade());
+        assert!(all.admit(ends, old) && all.admit(ends, new));
+        all.forget(ends, &own_old);
+        assert_eq!(all.table().len(), 1);
+        all.forget(ends, &own_new);
+        assert!(all.table().is_empty());
+    }
+
+    #[tokio::test]
+    async fn one_stranger_does_not_take_all_connections() {
+        let (inbox, _arrivals) = Inbox::new(5060);
+        let clear: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let places = Places {
+            clear: vec![clear],
+            server: Vec::new(),
+            client: Vec::new(),
+        };
+        let all = Connections::open(&places, &inbox, Handle::current()).unwrap();
+        let admitted =
+            |address: [u8; 4], port: u16| all.admit((clear, (address, port).into()), channel(1).0);
+        let count = (1..=200)
+            .filter(|port| admitted([192, 0, 2, 1], *port))
+            .count();
+        assert_eq!(count, MOST_CLEAR_EACH);
+        assert!(admitted([192, 0, 2, 2], 1));
     }
 }

@@ -364,11 +364,8 @@ fn a_yes_in_clear_is_no_registration() {
     let mut rig = Rig::new();
     rig.ue.register(0).expect("starts");
     let (packet, sm1) = rig.sent().pop().expect("SM1");
-    rig.give(
-        packet.local,
-        packet.remote,
-        &Message::response(&sm1, 200, "OK", "s"),
-    );
+    let yes = Message::response(&sm1, 200, "OK", "s");
+    rig.give(packet.local, packet.remote, &yes);
     let failed = UeEvent::Failed(UeFailure::NetworkAuthentication);
     assert_eq!(rig.events().last(), Some(&failed));
     assert!(!rig.ue.is_registered() && rig.ue.register(0).is_ok());
