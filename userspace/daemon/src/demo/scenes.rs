@@ -86,11 +86,19 @@ fn behind_a_nat(
     cast.set.wire.rebind()?;
     let (status, echoed) = phone.echo("after the NAT has given us another port")?;
     let after = cast.daemon.encap_port()?;
+    let port = |p: Option<u16>| p.map_or("unknown".to_owned(), |p| p.to_string());
     stage.step(
         "nat-rebind",
         status == 200 && echoed && before.is_some() && before != after,
         Some(format!(
-            "port_Uenc {before:?} became {after:?}, and messages go both ways"
+            "port_Uenc was {} and is {}; the last MESSAGE was answered with {status}, {}",
+            port(before),
+            port(after),
+            if echoed {
+                "its echo came"
+            } else {
+                "its echo did not come"
+            },
         )),
     );
     table.extend(cast.daemon.sas()?);
