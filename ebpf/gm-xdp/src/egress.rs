@@ -1,4 +1,4 @@
-//! Egress of the uplink: what the policy protects is taken before the NIC.
+//! Egress: what the policy protects is found before the NIC.
 
 use aya_ebpf::helpers::{bpf_skb_change_head, bpf_skb_store_bytes, bpf_skb_vlan_pop};
 use gm_abi::{

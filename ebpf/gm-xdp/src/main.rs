@@ -123,7 +123,8 @@ pub fn gm_tc_guard(ctx: TcContext) -> i32 {
     }
 }
 
-/// tc on the egress of the uplink: takes what is protected to gm0.
+/// tc on the egress of the uplink: takes what is protected to gm0. On the
+/// egress of any other interface, where a route may lead: drops it.
 #[classifier]
 pub fn gm_tc_egress(ctx: TcContext) -> i32 {
     let Some(config) = configured() else {
@@ -132,6 +133,9 @@ pub fn gm_tc_egress(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
     match egress::egress(&skb) {
         None => TC_ACT_UNSPEC,
+        Some(Reason::SteerOutbound) if skb.interface() != config.uplink => {
+            tc_end(Reason::OutNoSa)
+        }
         Some(Reason::SteerOutbound) if egress::keep_vlan(&skb).is_some() => {
             count(Reason::SteerOutbound);
             // SAFETY: a helper without memory arguments.

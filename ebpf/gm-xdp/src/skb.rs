@@ -106,6 +106,13 @@ impl Skb {
         (failed == 0).then_some(macs)
     }
 
+    /// Index of the interface that it goes through.
+    #[inline(always)]
+    pub fn interface(&self) -> u32 {
+        // SAFETY: `raw` is the program's context.
+        unsafe { (*self.raw).ifindex }
+    }
+
     /// The packet's mark.
     #[inline(always)]
     pub fn mark(&self) -> u32 {

@@ -20,7 +20,7 @@ const ROLE: &str = "GM_TEST_VICTIM_PINS";
 /// What makes that process end by itself.
 const FAILS: &str = "GM_TEST_VICTIM_FAILS";
 
-fn p_config(pins: Option<&Path>) -> Config {
+pub fn p_config(pins: Option<&Path>) -> Config {
     let (v4, v6) = (Family::V4.addresses(), Family::V6.addresses());
     config(
         NAMES[0],
@@ -351,7 +351,7 @@ fn a_successor_may_have_another_uplink() {
     assert!(!sees(&wire, b"must not be seen"), "the new uplink is open");
     assert_eq!(
         [NAMES[0], "p1"].map(|name| attached(&lab.p.ns, name)),
-        [1, 2]
+        [2, 2]
     );
     plane.shutdown().unwrap();
     nothing_left(&lab.p.ns, Some(&pins));

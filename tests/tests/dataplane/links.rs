@@ -68,3 +68,45 @@ fn an_uplink_that_comes_back_carries_nothing_in_clear() {
     ps.send_to(b"must not be seen", (u, 5060)).unwrap();
     assert!(!sees(&wire, b"must not be seen"), "the new uplink leaks");
 }
+
+/// A route may lead elsewhere, at once or when the uplink fails.
+#[test]
+#[ignore = "root: namespaces, BPF"]
+fn another_interface_carries_nothing_in_clear() {
+    for late in [false, true] {
+        let lab = Lab::new(None);
+        let plane = || super::lab::start(&lab.p.ns, super::life::p_config(None));
+        lab.p.plane.shutdown().unwrap();
+        let mut started = None;
+        if late {
+            started = Some(plane());
+        }
+        veth(
+            End {
+                ns: &lab.p.ns,
+                name: "p1",
+                addresses: &["10.79.0.1/24"],
+            },
+            End {
+                ns: &lab.u.ns,
+                name: "u1",
+                addresses: &["10.79.0.2/24"],
+            },
+        );
+        let plane = started.unwrap_or_else(plane);
+        thread::sleep(Duration::from_millis(300));
+        let wire = lab.u.ns.run(|| LinkSocket::bind("u1").unwrap());
+        let (p, there) = (Family::V4.addresses().0, "10.79.0.2");
+        let (ps, open) = (
+            lab.p.ns.run(|| udp(p, PORT_PS)),
+            lab.p.ns.run(|| udp(p, 5060)),
+        );
+        open.send_to(b"may be seen", (there, 5060)).unwrap();
+        assert!(sees(&wire, b"may be seen"));
+        ps.send_to(b"must not be seen", (there, 5060)).unwrap();
+        assert!(!sees(&wire, b"must not be seen"), "late: {late}");
+        super::grows(&plane, gm_dataplane::Reason::OutNoSa, 0, 1);
+        plane.shutdown().unwrap();
+        assert_eq!(attached(&lab.p.ns, "p1"), 0);
+    }
+}

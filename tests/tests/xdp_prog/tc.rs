@@ -223,6 +223,17 @@ fn egress_takes_what_leaves_from_a_protected_port() {
     }
 }
 
+#[test]
+#[ignore = "needs root: run by ./tests/run"]
+fn egress_of_another_interface_drops() {
+    let mut lab = Lab::new();
+    // The test's packets go through interface 1.
+    lab.configure(2, 1, &[OURS_V4, OURS_V6]);
+    let from = |port| frame(OURS_V4, THEIRS_V4, UDP, 0, &udp(port, 5060, b"x"));
+    assert_eq!(egress(&mut lab, &from(PROTECTED)), dropped(Reason::OutNoSa));
+    assert_eq!(egress(&mut lab, &from(5060)), passed());
+}
+
 /// What a VLAN device on a VLAN device hands down: the EtherType of a tag, the
 /// other tag beside the packet, and the network layer at the IP header.
 #[test]

@@ -8,7 +8,9 @@ use std::fs;
 use std::io::ErrorKind;
 
 use futures_util::TryStreamExt;
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage,
+};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth};
 
 use crate::{Config, Error};
@@ -167,8 +169,54 @@ pub(crate) async fn remove(handle: &Handle, index: u32) -> Result<(), Error> {
     }
 }
 
-/// All links of the namespace: index and name.
-pub(crate) async fn all(handle: &Handle) -> Result<Vec<(u32, String)>, Error> {
+/// An interface, as far as the programs on it need to know.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Whether packets leave through it, and not through another interface
+    /// below it where they are seen as well.
+    pub is_exit: bool,
+}
+
+impl Link {
+    /// What a link message says.
+    pub(crate) fn of(link: &LinkMessage) -> Option<Link> {
+        Some(Link {
+            index: link.header.index,
+            name: name_of(link)?.to_owned(),
+            is_exit: link.header.link_layer_type != LinkLayerType::Loopback && !is_stacked(link),
+        })
+    }
+}
+
+/// Whether an interface hands packets to another one of this namespace as they
+/// are. Tunnels do not.
+fn is_stacked(link: &LinkMessage) -> bool {
+    let abroad = |a: &LinkAttribute| matches!(a, LinkAttribute::LinkNetNsId(_));
+    let infos = link.attributes.iter().filter_map(|a| match a {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    });
+    let mut kinds = infos.flatten().filter_map(|i| match i {
+        LinkInfo::Kind(kind) => Some(kind),
+        _ => None,
+    });
+    kinds.any(|kind| match kind {
+        InfoKind::Bridge | InfoKind::Bond | InfoKind::Team | InfoKind::Vrf => true,
+        InfoKind::Vlan
+        | InfoKind::MacVlan
+        | InfoKind::MacVtap
+        | InfoKind::IpVlan
+        | InfoKind::IpVtap => !link.attributes.iter().any(abroad),
+        _ => false,
+    })
+}
+
+/// All links of the namespace.
+pub(crate) async fn all(handle: &Handle) -> Result<Vec<Link>, Error> {
     let mut links = handle.link().get().execute();
     let mut out = Vec::new();
     while let Some(l) = links
@@ -176,7 +224,7 @@ pub(crate) async fn all(handle: &Handle) -> Result<Vec<(u32, String)>, Error> {
         .await
         .map_err(|e| netlink("list interfaces", e))?
     {
-        out.push((l.header.index, name_of(&l).unwrap_or("?").to_owned()));
+        out.extend(Link::of(&l));
     }
     Ok(out)
 }

@@ -21,7 +21,7 @@ use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 use tokio::sync::mpsc;
 
 use crate::attach::{self, Held};
-use crate::devices::{self, Devices};
+use crate::devices::{self, Devices, Link};
 use crate::lock::InstanceLock;
 use crate::maps::{self, Maps};
 use crate::pins::PinDir;
@@ -142,7 +142,7 @@ async fn keep(
         ebpf: None,
         fixed: Vec::new(),
         guards: HashMap::new(),
-        returned: HashMap::new(),
+        exits: HashMap::new(),
         mtu: mtu.clone(),
     };
     match kept.attach(&handle).await {
@@ -185,13 +185,14 @@ struct Kept<'c> {
     fixed: Vec<Held>,
     /// The guard of each interface, by index.
     guards: HashMap<u32, Held>,
-    /// The egress program of uplinks that came back, by index.
-    returned: HashMap<u32, Held>,
+    /// The egress program of each interface but the uplink, by index.
+    exits: HashMap<u32, Held>,
     mtu: Arc<AtomicU32>,
 }
 
-fn guard_pin(index: u32) -> String {
-    attach::pin_of("guard", index)
+/// Whether the name is no longer this interface's.
+fn is_other(link: &Link) -> bool {
+    nix::net::if_::if_nametoindex(link.name.as_str()) != Ok(link.index)
 }
 
 impl Kept<'_> {
@@ -206,8 +207,8 @@ impl Kept<'_> {
         self.ebpf = Some(ebpf);
 
         // The guard stands before anything can be injected behind it.
-        for (index, name) in devices::all(handle).await? {
-            self.guard(index, &name)?;
+        for link in devices::all(handle).await? {
+            self.close(&link)?;
         }
         let gm0x = self.cfg.gm0x();
         let (uplink, gm0) = (self.cfg.uplink.as_str(), self.cfg.gm0.as_str());
@@ -241,6 +242,7 @@ impl Kept<'_> {
     /// uplink that no longer is the uplink.
     fn drop_stale(&self, pins: &PinDir) -> Result<(), Error> {
         let held = self.fixed.iter().chain(self.guards.values());
+        let held = held.chain(self.exits.values());
         let held: Vec<_> = held.filter_map(Held::pin).collect();
         for name in pins.links() {
             let path = pins.link(&name);
@@ -251,49 +253,56 @@ impl Kept<'_> {
         Ok(())
     }
 
-    /// Puts the guard on an interface's ingress, once.
-    fn guard(&mut self, index: u32, name: &str) -> Result<(), Error> {
-        let ours = index == self.devices.gm0 || index == self.devices.gm0x;
-        let Some(ebpf) = self
-            .ebpf
-            .as_mut()
-            .filter(|_| !ours && !self.guards.contains_key(&index))
-        else {
+    /// Puts the guard on an interface's ingress.
+    fn guard(&mut self, link: &Link) -> Result<(), Error> {
+        let ours = [self.devices.gm0, self.devices.gm0x];
+        let done = ours.contains(&link.index) || self.guards.contains_key(&link.index);
+        let Some(ebpf) = self.ebpf.as_mut().filter(|_| !done) else {
             return Ok(());
         };
         let tcx = attach::use_tcx(self.cfg.tc);
-        let pin = guard_pin(index);
+        let pin = attach::pin_of("guard", link.index);
         let how = (tcx, self.pins.as_ref(), pin.as_str());
-        match attach::attach_tc(ebpf, attach::TC_GUARD, name, TcAttachType::Ingress, how) {
+        let ingress = TcAttachType::Ingress;
+        match attach::attach_tc(ebpf, attach::TC_GUARD, &link.name, ingress, how) {
             Ok(held) => {
-                self.guards.insert(index, held);
+                self.guards.insert(link.index, held);
                 Ok(())
             }
             // Gone again, or renamed: an event tells.
-            Err(_) if nix::net::if_::if_nametoindex(name) != Ok(index) => Ok(()),
+            Err(_) if is_other(link) => Ok(()),
             Err(e) => Err(e),
         }
     }
 
-    /// An uplink that was unplugged and comes back under its name has none of
-    /// the programs. Until the next start it stays closed: the egress program
-    /// takes what is protected from it, and no worker sends that on.
-    fn close_returned(&mut self, index: u32, name: &str) -> Result<(), Error> {
-        let known = index == self.devices.uplink || self.returned.contains_key(&index);
-        let Some(ebpf) = self
-            .ebpf
-            .as_mut()
-            .filter(|_| name == self.cfg.uplink && !known)
-        else {
+    /// Puts the egress program on an interface that is not the uplink: a route
+    /// may lead there, or the uplink was unplugged and is back under its name.
+    /// What is protected is dropped there.
+    fn no_way_out(&mut self, link: &Link) -> Result<(), Error> {
+        let ours = [self.devices.uplink, self.devices.gm0, self.devices.gm0x];
+        let done = ours.contains(&link.index) || self.exits.contains_key(&link.index);
+        let Some(ebpf) = self.ebpf.as_mut().filter(|_| link.is_exit && !done) else {
             return Ok(());
         };
         let tcx = attach::use_tcx(self.cfg.tc);
-        let pin = attach::pin_of(attach::TC_EGRESS, index);
+        let pin = attach::pin_of(attach::TC_EGRESS, link.index);
         let how = (tcx, self.pins.as_ref(), pin.as_str());
-        let held = attach::attach_tc(ebpf, attach::TC_EGRESS, name, TcAttachType::Egress, how)?;
-        self.returned.insert(index, held);
-        tracing::error!("the uplink {name} is back: start again to use it");
-        Ok(())
+        let egress = TcAttachType::Egress;
+        match attach::attach_tc(ebpf, attach::TC_EGRESS, &link.name, egress, how) {
+            Ok(held) => {
+                self.exits.insert(link.index, held);
+                Ok(())
+            }
+            // Gone again, or renamed: an event tells.
+            Err(_) if is_other(link) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Everything that an interface gets, each once.
+    fn close(&mut self, link: &Link) -> Result<(), Error> {
+        let egress = self.no_way_out(link);
+        self.guard(link).and(egress)
     }
 
     async fn event(&mut self, payload: NetlinkPayload<RouteNetlinkMessage>, handle: &Handle) {
@@ -307,8 +316,10 @@ impl Kept<'_> {
             // Events were lost: look at everything.
             NetlinkPayload::Overrun(_) => match devices::all(handle).await {
                 Ok(links) => {
-                    for (index, name) in links {
-                        self.close(index, &name);
+                    for link in links {
+                        if let Err(e) = self.close(&link) {
+                            tracing::error!("interface {} is open: {e}", link.name);
+                        }
                     }
                 }
                 Err(e) => tracing::error!("{e}"),
@@ -322,24 +333,18 @@ impl Kept<'_> {
         if link.header.interface_family != AddressFamily::Unspec {
             return;
         }
-        let Some(name) = devices::name_of(link) else {
-            return;
-        };
         if link.header.index == self.devices.uplink
             && let Some(mtu) = devices::mtu_of(link)
         {
             self.mtu.store(mtu, Ordering::Relaxed);
         }
-        self.close(link.header.index, name);
-    }
-
-    /// Everything that an interface gets that was not there at the start.
-    fn close(&mut self, index: u32, name: &str) {
-        if let Err(e) = self.close_returned(index, name) {
-            tracing::error!("the uplink {name} that came back is open: {e}");
+        let Some(link) = Link::of(link) else { return };
+        let back = link.name == self.cfg.uplink && link.index != self.devices.uplink;
+        if back && !self.exits.contains_key(&link.index) {
+            tracing::error!("the uplink {} is another device: start again", link.name);
         }
-        if let Err(e) = self.guard(index, name) {
-            tracing::error!("interface {name} has no guard: {e}");
+        if let Err(e) = self.close(&link) {
+            tracing::error!("interface {} is open: {e}", link.name);
         }
     }
 
@@ -349,7 +354,7 @@ impl Kept<'_> {
         }
         let gone = [
             self.guards.remove(&link.header.index),
-            self.returned.remove(&link.header.index),
+            self.exits.remove(&link.header.index),
         ];
         for held in gone.into_iter().flatten() {
             if let Err(e) = held.detach() {
@@ -368,7 +373,7 @@ impl Kept<'_> {
         if how == End::Abandon && self.devices.adopted {
             let guards = std::mem::take(&mut self.guards).into_values();
             guards
-                .chain(std::mem::take(&mut self.returned).into_values())
+                .chain(std::mem::take(&mut self.exits).into_values())
                 .chain(std::mem::take(&mut self.fixed))
                 .for_each(Held::leave);
             return Ok(());
@@ -380,7 +385,7 @@ impl Kept<'_> {
     async fn remove(&mut self, handle: &Handle) -> Result<(), Error> {
         let mut first = Ok(());
         let fixed = std::mem::take(&mut self.fixed).into_iter().rev();
-        let egress = std::mem::take(&mut self.returned).into_values();
+        let egress = std::mem::take(&mut self.exits).into_values();
         let guards = std::mem::take(&mut self.guards).into_values();
         for held in fixed.chain(egress).chain(guards) {
             first = first.and(held.detach());
