@@ -158,12 +158,16 @@ impl Edge {
     }
 
     fn ue_sent(&mut self, now: u64, at: Packet, bytes: &[u8]) {
+        let protected = self.config.is_protected(at.local.port());
+        if !protected && bytes.len() > self.config.limits.clear_message {
+            return self.refused(at.remote, Refusal::Malformed);
+        }
         let message = match Message::parse(bytes) {
             Ok(message) => message,
             Err(ParseError::Empty) => return,
             Err(error) => return self.refused(at.remote, error.into()),
         };
-        if self.config.is_protected(at.local.port()) {
+        if protected {
             self.protected_message(now, &at, message);
         } else {
             self.clear_message(now, &at, message);

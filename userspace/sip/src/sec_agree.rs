@@ -26,6 +26,8 @@ pub const SECURITY_VERIFY: &str = "Security-Verify";
 
 /// The most mechanisms of one list that are looked at.
 pub const MAX_MECHANISMS: usize = 64;
+/// The most parameters of all of them together: a set keeps its lists.
+pub const MAX_PARAMETERS: usize = 1024;
 
 /// Why no entry of a list can be used. Names the value's place, no secrets are in these headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -36,8 +38,8 @@ pub enum OfferError {
     /// No entry is ipsec-3gpp.
     #[error("no ipsec-3gpp in the list")]
     NotIpsec,
-    /// More than [`MAX_MECHANISMS`].
-    #[error("more than {MAX_MECHANISMS} mechanisms")]
+    /// More than [`MAX_MECHANISMS`] or [`MAX_PARAMETERS`].
+    #[error("more than {MAX_MECHANISMS} mechanisms or {MAX_PARAMETERS} parameters")]
     TooMany,
     /// No pair of algorithms that both sides have and policy allows.
     #[error("no pair of algorithms in common")]
@@ -252,7 +254,8 @@ impl SecList {
         if self.0.is_empty() {
             return Err(OfferError::Empty);
         }
-        if self.0.len() > MAX_MECHANISMS {
+        let parameters: usize = self.0.iter().map(|m| m.params.0.len()).sum();
+        if self.0.len() > MAX_MECHANISMS || parameters > MAX_PARAMETERS {
             return Err(OfferError::TooMany);
         }
         let shared = Shared::of(self);

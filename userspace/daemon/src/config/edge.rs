@@ -149,6 +149,8 @@ impl Config {
         limits.contacts = limits.contacts.min(sets);
         limits.sets_for_strangers = sets - sets / 8 - sets / 16;
         limits.pending = limits.pending.min((sets / 2).max(2));
+        let each = (limits.pending / 4).max(2);
+        limits.pending_per_source = limits.pending_per_source.min(each);
         sip.check().map_err(|error| {
             let hint = "see port_ps, port_pc and suites";
             ConfigError::at("edge", "", error.to_string(), hint)

@@ -175,3 +175,26 @@ fn the_socket_is_not_for_everybody() {
     }
     assert!(parse(&format!("{SMALL}[control]\nmode = \"0660\"\n")).is_ok());
 }
+
+#[test]
+fn strangers_get_a_part_of_the_sets() {
+    let limits = |sas: u32| {
+        let text = with(
+            "max_sas",
+            &format!("max_sas = {sas}\n[edge]\nnext_hop = \"127.0.0.1:1\""),
+        );
+        let config = parse(&text).unwrap();
+        let limits = config
+            .edge_config(config.edge.as_ref().unwrap())
+            .unwrap()
+            .limits;
+        [
+            limits.sets_for_strangers,
+            limits.pending,
+            limits.pending_per_source,
+        ]
+    };
+    assert_eq!(limits(4096), [832, 512, 64]);
+    assert_eq!(limits(64), [13, 8, 2]);
+    assert_eq!(limits(16), [4, 2, 2]);
+}

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use gm_sip::Transport;
@@ -17,6 +18,9 @@ use super::{Arrived, EdgeError, Inbox, Places};
 const LARGEST: usize = 65_535;
 /// Kernel memory for a burst of REGISTERs after a power cut.
 const RECEIVE_BUFFER: usize = 1 << 20;
+
+/// Messages that could not be sent, since the start.
+static FAILED: AtomicU64 = AtomicU64::new(0);
 
 /// Duplicate address detection is over by then.
 const DETECTION: Duration = Duration::from_secs(3);
@@ -124,6 +128,10 @@ impl Sockets {
 /// UDP: what cannot be sent now is lost, and SIP repeats it.
 fn send(socket: &UdpSocket, remote: SocketAddr, bytes: &[u8]) {
     if let Err(error) = socket.try_send_to(bytes, remote) {
-        tracing::warn!(%remote, bytes = bytes.len(), %error, "cannot send");
+        // A stranger can have answers sent to where nothing can be sent.
+        let failed = 1 + FAILED.fetch_add(1, Ordering::Relaxed);
+        if failed.is_power_of_two() {
+            tracing::warn!(failed, %remote, bytes = bytes.len(), %error, "cannot send");
+        }
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ struct Shared {
     client: Vec<SocketAddr>,
     inbox: Inbox,
     runtime: Handle,
+    /// Connections that were too many.
+    closed: AtomicU64,
 }
 
 impl Connections {
@@ -64,6 +67,7 @@ impl Connections {
             client: places.client.clone(),
             inbox: inbox.clone(),
             runtime,
+            closed: AtomicU64::new(0),
         }));
         for address in places.clear.iter().chain(&places.server) {
             let listener = listen(*address).map_err(|error| EdgeError::Bind {
@@ -109,7 +113,10 @@ impl Connections {
                     if self.admit((local, remote), queue) {
                         tokio::spawn(self.clone().serve(stream, (local, remote), messages, own));
                     } else {
-                        tracing::warn!(%local, %remote, "too many connections: closed");
+                        let closed = 1 + self.0.closed.fetch_add(1, Ordering::Relaxed);
+                        if closed.is_power_of_two() {
+                            tracing::warn!(closed, %local, %remote, "too many connections: closed");
+                        }
                     }
                 }
                 Err(error) => {
@@ -245,7 +252,7 @@ async fn read(
                     }
                 }
                 Err(error) => {
-                    tracing::info!(%local, %remote, %error, "not SIP: connection closed");
+                    tracing::debug!(%local, %remote, %error, "not SIP: connection closed");
                     return;
                 }
             }

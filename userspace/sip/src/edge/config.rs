@@ -102,6 +102,8 @@ pub struct Limits {
     pub pending: usize,
     /// Unfinished registrations of one source: an IPv4 address or an IPv6 /64.
     pub pending_per_source: usize,
+    /// Bytes of a message in clear: real ones have 1 to 2 kB.
+    pub clear_message: usize,
     /// Contacts with SAs.
     pub contacts: usize,
     /// Transactions that are remembered.
@@ -124,6 +126,7 @@ impl Default for Limits {
         Limits {
             pending: 8192,
             pending_per_source: 64,
+            clear_message: 16_384,
             contacts: 100_000,
             transactions: 65_536,
             transactions_per_contact: 128,

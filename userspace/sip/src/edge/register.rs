@@ -14,6 +14,10 @@ use crate::message::Message;
 use crate::sa_set::SetToken;
 use crate::sec_agree::{SECURITY_CLIENT, SECURITY_VERIFY, SecList, choose_offer};
 
+/// The longest private or public identity or instance, in bytes (a NAI has 253,
+/// RFC 7542 clause 2.3).
+const MAX_IDENTITY: usize = 512;
+
 impl Edge {
     /// SM1 in clear.
     pub(super) fn register_clear(
@@ -299,6 +303,13 @@ impl Edge {
             impi: private_identity(&to, credentials),
             instance: instance(contact.as_ref()),
         };
+        // They are kept for as long as the stranger may take, and logged.
+        if [&key.impi, &key.instance, &to.uri]
+            .iter()
+            .any(|s| s.len() > MAX_IDENTITY)
+        {
+            return Err(Refusal::Headers);
+        }
         let path = self.token(&["path", &key.impi, &key.instance]);
         Ok(RegisterTx {
             path: path[..24].to_owned(),

@@ -209,3 +209,25 @@ fn strangers_leave_room_for_those_who_are_registered() {
     let (_, message) = challenge(&to_core(&out), 9, &format!("ik=\"{IK}\",ck=\"{CK}\""));
     assert_eq!(installs(&rig.core(&message)).len(), 1);
 }
+
+#[test]
+fn a_stranger_leaves_little_behind() {
+    let mut rig = Rig::new();
+    let phone = phone("a", 1);
+    let long = "a".repeat(600);
+    for (n, (from, to)) in [
+        ("username=\"a@", format!("username=\"{long}@")),
+        ("t: <sip:a@", format!("t: <sip:{long}@")),
+        (";expires=600000", format!(";+sip.instance=\"{long}\"")),
+        ("Supported: ", format!("Supported: {}", long.repeat(30))),
+        ("ipsec-3gpp;", format!("ipsec-3gpp{}; ", ";a".repeat(2000))),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let text = phone.sm1().replace("i: 1", &format!("i: {n}"));
+        assert!(text.contains(from), "{from}");
+        let out = rig.ue(phone.source, addr(CLEAR), &text.replace(from, &to));
+        assert!(forwarded(&out).is_empty(), "{from}: {out:?}");
+    }
+}
