@@ -39,11 +39,13 @@ use crate::tap::Tap;
 pub(crate) const BATCH: usize = 64;
 
 /// Bounds on the reassembly of one direction. A registration is a few
-/// fragments; what is more is an attack or a mistake.
+/// fragments; what is more is an attack or a mistake. The smallest datagrams
+/// reach the bound on bytes before that on their number, which is for all
+/// sources together.
 const LIMITS: Limits = Limits {
     bytes: 4 << 20,
     per_source_bytes: 512 << 10,
-    datagrams: 1024,
+    datagrams: 16_384,
     timeout_ms: 15_000,
 };
 
