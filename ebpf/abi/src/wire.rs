@@ -20,7 +20,9 @@ mod ip;
 use crate::maps::Addr;
 
 pub use class::{Class, EncapPort, classify};
-pub use ip::{Found, IPV4, IPV6, SERVICE_VLAN, VLAN, parse_frame, parse_ip, read_frame, read_ip};
+pub use ip::{
+    Found, IPV4, IPV6, SERVICE_VLAN, VLAN, is_extension, parse_frame, parse_ip, read_frame, read_ip,
+};
 
 /// A packet of which bytes can be read where they exist.
 pub trait Bytes {

@@ -2,9 +2,9 @@
 
 use aya_ebpf::helpers::{bpf_skb_change_head, bpf_skb_store_bytes, bpf_skb_vlan_pop};
 use gm_abi::{
-    maps::FragKey,
+    maps::{FragKey, mapped},
     verdict::Reason,
-    wire::{self, Bytes, Found, Frag, IpPacket, TCP, UDP},
+    wire::{self, Bytes, Found, Frag, IpPacket, TCP, UDP, is_extension},
 };
 
 use crate::{
@@ -65,20 +65,33 @@ fn is_icmp_error(skb: &Skb, ip: &IpPacket) -> bool {
 }
 
 /// An ICMP error quotes the packet that it is about, up to a kilobyte of it:
-/// what a worker has opened must not go back in clear that way.
+/// what a worker has opened must not go back in clear that way. Only the quoted
+/// IP header is read, and behind IPv6 extension headers everything is hidden:
+/// [`wire::read_ip`] a second time is too much for the verifier of Linux 6.1.
 #[inline(always)]
 fn quotes(skb: &Skb, ip: &IpPacket) -> Option<Reason> {
-    let mut about = IpPacket::EMPTY;
-    if wire::read_ip(skb, ip.l4 + ICMP_HEADER, &mut about) != Found::Ip {
+    let about = ip.l4 + ICMP_HEADER;
+    let Some(head) = skb.get::<12>(about) else {
         return Some(Reason::OutMalformed);
-    }
-    if !is_ours(&about.dst) {
+    };
+    let (dst, proto, hidden, l4) = if ip.v6 {
+        let dst = skb.get::<16>(about + 24);
+        (dst, head[6], is_extension(head[6]), about + 40)
+    } else {
+        let dst = skb.get::<4>(about + 16).map(mapped);
+        let later = u16::from_be_bytes([head[6], head[7]]) & 0x1fff != 0;
+        (dst, head[9], later, about + usize::from(head[0] & 15) * 4)
+    };
+    let Some(dst) = dst else {
+        return Some(Reason::OutMalformed);
+    };
+    let portless = !matches!(proto, TCP | UDP) && !(ip.v6 && hidden);
+    if portless || !is_ours(&dst) {
         return None;
     }
-    match about.ports {
-        Some((_, dst)) if is_protected(dst) => Some(Reason::OutNoSa),
-        None if about.hides_ports() => Some(Reason::OutNoSa),
-        _ => None,
+    match skb.get::<2>(l4 + 2) {
+        Some(port) if !hidden && !is_protected(u16::from_be_bytes(port)) => None,
+        _ => Some(Reason::OutNoSa),
     }
 }
 

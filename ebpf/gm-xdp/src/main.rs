@@ -133,9 +133,7 @@ pub fn gm_tc_egress(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
     match egress::egress(&skb) {
         None => TC_ACT_UNSPEC,
-        Some(Reason::SteerOutbound) if skb.interface() != config.uplink => {
-            tc_end(Reason::OutNoSa)
-        }
+        Some(Reason::SteerOutbound) if skb.interface() != config.uplink => tc_end(Reason::OutNoSa),
         Some(Reason::SteerOutbound) if egress::keep_vlan(&skb).is_some() => {
             count(Reason::SteerOutbound);
             // SAFETY: a helper without memory arguments.

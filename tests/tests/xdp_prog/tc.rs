@@ -266,7 +266,16 @@ fn no_icmp_error_quotes_an_opened_packet() {
     let mut cut = ip(v4(UDP, &long));
     cut.truncate(548);
     let opened_v6 = ip(v6(TCP, &tcp(5060, PROTECTED)));
+    let behind = ip(v6(
+        DESTINATION,
+        &extension(UDP, &udp(5060, PROTECTED, b"x")),
+    ));
     let later = ip(frame(THEIRS_V4, OURS_V4, UDP, 185, b"secret"));
+    // Ports stand behind the options; in front of them is a protected one.
+    let mut options = ip(v4(UDP, &udp(PROTECTED, PROTECTED, b"")));
+    options.truncate(24);
+    options[0] = 0x46;
+    options.extend(udp(1, 5060, b"x"));
     for (name, error, answer) in [
         ("port", v4_error(3, &cut), dropped(Reason::OutNoSa)),
         ("time", v4_error(11, &cut), dropped(Reason::OutNoSa)),
@@ -289,6 +298,20 @@ fn no_icmp_error_quotes_an_opened_packet() {
             v4_error(3, &ip(frame(THEIRS_V4, THEIRS_V4, UDP, 0, &long))),
             passed(),
         ),
+        ("options", v4_error(3, &options), passed()),
+        ("no port", v4_error(3, &cut[..20]), dropped(Reason::OutNoSa)),
+        (
+            "no header",
+            v4_error(3, &cut[..16]),
+            dropped(Reason::OutMalformed),
+        ),
+        ("extensions", v6_error(1, &behind), dropped(Reason::OutNoSa)),
+        (
+            "IPv6 clear",
+            v6_error(1, &ip(v6(TCP, &tcp(1, 5060)))),
+            passed(),
+        ),
+        ("IPv6 ESP", v6_error(1, &ip(v6(ESP, &esp(1, 1)))), passed()),
         ("echo reply", v4_error(0, &cut), passed()),
         ("IPv6 echo reply", v6_error(129, &opened_v6), passed()),
     ] {

@@ -224,8 +224,10 @@ fn walk_extensions<B: Bytes + ?Sized>(b: &B, ip: &mut IpPacket) {
     ip.hidden = is_extension(ip.proto);
 }
 
+/// Whether it is the number of an IPv6 extension header that may stand before
+/// ESP, UDP and TCP.
 #[inline(always)]
-fn is_extension(proto: u8) -> bool {
+pub fn is_extension(proto: u8) -> bool {
     matches!(proto, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION)
 }
 
