@@ -35,6 +35,7 @@ enum End {
     Signal(&'static str),
     StdinClosed,
     WorkerStopped(String),
+    EdgeDied,
 }
 
 /// Runs until a signal comes, or until stdin closes where that is wanted.
@@ -96,7 +97,10 @@ fn serve(
         let listener = UnixListener::from_std(listener).context("the control socket")?;
         let server = tokio::spawn(control::serve(Arc::clone(&app), listener));
         ready(config)?;
-        let end = ends.recv().await;
+        let end = tokio::select! {
+            end = ends.recv() => end,
+            () = app.edge_died.notified() => Some(End::EdgeDied),
+        };
         tell_manager("STOPPING=1");
         app.stop();
         drop(edge);
@@ -110,6 +114,7 @@ fn serve(
             Some(End::Signal(name)) => tracing::info!("{name}: stopping"),
             Some(End::StdinClosed) => tracing::info!("stdin has closed: stopping"),
             Some(End::WorkerStopped(why)) => bail!("a worker has stopped: {why}"),
+            Some(End::EdgeDied) => bail!("the SIP edge has failed"),
             None => {}
         }
         Ok(())

@@ -132,6 +132,7 @@ fn lock(path: &Path) -> Result<File, SocketError> {
         .create(true)
         .truncate(false)
         .mode(0o600)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
         .open(&lock_path)
         .map_err(at("open", &lock_path))?;
     match file.try_lock() {
@@ -259,6 +260,16 @@ mod tests {
         let error = ControlSocket::bind(&file, 0o600, None).unwrap_err();
         assert!(matches!(error, SocketError::NotASocket(_)), "{error}");
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+    }
+
+    #[test]
+    fn the_lock_is_no_way_to_another_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let precious = dir.path().join("precious");
+        std::fs::write(&precious, "precious").unwrap();
+        std::os::unix::fs::symlink(&precious, dir.path().join("s.lock")).unwrap();
+        assert!(ControlSocket::bind(&dir.path().join("s"), 0o600, None).is_err());
+        assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
     }
 
     #[test]

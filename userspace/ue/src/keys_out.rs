@@ -2,9 +2,9 @@
 //! test's own, and only when a file is named for it.
 
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -24,7 +24,11 @@ impl KeysOut {
             .truncate(true)
             .mode(0o600)
             .open(path)
-            .map(KeysOut)
+            .and_then(|file| {
+                // One that was there keeps the mode that it had.
+                file.set_permissions(Permissions::from_mode(0o600))?;
+                Ok(KeysOut(file))
+            })
             .with_context(|| format!("cannot write the keys to {}", path.display()))
     }
 
@@ -79,5 +83,23 @@ fn entry(text: &mut String, spec: &SaSpec, dir: &str, set: u64) {
         line("outer_dst", Some(format!("\"{}\"", outer.dst)));
         line("encap_sport", outer.sport.map(|p| p.to_string()));
         line("encap_dport", outer.dport.map(|p| p.to_string()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_all_may_read_does_not_stay_so() {
+        let name = format!("gm-ue-keys-out-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let made = KeysOut::create(&path);
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        std::fs::remove_file(&path).unwrap();
+        assert!(made.is_ok());
+        assert_eq!(mode & 0o777, 0o600);
     }
 }

@@ -16,7 +16,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use gm_api::control::{MAX_BODY, path};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::capture::Capture;
 use crate::config::Config;
@@ -35,6 +35,8 @@ pub struct App {
     pub events: Events,
     /// Registrations of the edge that are live.
     pub registrations: AtomicUsize,
+    /// Told when the edge's thread has died: the daemon ends then.
+    pub edge_died: Notify,
     /// The capture that runs, and what captures had missed before it.
     capture: Mutex<Option<(Capture, u64)>>,
     started: Instant,
@@ -49,6 +51,7 @@ impl App {
             sets,
             events,
             registrations: AtomicUsize::new(0),
+            edge_died: Notify::new(),
             capture: Mutex::new(None),
             started: Instant::now(),
             stopping: watch::Sender::new(false),

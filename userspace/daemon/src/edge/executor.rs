@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -74,7 +75,13 @@ pub(super) fn start(
     executor.refill();
     let thread = std::thread::Builder::new()
         .name("gm-edge".into())
-        .spawn(move || executor.run(&arrived))
+        .spawn(move || {
+            let app = Arc::clone(&executor.app);
+            // Without it no phone gets in or out: better a restart.
+            if catch_unwind(AssertUnwindSafe(|| executor.run(&arrived))).is_err() {
+                app.edge_died.notify_one();
+            }
+        })
         .map_err(|error: io::Error| EdgeError::Thread(error))?;
     Ok(Running {
         inbox,

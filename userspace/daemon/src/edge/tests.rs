@@ -343,3 +343,23 @@ fn a_port_that_is_taken_is_named() {
     );
     assert!(error.contains("another program has the port"), "{error}");
 }
+
+#[test]
+fn the_daemon_is_told_when_the_edge_dies() {
+    let bench = Bench::start();
+    let fake = Arc::clone(&bench.fake);
+    let poisoned = std::thread::spawn(move || {
+        let _held = fake.state.lock().unwrap();
+        panic!("the fake's lock is poisoned for the test");
+    });
+    assert!(poisoned.join().is_err());
+    let phone = udp((bench.net.ue, 5060));
+    let sm1 = bench.sm1("UDP", 5060);
+    phone.send_to(sm1.as_bytes(), (bench.net.gm, 5060)).unwrap();
+    bench.challenge(&receive(&bench.core));
+    let died = bench.runtime.block_on(async {
+        let limit = Duration::from_secs(5);
+        tokio::time::timeout(limit, bench.app.edge_died.notified()).await
+    });
+    assert!(died.is_ok(), "nobody is told");
+}
