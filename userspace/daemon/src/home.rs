@@ -24,9 +24,11 @@ pub struct HomeError {
     error: std::io::Error,
 }
 
-/// Starts it; it ends with the runtime.
+/// Starts it; it ends with the runtime. With `edge` it hears nobody else: its
+/// challenges have IK and CK in them, and loopback is everybody's on the host.
 pub fn start(
     listen: SocketAddr,
+    edge: Option<SocketAddr>,
     domain: &str,
     subscribers: Vec<Subscriber>,
     runtime: &Handle,
@@ -51,11 +53,11 @@ pub fn start(
         .into_iter()
         .for_each(|subscriber| home.add(subscriber));
     tracing::info!(%listen, domain, subscribers = count, "embedded home network: for labs only");
-    tokio::spawn(serve(socket, home));
+    tokio::spawn(serve(socket, edge, home));
     Ok(())
 }
 
-async fn serve(socket: UdpSocket, mut home: Home) {
+async fn serve(socket: UdpSocket, edge: Option<SocketAddr>, mut home: Home) {
     let started = Instant::now();
     let mut buffer = Zeroizing::new(vec![0; LARGEST]);
     loop {
@@ -67,6 +69,10 @@ async fn serve(socket: UdpSocket, mut home: Home) {
                 continue;
             }
         };
+        if edge.is_some_and(|edge| edge != remote) {
+            tracing::debug!(%remote, "home network: not the edge");
+            continue;
+        }
         let now = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         for (to, mut bytes) in home.handle(now, remote, &buffer[..n], &mut OsRandom) {
             if let Err(error) = socket.send_to(&bytes, to).await {

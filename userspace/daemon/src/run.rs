@@ -62,7 +62,11 @@ pub fn run(config: Config, subscribers: Vec<Subscriber>, until_stdin_closes: boo
 
     let plane = DataPlane::start(plane_config(&config)).context("the data plane does not start")?;
     if let (Some(table), Some(domain)) = (&config.home, config.home_domain()) {
-        home::start(table.listen, domain, subscribers, runtime.handle())?;
+        let edge = config.edge.as_ref().filter(|edge| edge.enabled);
+        let edge = edge
+            .filter(|edge| edge.home.is_some())
+            .map(|edge| edge.core);
+        home::start(table.listen, edge, domain, subscribers, runtime.handle())?;
     }
     let result = serve(&config, &runtime, listener, &plane, end, &mut ends);
     let stopped = match &result {

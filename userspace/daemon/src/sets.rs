@@ -1,7 +1,7 @@
 //! Sets of SAs by the numbers that people use. A SAD.toml names its sets; the
 //! data plane numbers them its own way; the edge's get numbers too.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,6 +16,8 @@ use crate::plane::Plane;
 
 /// First number of a set that was not given one. Files number from 1.
 const FIRST_OWN: u64 = 10_001;
+/// Removed sets whose numbers are kept, at least.
+const DRAINED: usize = 1024;
 
 /// The sets that are installed.
 pub struct Sets {
@@ -64,6 +66,7 @@ impl Sets {
             None => book.free_number(),
         };
         let id = self.plane.install(sas)?;
+        book.forget_drained();
         book.ids.insert(number, id);
         book.numbers.insert(id, number);
         Ok(number)
@@ -189,6 +192,14 @@ impl Sets {
 }
 
 impl Book {
+    /// Keeps the numbers of removed sets for a while only: nobody may ever list.
+    fn forget_drained(&mut self) {
+        if self.numbers.len() > 2 * self.ids.len() + DRAINED {
+            let live: HashSet<u64> = self.ids.values().copied().collect();
+            self.numbers.retain(|id, _| live.contains(id));
+        }
+    }
+
     fn free_number(&mut self) -> u64 {
         while self.ids.contains_key(&self.next) {
             self.next += 1;
@@ -304,5 +315,23 @@ fn warn(config: &Config, file: &str, entry: &SadEntry, dir: Dir, warnings: &mut 
             "port {port} is in neither [gm] server_ports nor client_ports; cleartext passes there"
         )),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_that_are_gone_leave_nothing_behind() {
+        let sets = Sets::new(Arc::new(crate::testing::Fake::default()));
+        for _ in 0..3 * DRAINED {
+            let number = sets.install(None, Vec::new()).unwrap();
+            sets.remove(number).unwrap();
+        }
+        let kept = sets.install(None, Vec::new()).unwrap();
+        assert!(sets.book().numbers.len() <= DRAINED + 2);
+        let id = sets.id(kept).unwrap();
+        assert_eq!(sets.number_of(id), Some(kept));
     }
 }

@@ -215,9 +215,7 @@ impl Edge {
     }
 
     fn core_sent(&mut self, now: u64, remote: SocketAddr, bytes: &[u8]) {
-        let trusted =
-            remote.ip() == self.config.core.ip() || self.config.core_trusted.contains(&remote.ip());
-        if !trusted {
+        if !self.config.is_core(remote) {
             return self.refused(remote, Refusal::CoreUntrusted);
         }
         let message = match Message::parse(bytes) {

@@ -1,7 +1,7 @@
 //! The flow of registrations: a line in the log and an event per step, by
 //! private identity, with suite, mode and SPIs. No keys, no bodies.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 
 use gm_api::control::FlowEvent;
@@ -21,6 +21,9 @@ pub(super) struct Flow {
     sets: HashMap<SetToken, About>,
     /// Who asked from where, until the answer is challenged.
     asked: HashMap<SocketAddr, String>,
+    /// Registered sets by private identity; counted here, because there are many
+    /// sets and this is asked after every message.
+    live: HashMap<String, usize>,
     lines: Lines,
 }
 
@@ -67,6 +70,21 @@ struct About {
     told: bool,
 }
 
+impl About {
+    /// Notes whether the set carries a registration, and counts.
+    fn register(&mut self, yes: bool, live: &mut HashMap<String, usize>) {
+        if std::mem::replace(&mut self.registered, yes) == yes {
+            return;
+        }
+        let impi = self.impi.clone().unwrap_or_default();
+        let count = live.entry(impi.clone()).or_default();
+        *count = if yes { *count + 1 } else { *count - 1 };
+        if *count == 0 {
+            live.remove(&impi);
+        }
+    }
+}
+
 impl Flow {
     /// A set was installed, as the set with this number.
     pub(super) fn installed(&mut self, request: &SaSetRequest, number: u64) {
@@ -107,7 +125,7 @@ impl Flow {
     fn forget(&mut self, set: SetToken, mark: impl FnOnce(&mut About)) {
         if let Some(about) = self.sets.get_mut(&set) {
             mark(about);
-            about.registered = false;
+            about.register(false, &mut self.live);
             if about.removed && about.told {
                 self.sets.remove(&set);
             }
@@ -116,10 +134,7 @@ impl Flow {
 
     /// Private identities with a registration that is live.
     pub(super) fn registrations(&self) -> usize {
-        let live = self.sets.values().filter(|about| about.registered);
-        live.map(|about| about.impi.as_deref())
-            .collect::<HashSet<_>>()
-            .len()
+        self.live.len()
     }
 
     /// A step: the event to tell. `None`: not one for people.
@@ -145,9 +160,11 @@ impl Flow {
             }
             Step::Sm4 { .. } | Step::Sm8 { .. } => return None,
             Step::Sm6 { set, ue } => {
-                let impi = self.asked.remove(ue);
-                if let Some(about) = self.sets.get_mut(set) {
-                    about.impi = impi;
+                // SM6 may be sent again, and then nobody has asked.
+                if let Some(impi) = self.asked.remove(ue)
+                    && let Some(about) = self.sets.get_mut(set)
+                {
+                    about.impi = Some(impi);
                 }
                 FlowEvent {
                     ue: Some(ue.to_string()),
@@ -161,7 +178,7 @@ impl Flow {
             },
             Step::Sm12 { set, ue, expires } => {
                 if let Some(about) = self.sets.get_mut(set) {
-                    about.registered = true;
+                    about.register(true, &mut self.live);
                 }
                 FlowEvent {
                     ue: Some(ue.to_string()),
@@ -180,7 +197,7 @@ impl Flow {
                     .values_mut()
                     .filter(|a| a.impi.as_ref() == Some(impi))
                 {
-                    about.registered = false;
+                    about.register(false, &mut self.live);
                 }
                 FlowEvent {
                     impi: Some(impi.clone()),
@@ -265,6 +282,38 @@ fn log(event: &FlowEvent) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn registrations_are_counted_by_identity() {
+        let mut flow = Flow::default();
+        let ue: SocketAddr = "192.0.2.1:5060".parse().unwrap();
+        for (set, impi) in [(1, "a"), (2, "b"), (3, "a")].map(|(n, impi)| (SetToken(n), impi)) {
+            flow.sets.insert(set, About::default());
+            let impi = impi.to_owned();
+            flow.step(&Step::Sm1 {
+                impi,
+                ue,
+                over: None,
+                nat: false,
+            });
+            // The second one is a retransmission.
+            flow.step(&Step::Sm6 { set, ue });
+            flow.step(&Step::Sm6 { set, ue });
+            flow.step(&Step::Sm12 {
+                set,
+                ue,
+                expires: 1,
+            });
+        }
+        assert_eq!(flow.registrations(), 2);
+        for (set, left) in [(1, 2), (2, 1), (3, 0)] {
+            flow.removed(SetToken(set));
+            assert_eq!(flow.registrations(), left);
+        }
+        let impi = "a".to_owned();
+        flow.step(&Step::Deregistered { impi });
+        assert_eq!(flow.registrations(), 0);
+    }
 
     #[test]
     fn strangers_do_not_fill_the_log() {

@@ -59,6 +59,14 @@ impl EdgeConfig {
         port == self.server_port || self.client_ports.contains(&port)
     }
 
+    /// Whether the core sends from there. On loopback the port counts too: every
+    /// user of the host can send from the address.
+    pub fn is_core(&self, remote: SocketAddr) -> bool {
+        let from_core = remote.ip() == self.core.ip()
+            && (remote.port() == self.core.port() || !remote.ip().is_loopback());
+        from_core || self.core_trusted.contains(&remote.ip())
+    }
+
     /// Says what cannot work: standard SIP ports, too few client ports.
     pub fn check(&self) -> Result<(), ConfigError> {
         for port in [0, 5060, 5061] {

@@ -231,3 +231,15 @@ fn a_stranger_leaves_little_behind() {
         assert!(forwarded(&out).is_empty(), "{from}: {out:?}");
     }
 }
+
+#[test]
+fn the_core_is_an_address_and_on_loopback_a_port() {
+    let mut config = EdgeConfig::new(addr(CORE), addr("203.0.113.1:5080"));
+    config.core_trusted.push([127, 0, 0, 9].into());
+    let from = |config: &EdgeConfig, at: &str| config.is_core(addr(at));
+    assert!(from(&config, CORE) && from(&config, "203.0.113.9:1"));
+    assert!(!from(&config, "203.0.113.8:5060"));
+    config.core = addr("127.0.0.1:5061");
+    assert!(from(&config, "127.0.0.1:5061") && !from(&config, "127.0.0.1:5062"));
+    assert!(from(&config, "127.0.0.9:1"));
+}
