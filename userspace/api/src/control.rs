@@ -262,7 +262,8 @@ pub struct Health {
     pub capture: Option<String>,
 }
 
-/// Start a wire capture: what crosses the uplink, still sealed.
+/// Start a wire capture: what crosses the uplink, still sealed. Only root and the
+/// daemon's own user may: others get the error `forbidden`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaptureRequest {

@@ -114,7 +114,7 @@ impl NameAddr {
 fn is_display(text: &str) -> bool {
     match text.strip_prefix('"') {
         Some(rest) => closes(rest),
-        None => !text.contains([':', ';', ',', '@', '"', '>']),
+        None => !text.contains([':', ';', ',', '"', '>']),
     }
 }
 

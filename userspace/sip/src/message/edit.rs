@@ -91,7 +91,7 @@ impl Message {
         };
         let header = &mut self.headers[at];
         let value = header.raw_value();
-        let end = list::first_end(value);
+        let end = first_end(value);
         let mut bytes = new.as_bytes().to_vec();
         bytes.extend_from_slice(&value[end..]);
         header.splice_value(&bytes);
@@ -104,7 +104,7 @@ impl Message {
         let first = self.first_element(name)?;
         let header = &mut self.headers[at];
         let value = header.raw_value();
-        let end = list::first_end(value);
+        let end = first_end(value);
         if end == value.len() {
             self.headers.remove(at);
         } else {
@@ -117,4 +117,11 @@ impl Message {
     fn position(&self, name: &str) -> Option<usize> {
         self.headers.iter().position(|h| same_name(h.name(), name))
     }
+}
+
+/// The end of the first element; empty ones in front of it go with it.
+fn first_end(value: &[u8]) -> usize {
+    let empty = |b: &&u8| **b == b',' || b.is_ascii_whitespace();
+    let start = value.iter().take_while(empty).count();
+    start + list::first_end(&value[start..])
 }

@@ -193,3 +193,14 @@ proptest! {
         let _ = list::split(&text, ',').count();
     }
 }
+
+#[test]
+fn an_empty_element_is_not_the_first() {
+    let text = "OPTIONS sip:a SIP/2.0\r\nVia: , ,SIP/2.0/UDP a;x=\",\", SIP/2.0/UDP b\r\n\r\n";
+    let mut message = Message::parse(text.as_bytes()).expect("SIP");
+    let first = message.first_element("Via").expect("a Via");
+    assert!(message.replace_first_element("Via", &first));
+    assert_eq!(message.elements("Via").len(), 2);
+    assert_eq!(message.remove_first_element("Via"), Some(first));
+    assert_eq!(message.elements("Via"), ["SIP/2.0/UDP b"]);
+}
