@@ -217,14 +217,15 @@ fn is_stacked(link: &LinkMessage) -> bool {
 
 /// All links of the namespace.
 pub(crate) async fn all(handle: &Handle) -> Result<Vec<Link>, Error> {
-    let mut links = handle.link().get().execute();
-    let mut out = Vec::new();
-    while let Some(l) = links
-        .try_next()
-        .await
-        .map_err(|e| netlink("list interfaces", e))?
-    {
-        out.extend(Link::of(&l));
-    }
-    Ok(out)
+    Ok(messages(handle)
+        .await?
+        .iter()
+        .filter_map(Link::of)
+        .collect())
+}
+
+/// All interfaces, as netlink describes them.
+pub(crate) async fn messages(handle: &Handle) -> Result<Vec<LinkMessage>, Error> {
+    let found = handle.link().get().execute().try_collect().await;
+    found.map_err(|e| netlink("list interfaces", e))
 }

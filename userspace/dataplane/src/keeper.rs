@@ -6,17 +6,16 @@
 //! follows link events: a new interface gets the guard, for Linux accepts a
 //! local address on any interface.
 
+mod follow;
+
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::thread::JoinHandle;
 
 use aya::Ebpf;
 use aya::programs::TcAttachType;
 use futures_util::StreamExt;
-use rtnetlink::packet_core::NetlinkPayload;
-use rtnetlink::packet_route::link::LinkMessage;
-use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 use tokio::sync::mpsc;
 
@@ -160,16 +159,19 @@ async fn keep(
             return Err(e);
         }
     }
+    let mut looks = tokio::time::interval(follow::LOOK);
+    let mut told = true;
     let how = loop {
         tokio::select! {
             how = stopped.recv() => break how,
-            event = events.next() => match event {
+            event = events.next(), if told => match event {
                 Some((message, _)) => kept.event(message.payload, &handle).await,
                 None => {
-                    tracing::error!("netlink events have ended: new interfaces get no guard");
-                    break stopped.recv().await;
+                    told = false;
+                    tracing::error!("netlink events have ended: interfaces are looked at instead");
                 }
             },
+            _ = looks.tick() => kept.look(&handle).await,
         }
     };
     kept.end(how.unwrap_or(End::Abandon), &handle).await
@@ -303,70 +305,6 @@ impl Kept<'_> {
     fn close(&mut self, link: &Link) -> Result<(), Error> {
         let egress = self.no_way_out(link);
         self.guard(link).and(egress)
-    }
-
-    async fn event(&mut self, payload: NetlinkPayload<RouteNetlinkMessage>, handle: &Handle) {
-        match payload {
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
-                self.new_link(&link)
-            }
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
-                self.del_link(&link)
-            }
-            // Events were lost: look at everything.
-            NetlinkPayload::Overrun(_) => match devices::all(handle).await {
-                Ok(links) => {
-                    for link in links {
-                        if let Err(e) = self.close(&link) {
-                            tracing::error!("interface {} is open: {e}", link.name);
-                        }
-                    }
-                }
-                Err(e) => tracing::error!("{e}"),
-            },
-            _ => {}
-        }
-    }
-
-    fn new_link(&mut self, link: &LinkMessage) {
-        // Bridges report their ports a second time, in their own family.
-        if link.header.interface_family != AddressFamily::Unspec {
-            return;
-        }
-        if link.header.index == self.devices.uplink
-            && let Some(mtu) = devices::mtu_of(link)
-        {
-            self.mtu.store(mtu, Ordering::Relaxed);
-        }
-        let Some(link) = Link::of(link) else { return };
-        let back = link.name == self.cfg.uplink && link.index != self.devices.uplink;
-        if back && !self.exits.contains_key(&link.index) {
-            tracing::error!("the uplink {} is another device: start again", link.name);
-        }
-        if let Err(e) = self.close(&link) {
-            tracing::error!("interface {} is open: {e}", link.name);
-        }
-    }
-
-    fn del_link(&mut self, link: &LinkMessage) {
-        if link.header.interface_family != AddressFamily::Unspec {
-            return;
-        }
-        let gone = [
-            self.guards.remove(&link.header.index),
-            self.exits.remove(&link.header.index),
-        ];
-        for held in gone.into_iter().flatten() {
-            if let Err(e) = held.detach() {
-                tracing::error!("{e}");
-            }
-        }
-        if link.header.index == self.devices.uplink {
-            tracing::error!(
-                "the uplink {} is gone: start again when it is back",
-                self.cfg.uplink
-            );
-        }
     }
 
     async fn end(&mut self, how: End, handle: &Handle) -> Result<(), Error> {
