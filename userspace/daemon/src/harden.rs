@@ -1,10 +1,10 @@
 //! What the process gives up before it holds a key: core dumps, swap, and the
-//! capabilities that it does not need.
+//! capabilities that it does not need. And the one limit that it raises.
 
 use std::path::Path;
 
 use caps::{CapSet, Capability, CapsHashSet};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// What the data plane calls a bpffs that it has mounted.
 const OWN_MOUNT: &str = "gmesp";
@@ -27,6 +27,19 @@ pub fn protect_memory() {
             %error,
             "memory cannot be locked: keys might reach swap; allow it with LimitMEMLOCK=infinity"
         );
+    }
+}
+
+/// As many open files as the system lets this process have: each interface
+/// that is guarded takes two, and one without a guard is open.
+pub fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit on open files stays as it is; raise it with LimitNOFILE");
     }
 }
 
@@ -86,6 +99,13 @@ pub fn drop_capabilities(pin_dir: Option<&Path>) -> Result<(), caps::errors::Cap
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn the_limit_on_files_is_the_highest_there_is() {
+        super::raise_file_limit();
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
+    }
+
     use super::*;
 
     #[test]

@@ -110,6 +110,7 @@ fn run(file: &Path, until_stdin_closes: bool) -> ExitCode {
         .with(lines)
         .init();
     harden::protect_memory();
+    harden::raise_file_limit();
     let subscribers = match &config.home {
         Some(home) => subscribers::load(&home.subscribers),
         None => Ok(Vec::new()),
