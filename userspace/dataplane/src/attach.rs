@@ -28,7 +28,8 @@ pub(crate) const XDP_GM0X: &str = "gm_xdp_gm0x";
 pub(crate) const TC_GM0: &str = "gm_tc_gm0";
 /// tc ingress of every other interface: the guard.
 pub(crate) const TC_GUARD: &str = "gm_tc_guard";
-/// tc egress of the uplink: what is protected goes to gm0.
+/// tc egress: on the uplink what is protected goes to gm0, on every other
+/// interface that packets leave through it is dropped.
 pub(crate) const TC_EGRESS: &str = "gm_tc_egress";
 
 /// Filters on clsact are ours at this priority and handle: first in order,

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use zeroize::Zeroize;
+
 use super::ParseError;
 
 /// One header line with its bytes: name, colon, value, folds and line ending.
@@ -17,6 +19,13 @@ pub struct Header {
 impl fmt::Debug for Header {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Header({})", self.name())
+    }
+}
+
+/// A 401 of the core carries IK and CK: no line stays in freed memory.
+impl Drop for Header {
+    fn drop(&mut self) {
+        self.raw.zeroize();
     }
 }
 
@@ -112,7 +121,7 @@ impl Header {
         let value_end = raw.len();
         raw.extend_from_slice(&self.raw[self.value_end..]);
         // The old line may have held keys.
-        zeroize::Zeroize::zeroize(&mut self.raw);
+        self.raw.zeroize();
         self.raw = raw;
         self.value_end = value_end;
     }
