@@ -23,7 +23,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use fields::Fields;
-pub use row::SaRow;
+pub use row::{SaRow, mode_name};
 
 /// The replay window of an SA that names none, in packets.
 pub const DEFAULT_REPLAY_WINDOW: u32 = 64;

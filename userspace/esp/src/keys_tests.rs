@@ -119,7 +119,7 @@ fn debug_shows_no_content() {
     let (ik, ck) = (Ik::from_bytes([0xab; 16]), Ck::from_bytes([0xcd; 16]));
     let keys = EspKeys::expand(Suite::NullAesGcm, &ik, &ck);
     let shown = format!("{ik:?} {ck:?} {keys:?}");
-    assert_eq!(shown, "Ik(..) Ck(..) EspKeys(null+aes-gcm, ..)");
+    assert_eq!(shown, "Ik(..) Ck(..) EspKeys(null/aes-gcm, ..)");
 }
 
 #[test]

@@ -18,6 +18,9 @@ pub enum Suite {
 /// Why two names are no suite.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SuiteError {
+    /// Not two names with a slash between them.
+    #[error("{0:?} is not of the form \"alg/ealg\", such as \"hmac-sha-1-96/aes-cbc\"")]
+    Form(String),
     /// Not a name of an integrity algorithm.
     #[error("alg {0:?} is none of hmac-sha-1-96, aes-gmac, null")]
     UnknownAlg(String),
@@ -104,15 +107,38 @@ impl Suite {
     }
 }
 
+/// `alg/ealg`, as configurations, reports and tables write a suite.
 impl core::fmt::Display for Suite {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{}+{}", self.alg(), self.ealg())
+        write!(f, "{}/{}", self.alg(), self.ealg())
+    }
+}
+
+impl core::str::FromStr for Suite {
+    type Err = SuiteError;
+
+    /// Reads `alg/ealg`.
+    fn from_str(text: &str) -> Result<Suite, SuiteError> {
+        let (alg, ealg) = text
+            .split_once('/')
+            .ok_or_else(|| SuiteError::Form(text.to_owned()))?;
+        Suite::from_names(alg, ealg)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_shown_is_read() {
+        for suite in Suite::ALL {
+            assert_eq!(suite.to_string().parse(), Ok(suite));
+        }
+        for wrong in ["", "null", "null/null", "aes-gcm/null", "null/aes-gcm/null"] {
+            assert!(wrong.parse::<Suite>().is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn names_and_suites_agree_and_nothing_else_is_a_pair() {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use gm_esp::suite::Suite;
+use gm_esp::suite::{Suite, SuiteError};
 use serde::Deserialize;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -166,7 +166,10 @@ impl Config {
             None => Suite::ALL.to_vec(),
             Some(names) => names
                 .iter()
-                .map(|name| suite(name).map_err(|m| bad("suites", m)))
+                .map(|name| {
+                    name.parse()
+                        .map_err(|e: SuiteError| bad("suites", e.to_string()))
+                })
                 .collect::<Result<Vec<_>, _>>()?,
         };
         if suites.is_empty() {
@@ -188,13 +191,6 @@ impl Config {
             expires: raw.expires,
         })
     }
-}
-
-fn suite(name: &str) -> Result<Suite, String> {
-    let (alg, ealg) = name
-        .split_once('/')
-        .ok_or_else(|| format!("\"{name}\" is not of the form \"alg/ealg\", as null/aes-gcm"))?;
-    Suite::from_names(alg, ealg).map_err(|e| e.to_string())
 }
 
 fn key(hex_digits: &str) -> Option<Zeroizing<[u8; 16]>> {

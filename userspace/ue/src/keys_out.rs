@@ -1,14 +1,13 @@
 //! The SAs of a registration with their keys, as SAD.toml: for captures of a
 //! test's own, and only when a file is named for it.
 
-use std::fmt::Write as _;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use gm_esp::{Mode, SaSpec};
+use gm_api::sad::{Dir, SaRow};
 use gm_sip::SaSetRequest;
 use zeroize::Zeroizing;
 
@@ -40,66 +39,15 @@ impl KeysOut {
             Zeroizing::new(hex::encode(ik)).as_str(),
             Zeroizing::new(hex::encode(ck)).as_str()
         ));
-        let mut text = Zeroizing::new(String::new());
-        for (spec, dir) in request
-            .inbound
-            .iter()
-            .map(|s| (s, "in"))
-            .chain(request.outbound.iter().map(|s| (s, "out")))
-        {
-            entry(&mut text, spec, dir, request.token.0);
-            text.push_str(&keys);
-            text.push('\n');
+        let inbound = request.inbound.iter().map(|spec| (spec, Dir::In));
+        let outbound = request.outbound.iter().map(|spec| (spec, Dir::Out));
+        for (spec, dir) in inbound.chain(outbound) {
+            let mut row = SaRow::from_spec(spec);
+            row.set = Some(request.token.0);
+            row.dir = Some(dir);
+            let row = toml::to_string(&row).context("cannot write an SA as TOML")?;
+            write!(self.0, "[[sa]]\n{row}{}\n", keys.as_str()).context("cannot write the keys")?;
         }
-        self.0
-            .write_all(text.as_bytes())
-            .context("cannot write the keys")
-    }
-}
-
-fn entry(text: &mut String, spec: &SaSpec, dir: &str, set: u64) {
-    let mode = match spec.mode {
-        Mode::Trans => "trans",
-        Mode::UdpEncTun => "udp-enc-tun",
-    };
-    let selector = &spec.selector;
-    // Writing to a String cannot fail.
-    let _ = write!(
-        text,
-        "[[sa]]\nset = {set}\ndir = \"{dir}\"\nspi = {}\nmode = \"{mode}\"\nsrc = \"{}\"\ndst = \"{}\"\n",
-        spec.spi, selector.src, selector.dst
-    );
-    let mut line = |key: &str, value: Option<String>| {
-        if let Some(value) = value {
-            let _ = writeln!(text, "{key} = {value}");
-        }
-    };
-    line("src_port", selector.src_port.map(|p| p.to_string()));
-    line("dst_port", selector.dst_port.map(|p| p.to_string()));
-    line("alg", Some(format!("\"{}\"", spec.suite.alg())));
-    line("ealg", Some(format!("\"{}\"", spec.suite.ealg())));
-    if let Some(outer) = &spec.outer {
-        line("outer_src", Some(format!("\"{}\"", outer.src)));
-        line("outer_dst", Some(format!("\"{}\"", outer.dst)));
-        line("encap_sport", outer.sport.map(|p| p.to_string()));
-        line("encap_dport", outer.dport.map(|p| p.to_string()));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_that_all_may_read_does_not_stay_so() {
-        let name = format!("gm-ue-keys-out-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::write(&path, "").unwrap();
-        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-        let made = KeysOut::create(&path);
-        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-        std::fs::remove_file(&path).unwrap();
-        assert!(made.is_ok());
-        assert_eq!(mode & 0o777, 0o600);
+        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use gm_api::sad::mode_name;
 use gm_esp::{Mode, Suite};
 use gm_sip::ue::{RequestId, UeEvent as SipEvent};
 use gm_sip::{SaSetRequest, SetToken};
@@ -72,7 +73,7 @@ impl Reporter {
                 public,
                 ..
             } => {
-                let chosen = format!("{}/{} {}", suite.alg(), suite.ealg(), mode_name(mode));
+                let chosen = format!("{suite} {}", mode_name(mode));
                 tell(flow(
                     "SM6",
                     format!("<- 401 with Security-Server: {chosen}, seen at {public}"),
@@ -130,7 +131,7 @@ impl Reporter {
             return;
         };
         tell(UeEvent::Registered {
-            suite: format!("{}/{}", view.suite.alg(), view.suite.ealg()),
+            suite: view.suite.to_string(),
             mode: mode_name(view.mode).into(),
             public_address: view.public,
             ports: view.ports,
@@ -144,13 +145,5 @@ fn flow(message: &str, detail: String) -> UeEvent {
     UeEvent::Flow {
         message: message.into(),
         detail,
-    }
-}
-
-/// Annex H's name of a mode.
-fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Trans => "trans",
-        Mode::UdpEncTun => "udp-enc-tun",
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use gm_esp::suite::Suite;
+use gm_esp::suite::{Suite, SuiteError};
 use gm_sip::edge::{EdgeConfig, Timers as SipTimers};
 use gm_sip::sec_agree::{Confidentiality, Policy};
 use serde::Deserialize;
@@ -107,8 +107,8 @@ fn core() -> SocketAddr {
 }
 
 fn suites() -> Vec<String> {
-    let name = |suite: &Suite| format!("{}/{}", suite.alg(), suite.ealg());
-    Policy::default().preference.iter().map(name).collect()
+    let preference = Policy::default().preference;
+    preference.iter().map(Suite::to_string).collect()
 }
 
 fn bad<T>(key: &str, what: impl Into<String>, hint: &str) -> Result<T, ConfigError> {
@@ -284,10 +284,8 @@ impl Edge {
         let parse = |text: &String| {
             let hint = "write \"alg/ealg\", such as \"hmac-sha-1-96/aes-cbc\"";
             let bad = |what: String| ConfigError::at("edge", "suites", what, hint);
-            let (alg, ealg) = text
-                .split_once('/')
-                .ok_or_else(|| bad(format!("{text:?} is no pair")))?;
-            Suite::from_names(alg, ealg).map_err(|error| bad(format!("{text:?}: {error}")))
+            text.parse()
+                .map_err(|error: SuiteError| bad(format!("{text:?}: {error}")))
         };
         if self.suites.is_empty() {
             return bad("suites", "is empty", "leave it out for all four");

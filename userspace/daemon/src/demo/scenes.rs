@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub fn play(set: &Set, daemon: &Daemon, keys: &Keys, dir: &Path, stage: &mut Stage) -> Result<()> {
     let mut table = Vec::new();
     for (number, suite) in Suite::ALL.iter().enumerate() {
-        let name = format!("{}/{}", suite.alg(), suite.ealg());
+        let name = suite.to_string();
         stage.about(Some(&name), Some("trans"));
         stage.scene(&format!("A phone registers in transport mode: {name}"));
         let cast = Cast {
@@ -70,7 +70,7 @@ fn behind_a_nat(
     stage: &mut Stage,
 ) -> Result<()> {
     let suite = Suite::NullAesGcm;
-    let name = format!("{}/{}", suite.alg(), suite.ealg());
+    let name = suite.to_string();
     stage.about(Some(&name), Some("udp-enc-tun"));
     stage.scene(&format!(
         "A phone behind a NAT registers, UDP-encapsulated in tunnel mode: {name}"
@@ -154,10 +154,7 @@ impl Cast<'_> {
         let address = IpAddr::V4(if nat { UE_PRIVATE } else { UE });
         let toml = ue_toml(number, suite, nat, address);
         let mut phone = Phone::start(&self.set.ue, self.dir, &toml, Some(&self.keys.next(number)))?;
-        let wanted = (
-            format!("{}/{}", suite.alg(), suite.ealg()),
-            if nat { "udp-enc-tun" } else { "trans" },
-        );
+        let wanted = (suite.to_string(), if nat { "udp-enc-tun" } else { "trans" });
         match phone.register(stage) {
             Ok(got) if (got.suite.as_str(), got.mode.as_str()) == (wanted.0.as_str(), wanted.1) => {
                 stage.step("register", true, None);
