@@ -47,6 +47,7 @@ pub mod path {
 
 /// Body of every answer that is not a success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ErrorBody {
     /// What went wrong.
     pub error: ApiError,
@@ -54,6 +55,7 @@ pub struct ErrorBody {
 
 /// What went wrong, for programs (`code`) and for people (the rest).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ApiError {
     /// Stable word in kebab case, such as `bad-sad`, `not-found`, `exists`.
     pub code: String,
@@ -96,6 +98,7 @@ impl std::error::Error for ApiError {}
 
 /// Install SAs. All of the file or nothing; each set goes live at once.
 #[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AddRequest {
     /// The text of a SAD.toml, with keys.
@@ -115,6 +118,7 @@ impl fmt::Debug for AddRequest {
 
 /// What [`AddRequest`] made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AddReply {
     /// The sets, in the order of the file.
     pub sets: Vec<AddedSet>,
@@ -125,6 +129,7 @@ pub struct AddReply {
 
 /// One set of SAs that is live now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AddedSet {
     /// Number of the set: the file's `set`, or one that was chosen.
     pub set: u64,
@@ -134,6 +139,7 @@ pub struct AddedSet {
 
 /// What names an SA.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SaName {
     /// SPI as a number.
     pub spi: u32,
@@ -146,6 +152,7 @@ pub struct SaName {
 /// One SA as the daemon holds it: SAD.toml's keys without the secrets, and
 /// what has happened on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SaStatus {
     /// SAD.toml's keys; `set` and `dir` are always there. `seq` is the last
     /// sequence number that was sent, 0 for an inbound SA. Encapsulation
@@ -166,6 +173,7 @@ pub struct SaStatus {
 
 /// What was removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RemoveReply {
     /// Numbers of the sets that are gone. An SA goes with its whole set
     /// (all four or none).
@@ -176,6 +184,7 @@ pub struct RemoveReply {
 
 /// Where a set stands after a change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StateReply {
     /// Number of the set.
     pub set: u64,
@@ -185,6 +194,7 @@ pub struct StateReply {
 
 /// Counters since the daemon started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Stats {
     /// Packets by reason; every reason is there, zero or not.
     pub reasons: BTreeMap<String, u64>,
@@ -194,6 +204,7 @@ pub struct Stats {
 
 /// Counters of one worker thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WorkerRow {
     /// Number of the worker, from 0.
     pub worker: u32,
@@ -220,6 +231,7 @@ pub struct WorkerRow {
 /// What the kernel counts at one AF_XDP socket. Packets that are lost there
 /// are lost in silence otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SocketRow {
     /// Name of the interface.
     pub interface: String,
@@ -237,6 +249,7 @@ pub struct SocketRow {
 
 /// Is the daemon well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Health {
     /// `ok`, or `stopping` while it shuts down.
     pub status: String,
@@ -265,6 +278,7 @@ pub struct Health {
 /// Start a wire capture: what crosses the uplink, still sealed. Only root and the
 /// daemon's own user may: others get the error `forbidden`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CaptureRequest {
     /// Absolute path of the pcapng file; it must not exist yet.
@@ -276,6 +290,7 @@ pub struct CaptureRequest {
 
 /// A wire capture that began or ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CaptureReply {
     /// Its file.
     pub file: String,
@@ -291,6 +306,7 @@ pub struct CaptureReply {
 /// One step of a registration, as it happens; also what the data plane has to
 /// say. No keys, no SIP bodies.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FlowEvent {
     /// Milliseconds since 1970-01-01 UTC.
     pub time_ms: u64,

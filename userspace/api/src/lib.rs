@@ -3,10 +3,14 @@
 //! * [`sad`]: security associations written by hand, read and checked.
 //! * [`keysfile`]: IK and CK from a file or a pipe.
 //! * [`control`]: requests and answers of the daemon's HTTP interface.
+//! * [`register`]: the same for a SIP proxy that keeps its own SIP.
+//! * [`openapi`]: both as a document for programs.
 #![forbid(unsafe_code)]
 
 pub mod control;
 pub mod keysfile;
+pub mod openapi;
+pub mod register;
 pub mod sad;
 
 use zeroize::Zeroizing;

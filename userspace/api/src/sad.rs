@@ -63,6 +63,7 @@ const TUNNEL_KEYS: [&str; 4] = ["outer_src", "outer_dst", "encap_sport", "encap_
 
 /// Which way an SA's packets go, seen from the host that installs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Dir {
     /// The host receives on this SA.

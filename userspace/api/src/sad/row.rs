@@ -10,6 +10,7 @@ use super::Dir;
 /// The keys of an `[[sa]]` table but for `ik`, `ck`, `integrity_key`,
 /// `encryption_key` and `salt`. Keys without a value are left out in JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SaRow {
     /// Security Parameters Index, 256 or more.
     pub spi: u32,

@@ -1,0 +1,314 @@
+//! The control interface as an OpenAPI 3.1 document, for programs that are not ours.
+//!
+//! The document is generated from the types by this module's test:
+//! `GMESP_UPDATE=1 cargo test -p gm-api openapi` writes it anew.
+
+/// The document, JSON.
+pub const OPENAPI: &str = include_str!("../openapi.json");
+
+#[cfg(test)]
+mod tests {
+    use schemars::generate::SchemaSettings;
+    use schemars::{JsonSchema, SchemaGenerator};
+    use serde_json::{Value, json};
+
+    use crate::{control, register};
+
+    /// A parameter of a path or a query: name, where, whether it must be there, what it is.
+    type Parameter = (&'static str, &'static str, bool, &'static str);
+
+    const ID: Parameter = (
+        "id",
+        "path",
+        true,
+        "Number that POST /v1/register has given.",
+    );
+    const SET: Parameter = ("set", "path", true, "Number of a set of SAs.");
+
+    struct Operation<'a> {
+        method: &'a str,
+        path: &'a str,
+        summary: &'a str,
+        parameters: &'a [Parameter],
+        body: Option<Value>,
+        answer: Value,
+    }
+
+    /// Every operation of the interface, in the order of the documentation.
+    fn operations(schemas: &mut SchemaGenerator) -> Vec<Value> {
+        let of = |schemas: &mut SchemaGenerator, what: Schema| json!(what(schemas));
+        let mut all = Vec::new();
+        let mut add = |operation: Operation<'_>| all.push(operation.document());
+        add(Operation {
+            method: "post",
+            path: register::path::REGISTER,
+            summary: "A REGISTER has come: what to do with it.",
+            parameters: &[],
+            body: Some(of(schemas, schema::<register::RegisterRequest>)),
+            answer: of(schemas, schema::<register::RegisterReply>),
+        });
+        add(Operation {
+            method: "post",
+            path: register::path::RESPONSE,
+            summary: "The core has answered a REGISTER: what to do with the answer.",
+            parameters: &[ID],
+            body: Some(of(schemas, schema::<register::ResponseRequest>)),
+            answer: of(schemas, schema::<register::ResponseReply>),
+        });
+        add(Operation {
+            method: "delete",
+            path: register::path::REGISTER_ID,
+            summary: "A REGISTER comes to nothing: nobody will answer it.",
+            parameters: &[ID],
+            body: None,
+            answer: of(schemas, schema::<register::EndReply>),
+        });
+        add(Operation {
+            method: "get",
+            path: register::path::FLOW,
+            summary: "Who may speak over the SA that a message came through.",
+            parameters: &[
+                ("source", "query", true, "Address and port of the phone."),
+                ("destination", "query", true, "Address and port of ours."),
+            ],
+            body: None,
+            answer: of(schemas, schema::<register::Flow>),
+        });
+        add(Operation {
+            method: "get",
+            path: register::path::WAY,
+            summary: "From where to where a request to a phone goes.",
+            parameters: &[
+                (
+                    "to",
+                    "query",
+                    false,
+                    "Address and port in the phone's Contact.",
+                ),
+                (
+                    "impi",
+                    "query",
+                    false,
+                    "Private identity, where `to` is absent.",
+                ),
+            ],
+            body: None,
+            answer: of(schemas, schema::<register::Way>),
+        });
+        add(Operation {
+            method: "get",
+            path: register::path::REGISTRATIONS,
+            summary: "Contacts that have SAs.",
+            parameters: &[],
+            body: None,
+            answer: of(schemas, schema::<Vec<register::Registration>>),
+        });
+        add(Operation {
+            method: "delete",
+            path: register::path::REGISTRATIONS,
+            summary: "The network ends a user's registrations.",
+            parameters: &[("impi", "query", true, "Private identity.")],
+            body: None,
+            answer: of(schemas, schema::<register::EndReply>),
+        });
+        add(Operation {
+            method: "post",
+            path: control::path::SA,
+            summary: "Install SAs from the text of a SAD.toml: all or none.",
+            parameters: &[],
+            body: Some(of(schemas, schema::<control::AddRequest>)),
+            answer: of(schemas, schema::<control::AddReply>),
+        });
+        add(Operation {
+            method: "get",
+            path: control::path::SA,
+            summary: "All SAs, without keys.",
+            parameters: &[],
+            body: None,
+            answer: of(schemas, schema::<Vec<control::SaStatus>>),
+        });
+        add(Operation {
+            method: "delete",
+            path: control::path::SA,
+            summary: "Remove a set: by its number, or by one of its SAs.",
+            parameters: &[
+                ("set", "query", false, "Number of the set."),
+                ("spi", "query", false, "SPI, decimal or 0x hexadecimal."),
+                (
+                    "dst",
+                    "query",
+                    false,
+                    "Destination of the ESP packets, with spi.",
+                ),
+            ],
+            body: None,
+            answer: of(schemas, schema::<control::RemoveReply>),
+        });
+        for (path, summary) in [
+            ("/v1/sa/{set}/activate", "Outbound of a set goes live."),
+            (
+                "/v1/sa/{set}/retire",
+                "Outbound of a set ends, inbound still accepts.",
+            ),
+        ] {
+            add(Operation {
+                method: "post",
+                path,
+                summary,
+                parameters: &[SET],
+                body: None,
+                answer: of(schemas, schema::<control::StateReply>),
+            });
+        }
+        add(Operation {
+            method: "get",
+            path: control::path::STATS,
+            summary: "Counters since the daemon started.",
+            parameters: &[],
+            body: None,
+            answer: of(schemas, schema::<control::Stats>),
+        });
+        add(Operation {
+            method: "get",
+            path: control::path::HEALTH,
+            summary: "Is the daemon well.",
+            parameters: &[],
+            body: None,
+            answer: of(schemas, schema::<control::Health>),
+        });
+        add(Operation {
+            method: "post",
+            path: control::path::CAPTURE,
+            summary: "Start a wire capture. Unix socket only, root or the daemon's user.",
+            parameters: &[],
+            body: Some(of(schemas, schema::<control::CaptureRequest>)),
+            answer: of(schemas, schema::<control::CaptureReply>),
+        });
+        add(Operation {
+            method: "delete",
+            path: control::path::CAPTURE,
+            summary: "Stop the wire capture.",
+            parameters: &[],
+            body: None,
+            answer: of(schemas, schema::<control::CaptureReply>),
+        });
+        add(Operation {
+            method: "get",
+            path: control::path::EVENTS,
+            summary: "Steps of registrations as they happen: one JSON object a line.",
+            parameters: &[],
+            body: None,
+            answer: of(schemas, schema::<control::FlowEvent>),
+        });
+        all
+    }
+
+    type Schema = fn(&mut SchemaGenerator) -> schemars::Schema;
+
+    fn schema<T: JsonSchema>(schemas: &mut SchemaGenerator) -> schemars::Schema {
+        schemas.subschema_for::<T>()
+    }
+
+    impl Operation<'_> {
+        /// `[path, method, operation]`.
+        fn document(self) -> Value {
+            let media = if self.path == control::path::EVENTS {
+                "application/x-ndjson"
+            } else {
+                "application/json"
+            };
+            let parameters: Vec<Value> = self
+                .parameters
+                .iter()
+                .map(|(name, at, required, what)| {
+                    json!({ "name": name, "in": at, "required": required,
+                        "description": what, "schema": { "type": "string" } })
+                })
+                .collect();
+            let mut operation = json!({
+                "summary": self.summary,
+                "parameters": parameters,
+                "responses": {
+                    "200": { "description": "Done.",
+                        "content": { media: { "schema": self.answer } } },
+                    "default": { "description": "Not done, and why.",
+                        "content": { "application/json": { "schema":
+                            { "$ref": "#/components/schemas/ErrorBody" } } } },
+                },
+            });
+            if let Some(body) = self.body {
+                operation["requestBody"] = json!({ "required": true,
+                    "content": { "application/json": { "schema": body } } });
+            }
+            json!([self.path, self.method, operation])
+        }
+    }
+
+    fn document() -> Value {
+        let mut schemas = SchemaSettings::draft2020_12()
+            .with(|s| s.definitions_path = "/components/schemas".into())
+            .into_generator();
+        schema::<control::ErrorBody>(&mut schemas);
+        let mut paths = json!({});
+        for operation in operations(&mut schemas) {
+            let at = operation[0].as_str().unwrap().to_owned();
+            let method = operation[1].as_str().unwrap().to_owned();
+            paths[at][method] = operation[2].clone();
+        }
+        let mut schemas = schemas.take_definitions(true);
+        schemas.sort_keys();
+        json!({
+            "openapi": "3.1.0",
+            "info": {
+                "title": "gmespd control interface",
+                "version": "1",
+                "description": "HTTP and JSON over the control socket, and over loopback TCP with a token where [control] http is configured.",
+            },
+            "security": [{}, { "token": [] }],
+            "paths": paths,
+            "components": {
+                "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
+                "schemas": schemas,
+            },
+        })
+    }
+
+    #[test]
+    fn the_openapi_document_is_what_the_types_say() {
+        let text = format!("{:#}\n", document());
+        if std::env::var_os("GMESP_UPDATE").is_some() {
+            let at = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
+            std::fs::write(at, &text).unwrap();
+            return;
+        }
+        assert!(
+            super::OPENAPI == text,
+            "openapi.json is not what the types say: GMESP_UPDATE=1 cargo test -p gm-api openapi"
+        );
+    }
+
+    #[test]
+    fn every_reference_in_the_document_leads_somewhere() {
+        let document: Value = serde_json::from_str(super::OPENAPI).unwrap();
+        let mut references = Vec::new();
+        collect(&document, &mut references);
+        assert!(references.len() > 30, "{}", references.len());
+        for reference in references {
+            let pointer = reference.strip_prefix('#').unwrap();
+            assert!(document.pointer(pointer).is_some(), "{reference}");
+        }
+    }
+
+    fn collect(value: &Value, out: &mut Vec<String>) {
+        match value {
+            Value::Object(map) => {
+                if let Some(Value::String(to)) = map.get("$ref") {
+                    out.push(to.clone());
+                }
+                map.values().for_each(|v| collect(v, out));
+            }
+            Value::Array(all) => all.iter().for_each(|v| collect(v, out)),
+            _ => {}
+        }
+    }
+}
