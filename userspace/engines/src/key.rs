@@ -2,7 +2,9 @@
 
 use aes::Aes128;
 use aes_gcm::{Aes128Gcm, KeyInit};
+use des::TdesEde3;
 use hmac::Hmac;
+use md5::Md5;
 use sha1::Sha1;
 use zeroize::Zeroize;
 
@@ -18,10 +20,22 @@ pub struct Key {
 
 /// What each transform needs.
 pub(crate) enum Inner {
-    HmacSha1Null { mac: Hmac<Sha1> },
-    HmacSha1AesCbc { mac: Hmac<Sha1>, aes: Aes128 },
+    Hmac { mac: HmacKey, cipher: Cipher },
     AesGmacNull { gcm: Aes128Gcm, salt: Salt },
     NullAesGcm { gcm: Aes128Gcm, salt: Salt },
+}
+
+/// Of the MACs that are cut to 96 bits.
+pub(crate) enum HmacKey {
+    Sha1(Hmac<Sha1>),
+    Md5(Hmac<Md5>),
+}
+
+/// What goes with such a MAC.
+pub(crate) enum Cipher {
+    Null,
+    AesCbc(Aes128),
+    DesEde3Cbc(TdesEde3),
 }
 
 /// The first four bytes of the nonce of GCM and GMAC, secret as the key is.
@@ -57,9 +71,14 @@ pub enum KeyError {
 impl Key {
     /// Expands key bytes for a transform.
     ///
-    /// `integrity` has 20 bytes for HMAC-SHA-1-96, 16 for GMAC, else none;
-    /// `encryption` 16 for CBC and GCM, else none; `salt` counts for GCM and
-    /// GMAC only. The caller keeps, and zeroizes, its own copies.
+    /// `integrity` has 20 bytes for HMAC-SHA-1-96, 16 for HMAC-MD5-96 and GMAC,
+    /// else none; `encryption` 16 for AES-CBC and GCM, 24 for 3DES, else none;
+    /// `salt` counts for GCM and GMAC only. The caller keeps, and zeroizes, its
+    /// own copies.
+    ///
+    /// 3DES takes every key: parity is not looked at, and keys that make it weak
+    /// (RFC 2451 2.2) are not refused, for the other end, which has derived the
+    /// same ones, would not know.
     ///
     /// # Errors
     /// [`KeyError`] when a length is not the transform's.
@@ -85,13 +104,30 @@ impl Key {
         if encryption.len() != expected {
             return Err(encryption_length);
         }
-        let hmac = || Hmac::<Sha1>::new_from_slice(integrity).map_err(|_| integrity_length);
+        let sha1 = || match Hmac::new_from_slice(integrity) {
+            Ok(mac) => Ok(HmacKey::Sha1(mac)),
+            Err(_) => Err(integrity_length),
+        };
+        let md5 = || match Hmac::new_from_slice(integrity) {
+            Ok(mac) => Ok(HmacKey::Md5(mac)),
+            Err(_) => Err(integrity_length),
+        };
+        let aes = || match Aes128::new_from_slice(encryption) {
+            Ok(aes) => Ok(Cipher::AesCbc(aes)),
+            Err(_) => Err(encryption_length),
+        };
+        let des = || match TdesEde3::new_from_slice(encryption) {
+            Ok(des) => Ok(Cipher::DesEde3Cbc(des)),
+            Err(_) => Err(encryption_length),
+        };
+        let hmac = |mac, cipher| Inner::Hmac { mac, cipher };
         let inner = match transform {
-            Transform::HmacSha1Null => Inner::HmacSha1Null { mac: hmac()? },
-            Transform::HmacSha1AesCbc => Inner::HmacSha1AesCbc {
-                mac: hmac()?,
-                aes: Aes128::new_from_slice(encryption).map_err(|_| encryption_length)?,
-            },
+            Transform::HmacSha1Null => hmac(sha1()?, Cipher::Null),
+            Transform::HmacSha1AesCbc => hmac(sha1()?, aes()?),
+            Transform::HmacSha1DesEde3Cbc => hmac(sha1()?, des()?),
+            Transform::HmacMd5Null => hmac(md5()?, Cipher::Null),
+            Transform::HmacMd5AesCbc => hmac(md5()?, aes()?),
+            Transform::HmacMd5DesEde3Cbc => hmac(md5()?, des()?),
             Transform::AesGmacNull => Inner::AesGmacNull {
                 gcm: Aes128Gcm::new_from_slice(integrity).map_err(|_| integrity_length)?,
                 salt: Salt(salt),
@@ -106,9 +142,15 @@ impl Key {
 
     /// The transform that this key is for.
     pub fn transform(&self) -> Transform {
-        match self.inner {
-            Inner::HmacSha1Null { .. } => Transform::HmacSha1Null,
-            Inner::HmacSha1AesCbc { .. } => Transform::HmacSha1AesCbc,
+        match &self.inner {
+            Inner::Hmac { mac, cipher } => match (mac, cipher) {
+                (HmacKey::Sha1(_), Cipher::Null) => Transform::HmacSha1Null,
+                (HmacKey::Sha1(_), Cipher::AesCbc(_)) => Transform::HmacSha1AesCbc,
+                (HmacKey::Sha1(_), Cipher::DesEde3Cbc(_)) => Transform::HmacSha1DesEde3Cbc,
+                (HmacKey::Md5(_), Cipher::Null) => Transform::HmacMd5Null,
+                (HmacKey::Md5(_), Cipher::AesCbc(_)) => Transform::HmacMd5AesCbc,
+                (HmacKey::Md5(_), Cipher::DesEde3Cbc(_)) => Transform::HmacMd5DesEde3Cbc,
+            },
             Inner::AesGmacNull { .. } => Transform::AesGmacNull,
             Inner::NullAesGcm { .. } => Transform::NullAesGcm,
         }
@@ -120,6 +162,8 @@ impl Key {
 const _: () = {
     const fn zeroized<T: zeroize::ZeroizeOnDrop>() {}
     zeroized::<Sha1>();
+    zeroized::<Md5>();
+    zeroized::<TdesEde3>();
     zeroized::<Aes128>();
     zeroized::<Aes128Gcm>();
 };

@@ -19,7 +19,10 @@ mod reference;
 mod transform;
 
 pub use key::{Key, KeyError};
-pub use transform::{HEADER_LEN, MAX_ICV_LEN, MAX_IV_LEN, SALT_LEN, Transform};
+pub use transform::{
+    HEADER_LEN, MAX_ENCRYPTION_KEY_LEN, MAX_ICV_LEN, MAX_INTEGRITY_KEY_LEN, MAX_IV_LEN, SALT_LEN,
+    Transform,
+};
 
 /// One packet of a batch.
 ///

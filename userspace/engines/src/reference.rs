@@ -1,21 +1,23 @@
 //! The reference engine: RustCrypto's crates, one packet after the other.
 
-use aes::Aes128;
-use aes::cipher::{BlockModeDecrypt, BlockModeEncrypt, InOutBuf, InnerIvInit};
+use aes::cipher::array::{Array, ArraySize};
+use aes::cipher::{
+    BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt, InOutBuf,
+    InnerIvInit,
+};
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes128Gcm, Nonce, Tag};
 use hmac::{Hmac, Mac};
-use sha1::Sha1;
 use subtle::ConstantTimeEq;
 
-use crate::key::Inner;
+use crate::key::{Cipher, HmacKey, Inner};
 use crate::transform::HEADER_LEN;
 use crate::{Engine, Job};
 
 const GCM_IV_LEN: usize = 8;
 const GCM_ICV_LEN: usize = 16;
-const CBC_IV_LEN: usize = 16;
-const SHA1_96_LEN: usize = 12;
+/// Of HMAC-SHA-1-96 and HMAC-MD5-96.
+const HMAC_96_LEN: usize = 12;
 
 /// See [`crate::reference()`].
 pub(crate) struct Reference;
@@ -29,9 +31,8 @@ impl Engine for Reference {
         for job in batch {
             job.ok = job.key.transform().fits(job.esp.len())
                 && match &job.key.inner {
-                    Inner::HmacSha1Null { mac } => hmac_seal(mac, job.esp, job.seq_hi),
-                    Inner::HmacSha1AesCbc { mac, aes } => {
-                        cbc_encrypt(aes, job.esp) && hmac_seal(mac, job.esp, job.seq_hi)
+                    Inner::Hmac { mac, cipher } => {
+                        encrypt(cipher, job.esp) && hmac_seal(mac, job.esp, job.seq_hi)
                     }
                     Inner::AesGmacNull { gcm, salt } => {
                         gmac_seal(gcm, &salt.0, job.esp, job.seq_hi)
@@ -45,9 +46,8 @@ impl Engine for Reference {
         for job in batch {
             job.ok = job.key.transform().fits(job.esp.len())
                 && match &job.key.inner {
-                    Inner::HmacSha1Null { mac } => hmac_verify(mac, job.esp, job.seq_hi),
-                    Inner::HmacSha1AesCbc { mac, aes } => {
-                        hmac_verify(mac, job.esp, job.seq_hi) && cbc_decrypt(aes, job.esp)
+                    Inner::Hmac { mac, cipher } => {
+                        hmac_verify(mac, job.esp, job.seq_hi) && decrypt(cipher, job.esp)
                     }
                     Inner::AesGmacNull { gcm, salt } => {
                         gmac_verify(gcm, &salt.0, job.esp, job.seq_hi)
@@ -58,54 +58,83 @@ impl Engine for Reference {
     }
 }
 
-/// RFC 2404: SPI to trailer; with ESN the high half follows, untransmitted
-/// (RFC 4303 2.2.1).
-fn hmac_tag(mac: &Hmac<Sha1>, covered: &[u8], seq_hi: Option<u32>) -> [u8; 20] {
+/// RFC 2404 and 2403: SPI to trailer, the first 96 bits; with ESN the high half
+/// follows, untransmitted (RFC 4303 2.2.1).
+fn hmac_tag(mac: &HmacKey, covered: &[u8], seq_hi: Option<u32>) -> [u8; HMAC_96_LEN] {
+    match mac {
+        HmacKey::Sha1(mac) => first_96(mac, covered, seq_hi),
+        HmacKey::Md5(mac) => first_96(mac, covered, seq_hi),
+    }
+}
+
+fn first_96<D>(mac: &Hmac<D>, covered: &[u8], seq_hi: Option<u32>) -> [u8; HMAC_96_LEN]
+where
+    D: hmac::EagerHash,
+    Hmac<D>: Mac + Clone,
+{
     let mut mac = mac.clone();
     mac.update(covered);
     if let Some(hi) = seq_hi {
         mac.update(&hi.to_be_bytes());
     }
-    mac.finalize().into_bytes().into()
+    let tag = mac.finalize().into_bytes();
+    let mut short = [0; HMAC_96_LEN];
+    short.copy_from_slice(&tag[..HMAC_96_LEN]);
+    short
 }
 
-fn hmac_seal(mac: &Hmac<Sha1>, esp: &mut [u8], seq_hi: Option<u32>) -> bool {
-    let (covered, icv) = esp.split_at_mut(esp.len() - SHA1_96_LEN);
-    icv.copy_from_slice(&hmac_tag(mac, covered, seq_hi)[..SHA1_96_LEN]);
+fn hmac_seal(mac: &HmacKey, esp: &mut [u8], seq_hi: Option<u32>) -> bool {
+    let (covered, icv) = esp.split_at_mut(esp.len() - HMAC_96_LEN);
+    icv.copy_from_slice(&hmac_tag(mac, covered, seq_hi));
     true
 }
 
-fn hmac_verify(mac: &Hmac<Sha1>, esp: &[u8], seq_hi: Option<u32>) -> bool {
-    let (covered, icv) = esp.split_at(esp.len() - SHA1_96_LEN);
-    hmac_tag(mac, covered, seq_hi)[..SHA1_96_LEN]
-        .ct_eq(icv)
-        .into()
+fn hmac_verify(mac: &HmacKey, esp: &[u8], seq_hi: Option<u32>) -> bool {
+    let (covered, icv) = esp.split_at(esp.len() - HMAC_96_LEN);
+    hmac_tag(mac, covered, seq_hi).ct_eq(icv).into()
 }
 
-/// The IV and the blocks of a CBC packet; `fits` has vouched for the lengths.
-fn cbc_parts(esp: &mut [u8]) -> Option<([u8; CBC_IV_LEN], &mut [u8])> {
-    let end = esp.len().checked_sub(SHA1_96_LEN)?;
+fn encrypt(cipher: &Cipher, esp: &mut [u8]) -> bool {
+    match cipher {
+        Cipher::Null => true,
+        Cipher::AesCbc(aes) => cbc_encrypt(aes, esp),
+        Cipher::DesEde3Cbc(des) => cbc_encrypt(des, esp),
+    }
+}
+
+fn decrypt(cipher: &Cipher, esp: &mut [u8]) -> bool {
+    match cipher {
+        Cipher::Null => true,
+        Cipher::AesCbc(aes) => cbc_decrypt(aes, esp),
+        Cipher::DesEde3Cbc(des) => cbc_decrypt(des, esp),
+    }
+}
+
+/// The IV, which is as long as the cipher's block, and the blocks of a CBC
+/// packet; `fits` has vouched for the lengths.
+fn cbc_parts<N: ArraySize>(esp: &mut [u8]) -> Option<(Array<u8, N>, &mut [u8])> {
+    let end = esp.len().checked_sub(HMAC_96_LEN)?;
     let (iv, body) = esp
         .get_mut(HEADER_LEN..end)?
-        .split_first_chunk_mut::<CBC_IV_LEN>()?;
-    Some((*iv, body))
+        .split_at_mut_checked(N::USIZE)?;
+    Some((Array::try_from(&*iv).ok()?, body))
 }
 
-fn cbc_encrypt(aes: &Aes128, esp: &mut [u8]) -> bool {
-    let Some((iv, body)) = cbc_parts(esp) else {
+fn cbc_encrypt<C: BlockCipherEncrypt>(cipher: &C, esp: &mut [u8]) -> bool {
+    let Some((iv, body)) = cbc_parts::<C::BlockSize>(esp) else {
         return false;
     };
     let (blocks, rest) = InOutBuf::from(body).into_chunks();
-    cbc::Encryptor::inner_iv_init(aes, &iv.into()).encrypt_blocks_inout(blocks);
+    cbc::Encryptor::inner_iv_init(cipher, &iv).encrypt_blocks_inout(blocks);
     rest.is_empty()
 }
 
-fn cbc_decrypt(aes: &Aes128, esp: &mut [u8]) -> bool {
-    let Some((iv, body)) = cbc_parts(esp) else {
+fn cbc_decrypt<C: BlockCipherDecrypt>(cipher: &C, esp: &mut [u8]) -> bool {
+    let Some((iv, body)) = cbc_parts::<C::BlockSize>(esp) else {
         return false;
     };
     let (blocks, rest) = InOutBuf::from(body).into_chunks();
-    cbc::Decryptor::inner_iv_init(aes, &iv.into()).decrypt_blocks_inout(blocks);
+    cbc::Decryptor::inner_iv_init(cipher, &iv).decrypt_blocks_inout(blocks);
     rest.is_empty()
 }
 

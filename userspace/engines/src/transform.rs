@@ -1,4 +1,5 @@
-//! The four transforms that Annex H of TS 33.203 can signal, and their sizes.
+//! The transforms that Annex H of TS 33.203 can signal, or could once, and their
+//! sizes.
 
 /// Bytes of the ESP header, SPI and sequence number (RFC 4303 2).
 pub const HEADER_LEN: usize = 8;
@@ -6,6 +7,10 @@ pub const HEADER_LEN: usize = 8;
 pub const MAX_IV_LEN: usize = 16;
 /// Longest ICV of all transforms.
 pub const MAX_ICV_LEN: usize = 16;
+/// Longest integrity key of all transforms.
+pub const MAX_INTEGRITY_KEY_LEN: usize = 20;
+/// Longest encryption key of all transforms.
+pub const MAX_ENCRYPTION_KEY_LEN: usize = 24;
 /// Bytes of the salt of GCM and GMAC (RFC 4106 4).
 pub const SALT_LEN: usize = 4;
 
@@ -20,22 +25,35 @@ pub enum Transform {
     AesGmacNull,
     /// AES-128-GCM with an ICV of 16 bytes (RFC 4106).
     NullAesGcm,
+    /// HMAC-MD5-96 (RFC 2403), no encryption. Legacy.
+    HmacMd5Null,
+    /// HMAC-MD5-96 over AES-128-CBC. Legacy.
+    HmacMd5AesCbc,
+    /// HMAC-MD5-96 over 3DES-CBC (RFC 2451). Legacy.
+    HmacMd5DesEde3Cbc,
+    /// HMAC-SHA-1-96 over 3DES-CBC. Legacy.
+    HmacSha1DesEde3Cbc,
 }
 
 impl Transform {
     /// All transforms.
-    pub const ALL: [Transform; 4] = [
+    pub const ALL: [Transform; 8] = [
         Transform::HmacSha1Null,
         Transform::HmacSha1AesCbc,
         Transform::AesGmacNull,
         Transform::NullAesGcm,
+        Transform::HmacMd5Null,
+        Transform::HmacMd5AesCbc,
+        Transform::HmacMd5DesEde3Cbc,
+        Transform::HmacSha1DesEde3Cbc,
     ];
 
     /// Bytes of the IV between the ESP header and the payload.
     pub const fn iv_len(self) -> usize {
         match self {
-            Transform::HmacSha1Null => 0,
-            Transform::HmacSha1AesCbc => 16,
+            Transform::HmacSha1Null | Transform::HmacMd5Null => 0,
+            Transform::HmacSha1AesCbc | Transform::HmacMd5AesCbc => 16,
+            Transform::HmacMd5DesEde3Cbc | Transform::HmacSha1DesEde3Cbc => 8,
             Transform::AesGmacNull | Transform::NullAesGcm => 8,
         }
     }
@@ -43,34 +61,48 @@ impl Transform {
     /// Bytes of the ICV at the end of the packet.
     pub const fn icv_len(self) -> usize {
         match self {
-            Transform::HmacSha1Null | Transform::HmacSha1AesCbc => 12,
             Transform::AesGmacNull | Transform::NullAesGcm => 16,
+            _ => 12,
+        }
+    }
+
+    /// Bytes of the cipher's block where it takes whole blocks only (CBC).
+    const fn cipher_block(self) -> Option<usize> {
+        match self {
+            Transform::HmacSha1AesCbc | Transform::HmacMd5AesCbc => Some(16),
+            Transform::HmacMd5DesEde3Cbc | Transform::HmacSha1DesEde3Cbc => Some(8),
+            _ => None,
         }
     }
 
     /// Payload, padding and trailer together are a multiple of so many bytes:
     /// the cipher's block, at least four (RFC 4303 2.4).
     pub const fn block(self) -> usize {
-        match self {
-            Transform::HmacSha1AesCbc => 16,
-            _ => 4,
+        match self.cipher_block() {
+            Some(block) => block,
+            None => 4,
         }
     }
 
     /// Bytes of the integrity key; zero where the transform has none.
     pub const fn integrity_key_len(self) -> usize {
         match self {
-            Transform::HmacSha1Null | Transform::HmacSha1AesCbc => 20,
+            Transform::HmacSha1Null | Transform::HmacSha1AesCbc | Transform::HmacSha1DesEde3Cbc => {
+                20
+            }
+            Transform::HmacMd5Null | Transform::HmacMd5AesCbc | Transform::HmacMd5DesEde3Cbc => 16,
             Transform::AesGmacNull => 16,
             Transform::NullAesGcm => 0,
         }
     }
 
-    /// Bytes of the encryption key; zero where the transform has none.
+    /// Bytes of the encryption key; zero where the transform has none. The
+    /// parity bits of a 3DES key are there, and mean nothing.
     pub const fn encryption_key_len(self) -> usize {
         match self {
-            Transform::HmacSha1AesCbc | Transform::NullAesGcm => 16,
-            Transform::HmacSha1Null | Transform::AesGmacNull => 0,
+            Transform::HmacSha1AesCbc | Transform::HmacMd5AesCbc | Transform::NullAesGcm => 16,
+            Transform::HmacMd5DesEde3Cbc | Transform::HmacSha1DesEde3Cbc => 24,
+            Transform::HmacSha1Null | Transform::HmacMd5Null | Transform::AesGmacNull => 0,
         }
     }
 
@@ -95,6 +127,9 @@ impl Transform {
             return false;
         }
         let body = len - HEADER_LEN - self.iv_len() - self.icv_len();
-        !matches!(self, Transform::HmacSha1AesCbc) || body.is_multiple_of(16)
+        match self.cipher_block() {
+            Some(block) => body.is_multiple_of(block),
+            None => true,
+        }
     }
 }

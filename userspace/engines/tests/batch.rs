@@ -19,7 +19,7 @@ fn packet(transform: Transform, body: usize, fill: u8) -> Vec<u8> {
 proptest! {
     #[test]
     fn mixed_batches_come_back_and_bad_ones_stand_alone(
-        shape in prop::collection::vec((0..4_usize, 0..1500_usize, any::<u8>(), any::<bool>(), any::<Option<u32>>()), 1..80),
+        shape in prop::collection::vec((0..Transform::ALL.len(), 0..1500_usize, any::<u8>(), any::<bool>(), any::<Option<u32>>()), 1..80),
     ) {
         let keys: Vec<Key> = shape.iter().map(|(t, .., fill, _, _)| key(Transform::ALL[*t], *fill)).collect();
         let plain: Vec<Vec<u8>> = shape.iter().map(|(t, body, fill, ..)| packet(Transform::ALL[*t], *body, *fill)).collect();
@@ -82,7 +82,16 @@ fn every_length_is_judged_and_none_panics() {
 #[test]
 fn keys_of_another_length_are_refused_by_name() {
     for transform in Transform::ALL {
-        for (integrity, encryption) in [(15, 16), (20, 15), (16, 17), (21, 0), (0, 0), (20, 20)] {
+        for (integrity, encryption) in [
+            (15, 16),
+            (20, 15),
+            (16, 17),
+            (21, 0),
+            (0, 0),
+            (20, 20),
+            (16, 23),
+            (20, 25),
+        ] {
             let error = Key::new(transform, &vec![1; integrity], &vec![2; encryption], [3; 4]);
             let Err(error) = error else {
                 panic!("{transform:?} took {integrity} and {encryption} bytes")

@@ -1,8 +1,8 @@
-//! Where the IVs of AES-CBC come from.
+//! Where the IVs of CBC come from.
 
 use zeroize::Zeroize;
 
-/// A source of unpredictable IVs (RFC 3602 3): whoever sees one must not be
+/// A source of unpredictable IVs (RFC 3602 3, RFC 2451 3): whoever sees one must not be
 /// able to guess the next, so a counter will not do.
 pub trait IvSource {
     /// Writes 16 random bytes that were never handed out before.

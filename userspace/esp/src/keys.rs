@@ -1,6 +1,6 @@
 //! Keys of an SA from IK and CK (TS 33.203 Annex I).
 
-use gm_engines::SALT_LEN;
+use gm_engines::{MAX_ENCRYPTION_KEY_LEN, MAX_INTEGRITY_KEY_LEN, SALT_LEN};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
@@ -127,23 +127,23 @@ fn hex16(text: &str) -> Result<Zeroizing<[u8; 16]>, KeysError> {
 #[derive(Clone)]
 pub struct EspKeys {
     suite: Suite,
-    integrity: [u8; 20],
-    encryption: [u8; 16],
+    integrity: [u8; MAX_INTEGRITY_KEY_LEN],
+    encryption: [u8; MAX_ENCRYPTION_KEY_LEN],
     salt: [u8; SALT_LEN],
 }
 
 impl EspKeys {
     /// Expands IK and CK (TS 33.203 Annex I).
     ///
-    /// HMAC-SHA-1: IK and 32 zero bits. GMAC: IK. CBC and GCM: CK. The salts
+    /// HMAC-SHA-1: IK and 32 zero bits. GMAC: IK. AES-CBC and GCM: CK. The salts
     /// are the last four bytes of the KDF of TS 33.220 Annex B under CK || IK.
+    ///
+    /// Of older releases: HMAC-MD5: IK. 3DES: CK is the first two DES keys, its
+    /// first half again the third. The parity bits stay CK's: DES does not look
+    /// at them. Nor are weak keys refused, which phone and network would derive
+    /// alike and neither could tell the other.
     pub fn expand(suite: Suite, ik: &Ik, ck: &Ck) -> EspKeys {
-        let mut keys = EspKeys {
-            suite,
-            integrity: [0; 20],
-            encryption: [0; 16],
-            salt: [0; SALT_LEN],
-        };
+        let mut keys = EspKeys::empty(suite);
         let salt = |fc: u8, name: &[u8]| {
             let mut key = Zeroizing::new([0; 32]);
             key[..16].copy_from_slice(&ck.0);
@@ -151,20 +151,23 @@ impl EspKeys {
             let out = kdf(&key, fc, &[name]);
             [out[28], out[29], out[30], out[31]]
         };
+        let t = suite.transform();
+        if t.integrity_key_len() > 0 {
+            keys.integrity[..16].copy_from_slice(&ik.0);
+        }
+        if t.encryption_key_len() > 0 {
+            keys.encryption[..16].copy_from_slice(&ck.0);
+        }
         match suite {
-            Suite::HmacSha1Null => keys.integrity[..16].copy_from_slice(&ik.0),
-            Suite::HmacSha1AesCbc => {
-                keys.integrity[..16].copy_from_slice(&ik.0);
-                keys.encryption = ck.0;
+            Suite::AesGmacNull => keys.salt = salt(0x58, b"AES_GMAC_SALT"),
+            Suite::NullAesGcm => keys.salt = salt(0x59, b"AES_GCM_SALT"),
+            Suite::HmacMd5DesEde3Cbc | Suite::HmacSha1DesEde3Cbc => {
+                keys.encryption[16..].copy_from_slice(&ck.0[..8]);
             }
-            Suite::AesGmacNull => {
-                keys.integrity[..16].copy_from_slice(&ik.0);
-                keys.salt = salt(0x58, b"AES_GMAC_SALT");
-            }
-            Suite::NullAesGcm => {
-                keys.encryption = ck.0;
-                keys.salt = salt(0x59, b"AES_GCM_SALT");
-            }
+            Suite::HmacSha1Null
+            | Suite::HmacSha1AesCbc
+            | Suite::HmacMd5Null
+            | Suite::HmacMd5AesCbc => {}
         }
         keys
     }
@@ -214,16 +217,20 @@ impl EspKeys {
                 got,
             });
         }
-        let mut keys = EspKeys {
-            suite,
-            integrity: [0; 20],
-            encryption: [0; 16],
-            salt: [0; SALT_LEN],
-        };
+        let mut keys = EspKeys::empty(suite);
         keys.integrity[..integrity.len()].copy_from_slice(integrity);
         keys.encryption[..encryption.len()].copy_from_slice(encryption);
         keys.salt[..salt.len()].copy_from_slice(salt);
         Ok(keys)
+    }
+
+    fn empty(suite: Suite) -> EspKeys {
+        EspKeys {
+            suite,
+            integrity: [0; MAX_INTEGRITY_KEY_LEN],
+            encryption: [0; MAX_ENCRYPTION_KEY_LEN],
+            salt: [0; SALT_LEN],
+        }
     }
 
     /// The suite that the keys are for.
@@ -231,13 +238,14 @@ impl EspKeys {
         self.suite
     }
 
-    /// The integrity key (20 bytes for HMAC-SHA-1, 16 for GMAC), if the suite has one.
+    /// The integrity key (20 bytes for HMAC-SHA-1, 16 for HMAC-MD5 and GMAC), if
+    /// the suite has one.
     pub fn integrity(&self) -> Option<&[u8]> {
         let len = self.suite.transform().integrity_key_len();
         (len > 0).then(|| &self.integrity[..len])
     }
 
-    /// The encryption key (16 bytes), if the suite has one.
+    /// The encryption key (24 bytes for 3DES, else 16), if the suite has one.
     pub fn encryption(&self) -> Option<&[u8]> {
         let len = self.suite.transform().encryption_key_len();
         (len > 0).then(|| &self.encryption[..len])

@@ -56,7 +56,7 @@ pub use replay::{OwnedWindow, Window};
 pub use sa::{Mode, Outer, Sa, SaError, SaSpec};
 pub use selector::{InnerFlow, SelProto, Selector};
 pub use seq::Counter;
-pub use suite::Suite;
+pub use suite::{Legacy, Suite};
 
 /// Packets that one call of an engine sees at most; longer batches are cut.
 pub const BATCH: usize = batch::WIDTH;

@@ -2,7 +2,7 @@
 
 use gm_abi::verdict::Reason;
 use gm_abi::wire::{self, ESP, L3};
-use gm_engines::{Engine, HEADER_LEN, Key};
+use gm_engines::{Engine, HEADER_LEN, Key, MAX_IV_LEN};
 
 use crate::batch::{self, InFlight};
 use crate::encap;
@@ -113,7 +113,7 @@ impl<'p, 's> Selected<'p, 's> {
     ///
     /// The IV is SPI and number for GCM and GMAC: the four SAs of a set share
     /// a key and a salt, and their SPIs differ, so no nonce comes twice. For
-    /// CBC it is drawn from `iv`.
+    /// CBC it is drawn from `iv`; 3DES takes the first half of what is drawn.
     ///
     /// # Errors
     /// [`Reason::OutNoEncapPort`] when nobody knows the phone's port yet; no
@@ -182,17 +182,18 @@ fn write_esp(
     let low = (seq as u32).to_be_bytes();
     esp[..4].copy_from_slice(&spi);
     esp[4..8].copy_from_slice(&low);
-    match sa.spec.suite.transform().iv_len() {
-        16 => {
-            let mut iv = [0; 16];
-            source.fill(&mut iv);
-            esp[8..24].copy_from_slice(&iv);
-        }
-        8 => {
+    let transform = sa.spec.suite.transform();
+    match transform.iv_len() {
+        0 => {}
+        _ if transform.has_salt() => {
             esp[8..12].copy_from_slice(&spi);
             esp[12..16].copy_from_slice(&low);
         }
-        _ => {}
+        len => {
+            let mut iv = [0; MAX_IV_LEN];
+            source.fill(&mut iv);
+            esp[8..8 + len].copy_from_slice(&iv[..len]);
+        }
     }
     let trailer = esp.len() - plan.back;
     for (byte, value) in esp[trailer..trailer + plan.pad].iter_mut().zip(1..) {

@@ -4,8 +4,8 @@ use std::fmt;
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-/// 64-bit words of a slot's key material: 40 bytes.
-pub(crate) const KEY_WORDS: usize = 5;
+/// 64-bit words of a slot's key material: 48 bytes.
+pub(crate) const KEY_WORDS: usize = 6;
 
 /// What a successor needs to build the SA's keys anew. Unused parts are zero;
 /// which ones are used the suite in the record says. Wiped when dropped, shows
@@ -14,8 +14,8 @@ pub(crate) const KEY_WORDS: usize = 5;
 pub struct KeyMaterial {
     /// The integrity key, up to 20 bytes from the left.
     pub integrity: [u8; 20],
-    /// The encryption key.
-    pub encryption: [u8; 16],
+    /// The encryption key, up to 24 bytes from the left.
+    pub encryption: [u8; 24],
     /// The salt of GCM and GMAC.
     pub salt: [u8; 4],
 }
@@ -77,7 +77,7 @@ mod tests {
         };
         let words = material.to_words();
         let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
-        assert_eq!(bytes, (1..=40).collect::<Vec<u8>>());
+        assert_eq!(bytes, (1..=48).collect::<Vec<u8>>());
         let back = KeyMaterial::from_words(&words);
         assert_eq!(back.integrity, material.integrity);
         assert_eq!(

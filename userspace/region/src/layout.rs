@@ -24,8 +24,8 @@ pub(crate) const TRACE_WORDS: usize = 4;
 const MAGIC: u64 = u64::from_ne_bytes(*b"gmesp-sa");
 
 /// Changes when anything in the region's layout changes, [`Hot`] and the
-/// content of a record included.
-pub(crate) const VERSION: u32 = 1;
+/// content of a record included. 2: encryption keys of 24 bytes.
+pub(crate) const VERSION: u32 = 2;
 
 /// The region's first page.
 #[repr(C, align(64))]

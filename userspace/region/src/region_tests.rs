@@ -16,7 +16,7 @@ fn adopted(region: &Region) -> Region {
 fn key() -> KeyMaterial {
     KeyMaterial {
         integrity: [0x11; 20],
-        encryption: [0x22; 16],
+        encryption: [0x22; 24],
         salt: [0x33; 4],
     }
 }
@@ -54,7 +54,7 @@ fn a_successor_sees_the_same_memory() {
     let new = adopted(&old);
     let there = new.slot(5).unwrap();
     assert_eq!(there.record(), slot.record());
-    assert_eq!(there.key_material().encryption, [0x22; 16]);
+    assert_eq!(there.key_material().encryption, [0x22; 24]);
     assert_eq!(there.key_material().salt, [0x33; 4]);
     assert_eq!(there.hot().state(), SlotState::Live);
     assert_eq!(new.slot(4).unwrap().hot().state(), SlotState::Free);
@@ -214,12 +214,14 @@ fn what_is_no_region_is_refused() {
 #[test]
 fn another_layout_is_named() {
     let region = Region::create(4, 2).unwrap();
-    region.mapping.slice::<AtomicU64>(8, 1)[0].store(2 | 4 << 32, Relaxed);
-    let error = Region::adopt(dup(region.fd()).unwrap()).unwrap_err();
-    assert!(
-        matches!(error, RegionError::Version { found: 2, known: 1 }),
-        "{error}"
-    );
+    for other in [1, 3] {
+        region.mapping.slice::<AtomicU64>(8, 1)[0].store(other | 4 << 32, Relaxed);
+        let error = Region::adopt(dup(region.fd()).unwrap()).unwrap_err();
+        assert!(
+            matches!(error, RegionError::Version { found, known: 2 } if u64::from(found) == other),
+            "{error}"
+        );
+    }
 }
 
 #[test]

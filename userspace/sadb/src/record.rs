@@ -70,9 +70,8 @@ impl Record {
             flags |= u16::from(port.is_some()) << (PORTS + i as u16);
             put(&mut bytes, 72 + 2 * i, &port.unwrap_or(0).to_ne_bytes());
         }
-        let suite = Suite::ALL
-            .iter()
-            .position(|s| *s == suite)
+        let suite = Suite::every()
+            .position(|s| s == suite)
             .unwrap_or(usize::from(u8::MAX));
         let head = [
             u8::from(self.dir == Dir::Out),
@@ -136,7 +135,7 @@ impl Record {
                         SelProto::Any
                     },
                 },
-                suite: *Suite::ALL.get(usize::from(bytes[2]))?,
+                suite: Suite::every().nth(usize::from(bytes[2]))?,
                 outer,
                 esn: flags & ESN != 0,
                 replay_window: u32::from_ne_bytes(get(bytes, 84)),

@@ -446,7 +446,7 @@ fn what_was_half_done_is_rolled_back() {
         assert_eq!(sadb.free(), 7);
         assert_eq!(
             sadb.region().slot(3).unwrap().key_material().encryption,
-            [0; 16]
+            [0; 24]
         );
         // Its numbers are not forgotten with it.
         sadb.install(SetId(3), &four(Suite::NullAesGcm, [300, 301, 302, 303], 1))

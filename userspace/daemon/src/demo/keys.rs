@@ -96,29 +96,22 @@ fn line(spi: u32, suite: Suite, keys: &EspKeys) -> String {
         key.map(|k| format!("0x{}", hex::encode(k)))
             .unwrap_or_default()
     };
-    let (cipher, cipher_key, mac, mac_key) = match suite {
-        Suite::HmacSha1Null => (
-            "NULL",
-            String::new(),
-            "HMAC-SHA-1-96 [RFC2404]",
-            hex(keys.integrity()),
-        ),
-        Suite::HmacSha1AesCbc => (
-            "AES-CBC [RFC3602]",
-            hex(keys.encryption()),
-            "HMAC-SHA-1-96 [RFC2404]",
-            hex(keys.integrity()),
-        ),
-        Suite::NullAesGcm => (
-            "AES-GCM with 16 octet ICV [RFC4106]",
-            hex(keys.encryption()) + &keys.salt().map(hex::encode).unwrap_or_default(),
-            "NULL",
-            String::new(),
-        ),
+    let cipher = match suite {
+        Suite::HmacSha1Null | Suite::HmacMd5Null => "NULL",
+        Suite::HmacSha1AesCbc | Suite::HmacMd5AesCbc => "AES-CBC [RFC3602]",
+        Suite::HmacSha1DesEde3Cbc | Suite::HmacMd5DesEde3Cbc => "TripleDES-CBC [RFC2451]",
+        Suite::NullAesGcm => "AES-GCM with 16 octet ICV [RFC4106]",
         Suite::AesGmacNull => {
             return format!("# SPI {spi:#010x}: AES-GMAC, which Wireshark cannot do\n");
         }
     };
+    let mac = match suite.alg() {
+        "hmac-sha-1-96" => "HMAC-SHA-1-96 [RFC2404]",
+        "hmac-md5-96" => "HMAC-MD5-96 [RFC2403]",
+        _ => "NULL",
+    };
+    let salt = keys.salt().map(hex::encode).unwrap_or_default();
+    let (cipher_key, mac_key) = (hex(keys.encryption()) + &salt, hex(keys.integrity()));
     let mut text = String::new();
     let _ = writeln!(
         text,
