@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Scapy and gm-xfrm open what the other sealed, and expand keys alike.
 
-Every suite, in transport mode and in the UDP-encapsulated tunnel, over IPv4 and
+Every suite, the legacy ones too, in transport mode and in the UDP-encapsulated tunnel, over IPv4 and
 IPv6, with UDP and TCP inside and lengths around the ciphers' blocks. Keys,
 SPIs, ports and payloads are random; the seed is printed and can be given.
 With --keep DIR what gm-xfrm sealed stays there with its keys, for tshark.
@@ -17,13 +17,15 @@ from pathlib import Path
 
 import packets
 from packets import IP, UDP, IPv6
-from sad import NAMES, annex_i, load
+from sad import EVERY_NAME, annex_i, load
 from scapy.layers.inet import TCP
 from scapy_esp import ESP, INTEGRITY_ERROR, Opener, association
 from tally import Tally
 
-# Payload lengths: none, around a 4-octet boundary, around an AES block, SIP's sizes.
-LENGTHS = [0, 1, 2, 3, 4, 13, 14, 15, 16, 17, 30, 31, 32, 33, 128, 700, 1300]
+# Initialisation vectors that are drawn.
+IV = {"sha1-cbc": 16, "md5-cbc": 16, "md5-3des": 8, "sha1-3des": 8}
+# Payload lengths: none, around a 4-octet boundary, a DES and an AES block, SIP's sizes.
+LENGTHS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 13, 14, 15, 16, 17, 30, 31, 32, 33, 128, 700, 1300]
 PCSCF = {4: "203.0.113.5", 6: "2001:db8:cafe::1"}
 UE = {4: "198.51.100.{}", 6: "2001:db8:5a12::{:x}"}
 
@@ -45,11 +47,11 @@ def random_sad(rng):
     """SAD.toml with an SA for each suite, mode and family, in both directions."""
     lines = []
     for n, (suite, mode, version, inbound) in enumerate(
-        (s, m, v, i) for s in NAMES for m in ("trans", "udp-enc-tun") for v in (4, 6) for i in (True, False)
+        (s, m, v, i) for s in EVERY_NAME for m in ("trans", "udp-enc-tun") for v in (4, 6) for i in (True, False)
     ):
         ue, pcscf = UE[version].format(n + 10), PCSCF[version]
         src, dst = (ue, pcscf) if inbound else (pcscf, ue)
-        alg, ealg = NAMES[suite]
+        alg, ealg = EVERY_NAME[suite]
         port = lambda: rng.randrange(10000, 65536)
         table = {
             "spi": rng.randrange(256, 2**32 - 64) // 64 * 64 + n,  # distinct by the last bits
@@ -92,8 +94,8 @@ def sealed_wrongly(sa, packet, seen):
         # One key and salt for all SAs of a set: SPI and number keep the nonces apart.
         if esp.data[:8] != esp.spi.to_bytes(4, "big") + esp.seq.to_bytes(4, "big"):
             return "its IV is not SPI and sequence number"
-    elif sa.suite == "sha1-cbc":
-        iv = esp.data[:16]
+    elif sa.suite in IV:
+        iv = esp.data[: IV[sa.suite]]
         if iv in seen or not any(iv):
             return "its IV was used before, or is zero"
         seen.add(iv)
@@ -160,7 +162,7 @@ def scapy_to_gm(tally, gm, sad, sas, plain, work):
 
 def keys_alike(tally, gm, rng):
     """Annex I by gm-xfrm and by Python."""
-    for suite, (alg, ealg) in NAMES.items():
+    for suite, (alg, ealg) in EVERY_NAME.items():
         problems = []
         for _ in range(8):
             ik, ck = rng.randbytes(16), rng.randbytes(16)

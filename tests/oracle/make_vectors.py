@@ -17,15 +17,15 @@ import struct
 import sys
 from pathlib import Path
 
+from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives import hashes, hmac
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sad import NAMES, annex_i
+from sad import EVERY_NAME, LEGACY_NAMES, NAMES, annex_i
 
 RAW, ETHERNET = 101, 1
 ESP, UDP, TCP, ICMP = 50, 17, 6, 1
 SUITES = list(NAMES)
-ICV = {"sha1-null": 12, "sha1-cbc": 12, "gmac": 16, "gcm": 16}
 P_CSCF4, P_CSCF6 = "203.0.113.5", "2001:db8:cafe::1"
 
 
@@ -74,7 +74,7 @@ class Sa:
         self.spi = spi or rng.randrange(256, 1 << 32)
         ik, ck = rng.randbytes(16), rng.randbytes(16)
         self.integrity, self.encryption, self.salt = annex_i(suite, ik, ck)
-        alg, ealg = NAMES[suite]
+        alg, ealg = EVERY_NAME[suite]
         rows = [("spi", self.spi), ("mode", "udp-enc-tun" if outer else "trans")]
         rows += [("src", src), ("dst", dst)]
         rows += [(k, p) for k, p in zip(("src_port", "dst_port"), ports) if p]
@@ -82,6 +82,8 @@ class Sa:
         if explicit:
             if suite.startswith("sha1"):
                 self.integrity = rng.randbytes(20)
+            if suite.endswith("3des"):
+                self.encryption = rng.randbytes(24)
             keys = (self.integrity, self.encryption, self.salt)
             names = ("integrity_key", "encryption_key", "salt")
             rows += [(n, k.hex()) for n, k in zip(names, keys) if k]
@@ -113,7 +115,8 @@ class Sa:
     def esp(self, seq, payload, next_header, pad=None, padding=None, flip=None, hi=None):
         """ESP after RFC 4303: `hi` overrides the high half of the number, `flip`
         is the offset of a byte that is damaged."""
-        block = 16 if self.suite == "sha1-cbc" else 4
+        mac, _, cipher = self.suite.partition("-")
+        block = {"cbc": 16, "3des": 8}.get(cipher, 4)
         if pad is None:
             pad = -(len(payload) + 2) % block
         padding = bytes(range(1, pad + 1)) if padding is None else padding
@@ -130,13 +133,14 @@ class Sa:
                 body = iv + text + tag
         else:
             body = text
-            if self.suite == "sha1-cbc":
-                iv = self.rng.randbytes(16)
-                cbc = Cipher(algorithms.AES(self.encryption), modes.CBC(iv)).encryptor()
+            if cipher != "null":
+                iv = self.rng.randbytes(block)
+                algorithm = {"cbc": algorithms.AES, "3des": TripleDES}[cipher](self.encryption)
+                cbc = Cipher(algorithm, modes.CBC(iv)).encryptor()
                 body = iv + cbc.update(text) + cbc.finalize()
-            mac = hmac.HMAC(self.integrity, hashes.SHA1())
-            mac.update(head + body + high)
-            body += mac.finalize()[:12]
+            tag = hmac.HMAC(self.integrity, {"sha1": hashes.SHA1, "md5": hashes.MD5}[mac]())
+            tag.update(head + body + high)
+            body += tag.finalize()[:12]
         packet = bytearray(head + body)
         if flip is not None:
             packet[flip] ^= 1
@@ -492,11 +496,70 @@ def in_pieces():
     return case
 
 
+def legacy():
+    """The suites of older releases: sizes around their blocks, both modes and
+    families, explicit keys, ESN, damage, shapes, fragments."""
+    case = Case("legacy")
+    top = 1 << 32
+    for at, (suite, smallest, block) in enumerate(
+        zip(LEGACY_NAMES, (24, 52, 36, 36), (None, 16, 8, 8))
+    ):
+        sa = case.sa(suite, f"198.51.100.{120 + at}", P_CSCF4)
+        for size in range(18):
+            case.ok(sa, size + 1, sa.plain(size))
+        case.ok(sa, 19, sa.plain(7), pad=-(8 + 7 + 2) % (block or 4) + 224)
+        case.ok(sa, 99, sa.plain(1301, TCP))
+        case.bad("bad-icv", sa, 100, flip=-1)  # the ICV
+        case.packet(sa.seal(100, sa.plain(), flip=7), "bad-icv", sa, 101)  # the number
+        case.bad("bad-icv", sa, 100, flip=8)  # IV or payload
+        case.bad("bad-icv", sa, 100, flip=-13)  # the last of what it covers
+        case.ok(sa, 100)
+        case.bad("replay", sa, 100)
+        case.ok(sa, 200)
+        case.bad("stale", sa, 136)
+        case.ok(sa, 137)
+        case.bad("selector-mismatch", sa, 201, sa.plain(transport=ICMP))
+        tiny = struct.pack(">II", sa.spi, 300) + bytes(smallest - 8)
+        case.packet(ip(sa.src, sa.dst, ESP, tiny[:-1]), "malformed", sa, 300)
+        case.packet(ip(sa.src, sa.dst, ESP, tiny), "bad-icv", sa, 300)
+        if block:
+            # Four bytes more than whole blocks; as a whole block it is only forged.
+            case.packet(ip(sa.src, sa.dst, ESP, tiny + bytes(4)), "malformed", sa, 300)
+            case.packet(ip(sa.src, sa.dst, ESP, tiny + bytes(block)), "bad-icv", sa, 300)
+        plain = sa.plain(900, ident=302)
+        case.fragments(fragments(sa.seal(302, plain), 256, ident=302), sa, 302, plain)
+
+        v6 = case.sa(suite, f"2001:db8:7::{at + 1:x}", P_CSCF6, explicit=True)
+        case.ok(v6, 1)
+        case.ok(v6, 2, v6.plain(333, TCP))
+        case.bad("bad-icv", v6, 3, flip=-1)
+
+        nat = case.sa(suite, sa.src, P_CSCF4, ports=(6200 + at, 6201),
+                      outer=(f"192.0.2.{120 + at}", P_CSCF4), encap=(43000 + at, 4500))
+        case.ok(nat, 1)
+        case.ok(nat, 2, nat.plain(77, TCP))
+        case.packet(nat.wrap(nat.esp(3, nat.plain(), 41)), "malformed", nat, 3)
+        raw = ip(nat.outer[0], P_CSCF4, ESP, nat.esp(4, nat.plain(), 4))
+        case.packet(raw, "mode-mismatch", nat, 4)
+        nat6 = case.sa(suite, v6.src, P_CSCF6, ports=(6300 + at, 6301),
+                       outer=(f"2001:db8:8::{at + 1:x}", P_CSCF6), encap=(43100 + at, 4500))
+        case.ok(nat6, 1)
+
+        esn = case.sa(suite, f"198.51.100.{130 + at}", P_CSCF4, esn=True)
+        case.ok(esn, 1)
+        case.bad("bad-icv", esn, 2, hi=1)
+        case.ok(esn, top - 20)
+        for seq in (top + 5, top - 1, top):
+            case.ok(esn, seq)
+        case.bad("replay", esn, top + 5)
+    return case
+
+
 def main():
     root = Path(__file__).resolve().parent.parent / "vectors" / "more"
     if len(sys.argv) > 1:
         root = Path(sys.argv[1])
-    for make in (esn, windows, window_model, modes_and_keys, shapes, ethernet, in_pieces):
+    for make in (esn, windows, window_model, modes_and_keys, shapes, ethernet, in_pieces, legacy):
         case = make()
         case.write(root)
         print(f"{case.name}: {len(case.records)} packets, {len(case.plains)} open")

@@ -17,7 +17,16 @@ SUITES = {
     ("aes-gmac", "null"): "gmac",
     ("null", "aes-gcm"): "gcm",
 }
+# Those of older releases, which the specification has dropped.
+LEGACY = {
+    ("hmac-md5-96", "null"): "md5-null",
+    ("hmac-md5-96", "aes-cbc"): "md5-cbc",
+    ("hmac-md5-96", "des-ede3-cbc"): "md5-3des",
+    ("hmac-sha-1-96", "des-ede3-cbc"): "sha1-3des",
+}
 NAMES = {name: pair for pair, name in SUITES.items()}
+LEGACY_NAMES = {name: pair for pair, name in LEGACY.items()}
+EVERY_NAME = NAMES | LEGACY_NAMES
 
 
 def kdf(key, fc, p0):
@@ -27,7 +36,8 @@ def kdf(key, fc, p0):
 
 
 def annex_i(suite, ik, ck):
-    """TS 33.203 Annex I: (integrity key, encryption key, salt), None where the suite has none."""
+    """TS 33.203 Annex I: (integrity key, encryption key, salt), None where the suite has none.
+    The legacy ones after the releases that had them, the parity of DES left alone."""
     if suite == "sha1-null":
         return ik + bytes(4), None, None
     if suite == "sha1-cbc":
@@ -36,6 +46,14 @@ def annex_i(suite, ik, ck):
         return ik, None, kdf(ck + ik, 0x58, b"AES_GMAC_SALT")[-4:]
     if suite == "gcm":
         return None, ck, kdf(ck + ik, 0x59, b"AES_GCM_SALT")[-4:]
+    if suite == "md5-null":
+        return ik, None, None
+    if suite == "md5-cbc":
+        return ik, ck, None
+    if suite == "md5-3des":
+        return ik, ck + ck[:8], None
+    if suite == "sha1-3des":
+        return ik + bytes(4), ck + ck[:8], None
     raise ValueError(f"no such suite: {suite}")
 
 
@@ -78,7 +96,7 @@ class Sa:
 
 def sa_from(table):
     """One parsed [[sa]] table as an Sa."""
-    suite = SUITES[table["alg"], table["ealg"]]
+    suite = (SUITES | LEGACY)[table["alg"], table["ealg"]]
     if "ik" in table:
         keys = annex_i(suite, bytes.fromhex(table["ik"]), bytes.fromhex(table["ck"]))
     else:

@@ -4,23 +4,25 @@ from packets import IP, RAW_IP, UDP, IPv6, l3_of, parse
 from scapy.layers.ipsec import ESP, IPSecIntegrityError, SecurityAssociation
 
 INTEGRITY_ERROR = IPSecIntegrityError
+# Scapy's names for the halves of the names that sad.py gives the other suites.
+MACS = {"sha1": "HMAC-SHA1-96", "md5": "HMAC-MD5-96"}
+CIPHERS = {"null": "NULL", "cbc": "AES-CBC", "3des": "3DES"}
 
 
 def algorithms(sa):
     """Scapy's names and keys. It wants the salt behind the key, and treats GMAC
     as the cipher that it is in RFC 4543, with the integrity key for a key."""
-    if sa.suite == "sha1-null":
-        return {"crypt_algo": "NULL", "auth_algo": "HMAC-SHA1-96", "auth_key": sa.integrity}
-    if sa.suite == "sha1-cbc":
-        return {
-            "crypt_algo": "AES-CBC",
-            "crypt_key": sa.encryption,
-            "auth_algo": "HMAC-SHA1-96",
-            "auth_key": sa.integrity,
-        }
     if sa.suite == "gmac":
         return {"crypt_algo": "AES-NULL-GMAC", "crypt_key": sa.integrity + sa.salt}
-    return {"crypt_algo": "AES-GCM", "crypt_key": sa.encryption + sa.salt}
+    if sa.suite == "gcm":
+        return {"crypt_algo": "AES-GCM", "crypt_key": sa.encryption + sa.salt}
+    mac, cipher = sa.suite.split("-")
+    more = {} if cipher == "null" else {"crypt_key": sa.encryption}
+    return more | {
+        "crypt_algo": CIPHERS[cipher],
+        "auth_algo": MACS[mac],
+        "auth_key": sa.integrity,
+    }
 
 
 def association(sa):

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use gm_esp::keys::{Ck, EspKeys, Ik};
-use gm_esp::suite::Suite;
+use gm_esp::suite::{Legacy, Suite};
 use gm_esp::{Mode, Outer, SaSpec, SelProto, Selector};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -305,22 +305,25 @@ fn outer(fields: &mut Fields<'_>, mode: Mode) -> Result<Option<Outer>, SadError>
     }))
 }
 
+/// Every suite there is, the legacy ones too: this file is not what a stranger
+/// offers but what its author wants, and what reads it may warn.
 fn suite(fields: &mut Fields<'_>) -> Result<Suite, SadError> {
     let alg = fields.text("alg")?;
     let alg = fields.required("alg", alg)?;
     let ealg = fields.text("ealg")?;
     let ealg = fields.required("ealg", ealg)?;
-    if !Suite::ALL.iter().any(|s| s.alg() == alg.as_str()) {
-        let what = "must be \"hmac-sha-1-96\", \"aes-gmac\" or \"null\" (TS 33.203 Annex H)";
+    if !Suite::every().any(|s| s.alg() == alg.as_str()) {
+        let what = "must be \"hmac-sha-1-96\", \"aes-gmac\" or \"null\" (TS 33.203 Annex H), \
+                    or \"hmac-md5-96\" of older releases";
         return Err(fields.error("alg", what));
     }
-    if !Suite::ALL.iter().any(|s| s.ealg() == ealg.as_str()) {
-        let what = "must be \"null\", \"aes-cbc\" or \"aes-gcm\" (TS 33.203 Annex H)";
+    if !Suite::every().any(|s| s.ealg() == ealg.as_str()) {
+        let what = "must be \"null\", \"aes-cbc\" or \"aes-gcm\" (TS 33.203 Annex H), or \
+                    \"des-ede3-cbc\" of older releases";
         return Err(fields.error("ealg", what));
     }
-    Suite::from_names(&alg, &ealg).map_err(|_| {
-        let pairs: Vec<String> = Suite::ALL
-            .iter()
+    Suite::from_names_with(&alg, &ealg, Legacy::Allow).map_err(|_| {
+        let pairs: Vec<String> = Suite::every()
             .map(|s| format!("{} with {}", s.alg(), s.ealg()))
             .collect();
         let what = format!(

@@ -302,6 +302,12 @@ fn warn(config: &Config, file: &str, entry: &SadEntry, dir: Dir, warnings: &mut 
             "{end} is none of [gm] addresses; the SA will see no packets"
         ));
     }
+    if entry.spec.suite.is_legacy() {
+        add(format!(
+            "{} is a legacy suite, which the specification has dropped",
+            entry.spec.suite
+        ));
+    }
     let counter_nonce = matches!(entry.spec.suite, Suite::NullAesGcm | Suite::AesGmacNull);
     if dir == Dir::Out && counter_nonce && entry.seq.is_none() {
         add(

@@ -17,7 +17,7 @@ use args::{Cli, Command, KeysArgs, OpenArgs, PcapCommand, SealArgs};
 use clap::Parser;
 use gm_api::sad::Sad;
 use gm_esp::keys::{Ck, EspKeys, Ik};
-use gm_esp::suite::Suite;
+use gm_esp::suite::{Legacy, Suite};
 use gm_xfrm::output::{Output, Secrecy, is_stdio, same_file};
 use gm_xfrm::{ToolError, open, seal};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -82,7 +82,8 @@ fn keys(mut args: KeysArgs) -> Result<(), Failure> {
         args.ik.take().map(Zeroizing::new),
         args.ck.take().map(Zeroizing::new),
     );
-    let suite = Suite::from_names(&args.alg, &args.ealg).map_err(misuse)?;
+    // Whoever asks for a legacy suite's keys has packets of one.
+    let suite = Suite::from_names_with(&args.alg, &args.ealg, Legacy::Allow).map_err(misuse)?;
     let (ik, ck) = match (given, &args.keys_from) {
         ((Some(ik), Some(ck)), _) => (
             Ik::from_hex(&ik).map_err(|e| misuse(format!("--ik: {e}")))?,

@@ -1,6 +1,8 @@
 //! Reads `tests/vectors` of the workspace: just enough pcap, TOML and JSON.
 
-use gm_esp::{Ck, EspKeys, Ik, Mode, Outer, OwnedWindow, Sa, SaSpec, SelProto, Selector, Suite};
+use gm_esp::{
+    Ck, EspKeys, Ik, Legacy, Mode, Outer, OwnedWindow, Sa, SaSpec, SelProto, Selector, Suite,
+};
 
 /// SAs of a file with their windows.
 pub type Sad = Vec<(Sa, OwnedWindow)>;
@@ -53,7 +55,7 @@ pub fn sad(name: &str) -> Sad {
                 let port = sa.get(key)?.as_integer()?;
                 Some(u16::try_from(port).unwrap())
             };
-            let suite = Suite::from_names(text("alg"), text("ealg")).unwrap();
+            let suite = Suite::from_names_with(text("alg"), text("ealg"), Legacy::Allow).unwrap();
             let outer = || Outer {
                 src: text("outer_src").parse().unwrap(),
                 dst: text("outer_dst").parse().unwrap(),

@@ -51,7 +51,8 @@ Example of a SAD.toml, one table for each SA:
   dst_port = 9206
   proto = \"udp-tcp\"            # or \"any\"
   alg = \"hmac-sha-1-96\"        # with ealg \"null\" or \"aes-cbc\";
-  ealg = \"aes-cbc\"             # \"aes-gmac\" with \"null\", \"null\" with \"aes-gcm\"
+  ealg = \"aes-cbc\"             # \"aes-gmac\" with \"null\", \"null\" with \"aes-gcm\";
+                               # of older releases \"hmac-md5-96\", \"des-ede3-cbc\"
   ik = \"447266b1847a80f4d2b9e57fb4cd8316\"   # ik and ck, or integrity_key,
   ck = \"a85a9947c4b72d635fa18fb2f71764dc\"   # encryption_key, salt
   # udp-enc-tun only: outer_src, outer_dst, encap_sport, encap_dport
@@ -59,10 +60,10 @@ Example of a SAD.toml, one table for each SA:
 
 #[derive(Args)]
 pub struct KeysArgs {
-    /// Integrity algorithm: hmac-sha-1-96, aes-gmac or null
+    /// Integrity algorithm: hmac-sha-1-96, aes-gmac or null; of older releases hmac-md5-96
     #[arg(long)]
     pub alg: String,
-    /// Encryption algorithm: null, aes-cbc or aes-gcm
+    /// Encryption algorithm: null, aes-cbc or aes-gcm; of older releases des-ede3-cbc
     #[arg(long)]
     pub ealg: String,
     /// IK, 32 hexadecimal digits; seen by all users of this machine while it runs

@@ -67,8 +67,20 @@ fn every_broken_rule_names_file_table_and_key() {
         ),
         (TRANS, "alg", "", "alg: missing"),
         (TRANS, "ealg", "", "ealg: missing"),
-        (TRANS, "alg", "alg = \"hmac-md5-96\"", "alg: must be"),
-        (TRANS, "ealg", "ealg = \"des-ede3-cbc\"", "ealg: must be"),
+        (TRANS, "alg", "alg = \"hmac-md5\"", "alg: must be"),
+        (TRANS, "ealg", "ealg = \"des-cbc\"", "ealg: must be"),
+        (
+            TUNNEL,
+            "alg",
+            "alg = \"hmac-md5-96\"",
+            "ealg: aes-gcm does not go with alg hmac-md5-96",
+        ),
+        (
+            TUNNEL,
+            "ealg",
+            "ealg = \"des-ede3-cbc\"",
+            "ealg: des-ede3-cbc does not go with alg null",
+        ),
         (
             TRANS,
             "ealg",
@@ -198,6 +210,10 @@ fn explicit_keys_have_the_lengths_of_their_suite() {
         ("hmac-sha-1-96", "aes-cbc", 20, 16, 0),
         ("aes-gmac", "null", 16, 0, 4),
         ("null", "aes-gcm", 0, 16, 4),
+        ("hmac-md5-96", "null", 16, 0, 0),
+        ("hmac-md5-96", "aes-cbc", 16, 16, 0),
+        ("hmac-md5-96", "des-ede3-cbc", 16, 24, 0),
+        ("hmac-sha-1-96", "des-ede3-cbc", 20, 24, 0),
     ] {
         let mut text = with(&with(TRANS, "ik", ""), "ck", "");
         text = with(&text, "alg", &format!("alg = \"{alg}\""));
@@ -221,5 +237,25 @@ fn explicit_keys_have_the_lengths_of_their_suite() {
                 "{said}"
             );
         }
+    }
+}
+
+#[test]
+fn legacy_suites_may_be_written_by_hand() {
+    for suite in Suite::LEGACY {
+        let text = with(TRANS, "alg", &format!("alg = \"{}\"", suite.alg()));
+        let text = with(&text, "ealg", &format!("ealg = \"{}\"", suite.ealg()));
+        let sad = parse(&text)
+            .map_err(|e| e.to_string())
+            .expect("a good file");
+        let entry = &sad.entries[0];
+        assert_eq!(entry.spec.suite, suite);
+        let ik = hex::decode(IK).expect("hex");
+        assert_eq!(entry.keys.integrity().map(|key| &key[..16]), Some(&ik[..]));
+        let row = entry.row();
+        assert_eq!(
+            (row.alg.as_str(), row.ealg.as_str()),
+            (suite.alg(), suite.ealg())
+        );
     }
 }
