@@ -74,12 +74,13 @@ impl Header {
         if name.is_empty() || !name.iter().all(|&b| is_token(b)) {
             return Err(ParseError::Header);
         }
+        // From the end first: the value of an empty line stands before its line ending.
         let (mut from, mut to) = (colon + 1, raw.len());
-        while from < to && raw[from].is_ascii_whitespace() {
-            from += 1;
-        }
         while to > from && raw[to - 1].is_ascii_whitespace() {
             to -= 1;
+        }
+        while from < to && raw[from].is_ascii_whitespace() {
+            from += 1;
         }
         Ok(Header {
             raw: raw.to_vec(),

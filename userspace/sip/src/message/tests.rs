@@ -204,3 +204,14 @@ fn an_empty_element_is_not_the_first() {
     assert_eq!(message.remove_first_element("Via"), Some(first));
     assert_eq!(message.elements("Via"), ["SIP/2.0/UDP b"]);
 }
+
+#[test]
+fn an_edit_of_an_empty_line_stays_on_it() {
+    let mut message =
+        Message::parse(b"OPTIONS sip:a SIP/2.0\r\nVia: \r\nX:1\r\n\r\n").expect("SIP");
+    assert!(message.replace_first_element("Via", "one"));
+    assert_eq!(
+        message.to_bytes(),
+        b"OPTIONS sip:a SIP/2.0\r\nVia:one \r\nX:1\r\n\r\n"
+    );
+}
