@@ -43,6 +43,10 @@ pub struct Edge {
     /// What of encryption.
     #[serde(default)]
     pub confidentiality: Encrypt,
+    /// Suites of older releases (hmac-md5-96, des-ede3-cbc) are taken too, behind
+    /// all others.
+    #[serde(default)]
+    pub legacy_suites: bool,
     /// Phones behind a NAT are served (UDP-enc-tun); otherwise discarded.
     #[serde(default = "defaults::yes")]
     pub nat_traversal: bool,
@@ -130,6 +134,7 @@ impl Config {
                 Encrypt::WhenOffered => Confidentiality::WhenOffered,
                 Encrypt::Required => Confidentiality::Required,
             },
+            legacy: edge.legacy_suites,
         };
         sip.nat_traversal = edge.nat_traversal;
         sip.encap_port = self.gm.encap_port;

@@ -1,8 +1,8 @@
-//! Choosing from a list and writing one (TS 33.203 clauses 7.2 and M.7.2).
+//! Choosing from a list (TS 33.203 clauses 7.2 and M.7.2).
 
 use gm_esp::{Mode, Suite};
 
-use super::{Ends, OfferError, Proposal, SecList};
+use super::{LegacyNames, OfferError, Proposal, SecList};
 
 /// What the operator wants of encryption (TS 33.203 clause 7.2, note 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -12,17 +12,20 @@ pub enum Confidentiality {
     /// Encrypt whenever the UE can; all algorithms are always announced, against bidding down.
     #[default]
     WhenOffered,
-    /// Refuse a UE that cannot.
+    /// Refuse a UE that cannot; null is not announced.
     Required,
 }
 
 /// The P-CSCF's own order of suites and its policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// Best first.
+    /// Best first. A legacy suite counts only with `legacy`.
     pub preference: Vec<Suite>,
     /// Encryption.
     pub confidentiality: Confidentiality,
+    /// Whether the suites of older releases are taken too, behind all others:
+    /// hmac-md5-96 and des-ede3-cbc, all that some phones offer.
+    pub legacy: bool,
 }
 
 impl Default for Policy {
@@ -36,19 +39,71 @@ impl Default for Policy {
         Policy {
             preference,
             confidentiality: Confidentiality::default(),
+            legacy: false,
         }
     }
 }
 
+/// Legacy suites, best first.
+const LEGACY: [Suite; 4] = [
+    Suite::HmacSha1DesEde3Cbc,
+    Suite::HmacMd5AesCbc,
+    Suite::HmacMd5DesEde3Cbc,
+    Suite::HmacMd5Null,
+];
+
 impl Policy {
-    /// The suites that policy leaves, best first.
+    /// The suites that policy leaves, each once, best first, legacy ones last.
     pub fn suites(&self) -> Vec<Suite> {
-        let allowed = |suite: &Suite| match self.confidentiality {
-            Confidentiality::Never => !encrypts(*suite),
+        let own = self.preference.iter().filter(|s| !s.is_legacy());
+        let legacy = self.preference.iter().filter(|s| s.is_legacy());
+        let legacy = legacy.chain(&LEGACY).filter(|_| self.legacy);
+        let mut out = Vec::new();
+        for suite in own.chain(legacy).filter(|s| self.allows(**s)) {
+            if !out.contains(suite) {
+                out.push(*suite);
+            }
+        }
+        out
+    }
+
+    fn allows(&self, suite: Suite) -> bool {
+        match self.confidentiality {
+            Confidentiality::Never => !encrypts(suite),
             Confidentiality::WhenOffered => true,
-            Confidentiality::Required => encrypts(*suite),
+            Confidentiality::Required => encrypts(suite),
+        }
+    }
+
+    /// The first suite of ours that is among them; of several entries with it the
+    /// one that the UE likes best.
+    fn first_of(&self, offered: &[Proposal]) -> Option<Proposal> {
+        self.suites().iter().find_map(|suite| {
+            let mut entries = offered.iter().filter(|p| p.suite == *suite);
+            let first = entries.next()?;
+            let better = |best: Proposal, p: &Proposal| if p.q > best.q { *p } else { best };
+            Some(entries.fold(*first, better))
+        })
+    }
+
+    /// Why none of them will do.
+    fn reason(&self, offered: &[Proposal]) -> OfferError {
+        let open = Policy {
+            legacy: true,
+            ..self.clone()
         };
-        self.preference.iter().copied().filter(allowed).collect()
+        if let Some(found) = open.first_of(offered) {
+            let wanted = offered.iter().map(|p| p.suite);
+            let wanted: Vec<_> = wanted.filter(|s| open.suites().contains(s)).collect();
+            debug_assert!(found.suite.is_legacy());
+            return OfferError::LegacyOnly(LegacyNames::of(&wanted));
+        }
+        let encrypted = offered.iter().filter(|p| encrypts(p.suite)).count();
+        match self.confidentiality {
+            Confidentiality::Required if encrypted == 0 => OfferError::Confidentiality,
+            Confidentiality::Never if encrypted == offered.len() => OfferError::OnlyEncrypted,
+            _ => OfferError::Algorithms,
+        }
     }
 }
 
@@ -57,19 +112,16 @@ fn encrypts(suite: Suite) -> bool {
 }
 
 /// The P-CSCF's choice from the UE's offer: the first of its own list that the UE
-/// has in the wanted mode (clause 7.2).
+/// has in the wanted mode (clause 7.2). The UE's own order and q do not count
+/// between suites.
 pub fn choose_offer(policy: &Policy, offer: &SecList, mode: Mode) -> Result<Proposal, OfferError> {
-    let proposals = offer.proposals()?;
-    let in_mode: Vec<_> = proposals.iter().filter(|p| p.mode == mode).collect();
-    if in_mode.is_empty() {
+    let mut offered = offer.proposals()?;
+    offered.retain(|p| p.mode == mode);
+    if offered.is_empty() {
         return Err(OfferError::Mode);
     }
-    let find = |suite: &Suite| in_mode.iter().find(|p| p.suite == *suite);
-    let chosen = policy.suites().iter().find_map(find).copied().copied();
-    chosen.ok_or(match policy.confidentiality {
-        Confidentiality::Required => OfferError::Confidentiality,
-        _ => OfferError::Algorithms,
-    })
+    let chosen = policy.first_of(&offered);
+    chosen.ok_or_else(|| policy.reason(&offered))
 }
 
 /// The UE's choice from SM6: the entry that it supports with the highest q, the
@@ -85,68 +137,14 @@ pub fn choose_server(
         .filter(|p| suites.contains(&p.suite))
         .collect();
     if good.is_empty() {
-        return Err(OfferError::Algorithms);
+        let listed: Vec<_> = proposals.iter().map(|p| p.suite).collect();
+        return Err(if listed.iter().all(|s| s.is_legacy()) {
+            OfferError::LegacyOnly(LegacyNames::of(&listed))
+        } else {
+            OfferError::Algorithms
+        });
     }
     good.retain(|p| modes.contains(&p.mode));
     good.sort_by_key(|p| std::cmp::Reverse(p.q.unwrap_or(0)));
     good.first().copied().copied().ok_or(OfferError::Mode)
-}
-
-fn entry(suite: Suite, mode: Mode, ends: &Ends, q: Option<usize>, write_null: bool) -> String {
-    let q = q.map(|tenths| format!(";q=0.{tenths}")).unwrap_or_default();
-    let ealg = if encrypts(suite) || write_null {
-        format!(";ealg={}", suite.ealg())
-    } else {
-        String::new()
-    };
-    let mode = match mode {
-        Mode::Trans => "trans",
-        Mode::UdpEncTun => "UDP-enc-tun",
-    };
-    format!(
-        "ipsec-3gpp{q};alg={}{ealg};prot=esp;mod={mode};spi-c={:010};spi-s={:010};port-c={};port-s={}",
-        suite.alg(),
-        ends.spi_c,
-        ends.spi_s,
-        ends.port_c,
-        ends.port_s
-    )
-}
-
-/// Security-Server of SM6: everything that policy allows, best first, in the one
-/// mode that was found; without encryption names when policy never encrypts.
-pub fn server_list(policy: &Policy, mode: Mode, ends: &Ends) -> String {
-    let write_null = policy.confidentiality != Confidentiality::Never;
-    let suites = policy.suites();
-    let count = suites.len().min(9);
-    let entries: Vec<_> = suites
-        .iter()
-        .take(9)
-        .enumerate()
-        .map(|(n, s)| entry(*s, mode, ends, Some(count - n), write_null))
-        .collect();
-    entries.join(", ")
-}
-
-/// Security-Server of a 421 or 494: what policy wants, without SPIs and ports.
-pub fn error_list(policy: &Policy) -> String {
-    let entries: Vec<_> = policy
-        .suites()
-        .iter()
-        .map(|s| format!("ipsec-3gpp;alg={};ealg={}", s.alg(), s.ealg()))
-        .collect();
-    if entries.is_empty() {
-        "ipsec-3gpp;q=0.1".to_owned()
-    } else {
-        entries.join(", ")
-    }
-}
-
-/// Security-Client of SM1: every suite in every mode, all with the same SPIs and ports.
-pub fn offer_list(suites: &[Suite], modes: &[Mode], ends: &Ends) -> String {
-    let entries: Vec<_> = modes
-        .iter()
-        .flat_map(|m| suites.iter().map(move |s| entry(*s, *m, ends, None, true)))
-        .collect();
-    entries.join(", ")
 }

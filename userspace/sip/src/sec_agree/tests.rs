@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
+use crate::message::Message;
 
 const ENDS: &str = "spi-c=19500101;spi-s=69500202;port-c=31100;port-s=31800";
 
@@ -12,10 +13,10 @@ fn message(lines: &str) -> Message {
 
 /// Shapes of phones (values made up): what can be used of each.
 #[rstest]
-#[case::huawei(&format!("ipsec-3gpp;alg=hmac-sha-1-96;prot=esp;mod=trans;ealg=des-ede3-cbc;{ENDS},ipsec-3gpp;alg=hmac-sha-1-96;prot=esp;mod=trans;ealg=aes-cbc;{ENDS},ipsec-3gpp;alg=hmac-sha-1-96;prot=esp;mod=trans;ealg=null;{ENDS}"), &[Suite::HmacSha1AesCbc, Suite::HmacSha1Null])]
-#[case::pixel("ipsec-3gpp;alg=hmac-md5-96;prot=esp;mod=trans;ealg=aes-cbc;spi-c=2400;spi-s=2401;port-c=49170;port-s=49171,ipsec-3gpp;alg=hmac-sha-1-96;prot=esp;mod=trans;ealg=aes-cbc;spi-c=2400;spi-s=2401;port-c=49170;port-s=49171", &[Suite::HmacSha1AesCbc])]
+#[case::huawei(&format!("ipsec-3gpp;alg=hmac-sha-1-96;prot=esp;mod=trans;ealg=des-ede3-cbc;{ENDS},ipsec-3gpp;alg=hmac-sha-1-96;prot=esp;mod=trans;ealg=aes-cbc;{ENDS},ipsec-3gpp;alg=hmac-sha-1-96;prot=esp;mod=trans;ealg=null;{ENDS}"), &[Suite::HmacSha1DesEde3Cbc, Suite::HmacSha1AesCbc, Suite::HmacSha1Null])]
+#[case::pixel("ipsec-3gpp;alg=hmac-md5-96;prot=esp;mod=trans;ealg=aes-cbc;spi-c=2400;spi-s=2401;port-c=49170;port-s=49171,ipsec-3gpp;alg=hmac-sha-1-96;prot=esp;mod=trans;ealg=aes-cbc;spi-c=2400;spi-s=2401;port-c=49170;port-s=49171", &[Suite::HmacMd5AesCbc, Suite::HmacSha1AesCbc])]
 #[case::samsung("ipsec-3gpp;prot=esp;mod=trans;spi-c=35001;spi-s=35002;port-c=6101;port-s=6100;alg=hmac-sha-1-96;ealg=aes-cbc", &[Suite::HmacSha1AesCbc])]
-#[case::blanks_no_prot_no_mod("ipsec-3gpp; alg=hmac-md5-96; ealg=des-ede3-cbc; spi-c=1028000003; spi-s=455000004; port-c=8034; port-s=8904,ipsec-3gpp; alg=HMAC-SHA-1-96; spi-c=1028000003; spi-s=455000004; port-c=8034; port-s=8904", &[Suite::HmacSha1Null])]
+#[case::blanks_no_prot_no_mod("ipsec-3gpp; alg=hmac-md5-96; ealg=des-ede3-cbc; spi-c=1028000003; spi-s=455000004; port-c=8034; port-s=8904,ipsec-3gpp; alg=HMAC-SHA-1-96; spi-c=1028000003; spi-s=455000004; port-c=8034; port-s=8904", &[Suite::HmacMd5DesEde3Cbc, Suite::HmacSha1Null])]
 #[case::others_in_the_list(&format!("tls;q=0.2, ipsec-ike;q=0.1,ipsec-3gpp;prot=ah;alg=hmac-sha-1-96;{ENDS},ipsec-3gpp ; ALG=aes-gmac;x-new=\"a,b\";{ENDS}"), &[Suite::AesGmacNull])]
 #[case::only_the_last_has_ports(&format!("ipsec-3gpp;alg=hmac-sha-1-96,ipsec-3gpp;alg=null;ealg=aes-gcm;{ENDS}"), &[Suite::HmacSha1Null, Suite::NullAesGcm])]
 #[case::not_a_pair(&format!("ipsec-3gpp;alg=aes-gmac;ealg=aes-cbc;{ENDS},ipsec-3gpp;alg=null;{ENDS},ipsec-3gpp;alg=hmac-sha-1-96;{ENDS}"), &[Suite::HmacSha1Null])]
@@ -38,7 +39,7 @@ fn shapes(#[case] value: &str, #[case] suites: &[Suite]) {
 #[case("", OfferError::Empty)]
 #[case("tls;q=0.2", OfferError::NotIpsec)]
 #[case("ipsec-3gpp ; q=0.1", OfferError::Algorithms)]
-#[case(&format!("ipsec-3gpp;alg=hmac-md5-96;{ENDS}"), OfferError::LegacyOnly)]
+#[case(&format!("ipsec-3gpp;alg=hmac-md5-96;ealg=aes-gcm;{ENDS}"), OfferError::Algorithms)]
 #[case(&format!("ipsec-3gpp;alg=hmac-sha-1-96;prot=ah;{ENDS}"), OfferError::Protocol)]
 #[case(&format!("ipsec-3gpp;alg=hmac-sha-1-96;mod=tun;{ENDS}"), OfferError::Mode)]
 #[case(
@@ -192,7 +193,7 @@ fn the_highest_q_that_is_supported() {
 #[case("0.1234", None)]
 #[case("x", None)]
 fn q_values(#[case] text: &str, #[case] q: Option<u16>) {
-    assert_eq!(thousandths(text), q);
+    assert_eq!(mechanism::thousandths(text), q);
 }
 
 proptest! {

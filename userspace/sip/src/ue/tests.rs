@@ -4,7 +4,7 @@ use super::*;
 use crate::aka::{ChallengeError, Res, nonce};
 use crate::rand::testing::Steps;
 use crate::sa_set::SaSetRequest;
-use crate::sec_agree::{OfferError, SECURITY_SERVER, SECURITY_VERIFY, SecList};
+use crate::sec_agree::{LegacyNames, OfferError, SECURITY_SERVER, SECURITY_VERIFY, SecList};
 use gm_esp::{Ck, Ik, Mode, Suite};
 
 const KAMAILIO: &str = "ipsec-3gpp;q=0.1;prot=esp;mod=trans;spi-c=4096;spi-s=4097;port-c=5100;port-s=6100;alg=hmac-sha-1-96;ealg=null";
@@ -188,7 +188,7 @@ fn security_server_shapes(
 #[rstest]
 #[case::nothing_in_common(
     "ipsec-3gpp;alg=hmac-md5-96;spi-c=5000;spi-s=5001;port-c=1;port-s=2",
-    UeFailure::SecurityServer(OfferError::LegacyOnly)
+    UeFailure::SecurityServer(OfferError::LegacyOnly(LegacyNames::of(&[Suite::HmacMd5Null])))
 )]
 #[case::no_list("tls;q=0.1", UeFailure::SecurityServer(OfferError::NotIpsec))]
 fn unacceptable_proposals_end_the_procedure(#[case] line: &str, #[case] failure: UeFailure) {

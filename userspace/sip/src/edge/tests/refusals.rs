@@ -1,12 +1,13 @@
 //! What the edge does not take, and what it says then.
 
+use gm_esp::Suite;
 use proptest::prelude::*;
 use rstest::rstest;
 
 use super::rig::*;
 use crate::aka::ChallengeError;
 use crate::edge::*;
-use crate::sec_agree::{Ends, OfferError, SECURITY_SERVER};
+use crate::sec_agree::{Ends, LegacyNames, OfferError, SECURITY_SERVER};
 
 #[test]
 fn strangers_are_bounded_by_source() {
@@ -96,7 +97,7 @@ fn collisions_get_an_error_that_says_so(
     "alg=hmac-sha-1-96",
     "alg=hmac-md5-96",
     494,
-    Refusal::Offer(OfferError::LegacyOnly)
+    Refusal::Offer(OfferError::LegacyOnly(LegacyNames::of(&[Suite::HmacMd5Null])))
 )]
 #[case::ports("port-c=31001", "port-c=5060", 494, Refusal::Offer(OfferError::Port))]
 #[case::hops("Max-Forwards: 70", "Max-Forwards: 0", 483, Refusal::Hops)]
