@@ -20,16 +20,23 @@ use crate::{Packet, Transport};
 mod branch;
 mod challenge;
 mod config;
+mod dialog;
+mod down;
 mod forward;
+mod identity;
 mod io;
+mod peers;
 mod refuse;
 mod register;
+mod transport;
 mod tx;
 
 pub use crate::lifecycle::{RemoveReason, Timers};
 use branch::{clear_reply, top_via};
-pub use config::{ConfigError, EdgeConfig, Limits};
+pub use config::{ConfigError, EdgeConfig, Limits, ServiceRoute};
 pub use io::{FlowEvent, Input, Output, Refusal};
+use peers::Peers;
+use transport::via_transport;
 use tx::{Pending, Reply, Source, Transactions};
 
 /// A registration set between SM4 and SM12.
@@ -52,6 +59,10 @@ pub struct Edge {
     txs: Transactions,
     pending: Pending,
     held: HashMap<SetToken, Held>,
+    peers: Peers,
+    /// Until then TCP to the core is not tried where UDP can do it.
+    core_tcp_failed: u64,
+    now: u64,
     spis: VecDeque<[u32; 2]>,
     next_set: u64,
     out: VecDeque<Output>,
@@ -78,6 +89,9 @@ impl Edge {
             txs: Transactions::default(),
             pending: Pending::default(),
             held: HashMap::new(),
+            peers: Peers::default(),
+            core_tcp_failed: 0,
+            now: 0,
             spis: VecDeque::new(),
             next_set: 0,
             out: VecDeque::new(),
@@ -97,6 +111,7 @@ impl Edge {
 
     /// Takes in what happened at `now` (milliseconds of a clock that never goes back).
     pub fn handle(&mut self, now: u64, input: Input<'_>) {
+        self.now = now;
         if let Input::Installed { set, ok } = input {
             self.installed(set, ok);
         } else if self.out.len() < self.config.limits.outputs {
@@ -118,7 +133,17 @@ impl Edge {
                         bytes,
                     );
                 }
-                Input::FromCore { remote, bytes } => self.core_sent(now, remote, bytes),
+                Input::FromCore {
+                    remote,
+                    transport,
+                    bytes,
+                } => self.core_sent(now, remote, transport, bytes),
+                Input::UnsentToUe {
+                    local,
+                    remote,
+                    bytes,
+                } => self.unsent_to_ue(local, remote, bytes),
+                Input::UnsentToCore { remote, bytes } => self.unsent_to_core(remote, bytes),
                 Input::Installed { .. } => {}
             }
         }
@@ -214,7 +239,7 @@ impl Edge {
         }
     }
 
-    fn core_sent(&mut self, now: u64, remote: SocketAddr, bytes: &[u8]) {
+    fn core_sent(&mut self, now: u64, remote: SocketAddr, transport: Transport, bytes: &[u8]) {
         if !self.config.is_core(remote) {
             return self.refused(remote, Refusal::CoreUntrusted);
         }
@@ -229,8 +254,14 @@ impl Edge {
             }
             return;
         }
-        let to = top_via(&message).map_or(remote, |via| via.reply_to(remote));
-        let reply = Reply::Core { remote: to };
+        let to = match transport {
+            Transport::Udp => top_via(&message).map_or(remote, |via| via.reply_to(remote)),
+            Transport::Tcp => remote,
+        };
+        let reply = Reply::Core {
+            remote: to,
+            transport,
+        };
         if let Err(why) = self.request_down(now, remote, reply, &message) {
             self.refuse(remote, &message, reply, why);
         }
@@ -267,9 +298,12 @@ impl Edge {
     /// Sends on the way of a reply; says where to, or `None` when the set is gone.
     fn send(&mut self, reply: Reply, bytes: Vec<u8>) -> Option<SocketAddr> {
         let packet = match reply {
-            Reply::Core { remote } => {
-                self.out.push_back(Output::ToCore { remote, bytes });
-                return Some(remote);
+            Reply::Core { remote, transport } => {
+                return self.to_core(remote, transport, bytes);
+            }
+            Reply::Up => {
+                let transport = via_transport(&bytes);
+                return self.to_core(self.config.core, transport, bytes);
             }
             Reply::Clear {
                 local,

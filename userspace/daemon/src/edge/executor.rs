@@ -109,6 +109,7 @@ impl Executor {
                 Ok(Arrived::FromCore { remote, bytes }) => {
                     self.input(Input::FromCore {
                         remote,
+                        transport: Transport::Udp,
                         bytes: &bytes,
                     });
                 }
@@ -148,7 +149,7 @@ impl Executor {
                     Transport::Udp => self.udp.to_ue(packet.local, packet.remote, &packet.bytes),
                     Transport::Tcp => self.tcp.send(packet),
                 },
-                Output::ToCore { remote, bytes } => self.to_core(remote, &bytes),
+                Output::ToCore { remote, bytes, .. } => self.to_core(remote, &bytes),
                 Output::Install(request) => {
                     let set = request.token;
                     let ok = self.install(&request);

@@ -216,7 +216,7 @@ impl World {
     fn edge_does(&mut self, output: Output) {
         match output {
             Output::ToUe(packet) => self.downlink_packet(packet),
-            Output::ToCore { remote, bytes } => {
+            Output::ToCore { remote, bytes, .. } => {
                 self.to_core.push(bytes.clone());
                 assert_eq!(remote, home_address());
                 let from = edge_config().core_local;
@@ -255,6 +255,7 @@ impl World {
                 self.now,
                 Input::FromCore {
                     remote: home_address(),
+                    transport: Transport::Udp,
                     bytes: &bytes,
                 },
             );

@@ -54,8 +54,7 @@ impl Edge {
             Some(set) => self.send_sm6(set),
             None => {
                 let forwarded = self.register_up(message, tx.ue, branch, &tx)?;
-                let remote = self.config.core;
-                self.send(Reply::Core { remote }, forwarded);
+                self.send(Reply::Up, forwarded);
             }
         }
         Ok(true)

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
+use crate::Transport;
 use crate::lifecycle::Timers;
 use crate::sec_agree::Policy;
 
@@ -29,6 +30,19 @@ pub struct EdgeConfig {
     pub encap_port: u16,
     /// Numbers in the replay window of inbound SAs, 32 to 4096.
     pub replay_window: u32,
+    /// What carries requests to the core.
+    pub core_transport: Transport,
+    /// Bytes of a request above which it goes over TCP, to phones and to the core (RFC
+    /// 3261 clause 18.1.1); where no connection can be made it goes over UDP after all.
+    /// `usize::MAX`: never. To a core on loopback, where every message fits, never.
+    pub tcp_above: usize,
+    /// What becomes of Routes of a phone that its registration has not given it.
+    pub service_route: ServiceRoute,
+    /// Emergency calls of phones that are not registered are taken in clear (clause 7.1,
+    /// TS 24.229 clause 5.2.10).
+    pub emergency_in_clear: bool,
+    /// Names in a Via are looked up (clause 7.1 rule 2).
+    pub resolve_via: bool,
     /// Periods.
     pub timers: Timers,
     /// Bounds.
@@ -49,6 +63,11 @@ impl EdgeConfig {
             nat_traversal: true,
             encap_port: 4500,
             replay_window: 64,
+            core_transport: Transport::Udp,
+            tcp_above: 1300,
+            service_route: ServiceRoute::Replace,
+            emergency_in_clear: false,
+            resolve_via: true,
             timers: Timers::default(),
             limits: Limits::default(),
         }
@@ -85,6 +104,20 @@ impl EdgeConfig {
         }
         Ok(())
     }
+}
+
+/// A request that opens a dialog or stands alone has to name the Service-Route of its
+/// registration behind our own Routes (RFC 3608 clause 5, TS 24.229 clause 5.2.6.3). When
+/// it does not:
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ServiceRoute {
+    /// The Service-Route takes the place of what the phone wrote.
+    #[default]
+    Replace,
+    /// 400.
+    Refuse,
+    /// The phone's Routes go on as they are.
+    Pass,
 }
 
 /// Why a configuration cannot work.

@@ -1,33 +1,16 @@
-//! Everything but REGISTER: requests and responses both ways (RFC 3261 clauses 16.6, 16.7, 16.11).
+//! Requests and responses of phones, REGISTER apart (RFC 3261 clauses 16.6, 16.7, 16.11).
 
 use std::net::SocketAddr;
 
+use super::dialog::DIALOGS;
+use super::identity::{anonymous, strip_up};
 use super::tx::{Reply, Tx};
 use super::{Edge, Refusal, top_via};
 use crate::header::via::mark_source;
 use crate::header::{self, Host, NameAddr, Uri};
-use crate::lifecycle::ContactId;
 use crate::message::Message;
 use crate::sa_set::SetToken;
-use crate::sec_agree::{SECURITY_CLIENT, SECURITY_VERIFY};
-use crate::{Packet, aka};
-
-/// Methods that make dialogs, which then must come through us.
-const DIALOGS: [&str; 3] = ["INVITE", "SUBSCRIBE", "REFER"];
-
-/// What only the network says (RFC 3325, RFC 7315, TS 24.229 clause 5.2): out of a
-/// phone's mouth it is taken away.
-const NETWORK_ONLY: [&str; 9] = [
-    "P-Asserted-Identity",
-    "P-Asserted-Service",
-    "P-Associated-URI",
-    "P-Charging-Function-Addresses",
-    "P-Charging-Vector",
-    "P-Profile-Key",
-    "P-Served-User",
-    "P-User-Database",
-    "Path",
-];
+use crate::{Packet, Transport};
 
 impl Edge {
     /// A request of a registered UE.
@@ -50,9 +33,16 @@ impl Edge {
             .value("From")
             .and_then(|f| NameAddr::parse(&f))
             .ok_or(Refusal::Headers)?;
+        let mut up = message.clone();
+        // Those of others behind us stay: the core sends the request back to us.
+        let own = |uri: &Uri| {
+            let mine = |user: &String| user.starts_with(&contact.path);
+            uri.user.as_ref().is_none_or(mine) && self.is_own_for(uri, at.local)
+        };
+        let users = self.strip_routes(&mut up, own);
         // In a dialog From may be whatever the other side called the user.
-        let opens = header::tag(message, "To").is_none();
-        if opens && !contact.owns(&from.uri) && !anonymous(&from) {
+        let dialog = self.in_dialog(&contact.path, &users, message);
+        if !dialog && !contact.owns(&from.uri) && !anonymous(&from) {
             return Err(Refusal::ForeignUser);
         }
         let known = self.txs.get(&branch).is_some();
@@ -60,29 +50,23 @@ impl Edge {
             return Err(Refusal::Overload);
         }
         let method = message.method().unwrap_or_default();
-        let mut up = message.clone();
-        self.prepare_up(&mut up, at.remote)?;
+        hop(&mut up)?;
+        strip_up(&mut up);
+        if !dialog && !is_emergency(message) {
+            self.enforce_route(&mut up, id)?;
+        }
+        self.mark_top(&mut up, at.remote);
         self.assert_identity(&mut up, id, message);
         if DIALOGS.contains(&method) {
-            let path = self
-                .table
-                .contact(id)
-                .map(|c| c.path.clone())
-                .unwrap_or_default();
-            up.insert_top("Record-Route", &format!("<{};lr>", self.own_uri(&path)));
+            up.insert_top("Record-Route", &self.route_at_core(&contact.path));
         }
-        self.push_via_up(&mut up, &branch);
+        let over = self.push_via_up(&mut up, &branch);
         self.table.heard(token, now);
         self.carry_out();
         if method != "ACK" {
-            self.remember_for(now, &branch, Tx::of(reply, id), method);
+            self.remember_for(now, &branch, Tx::of(reply, id).over(over), method);
         }
-        self.send(
-            Reply::Core {
-                remote: self.config.core,
-            },
-            up.to_bytes(),
-        );
+        self.send(Reply::Up, up.to_bytes());
         Ok(())
     }
 
@@ -105,11 +89,12 @@ impl Edge {
         }
         let mut up = message.clone();
         up.remove_first_element("Via");
-        for name in NETWORK_ONLY {
-            up.remove(name);
-        }
+        strip_up(&mut up);
         if let Some(id) = id {
             self.assert_identity(&mut up, id, message);
+            if let Some(contact) = self.table.contact(id) {
+                self.turn_up(&mut up, &contact.path);
+            }
         }
         self.prolong(now, &branch, message);
         self.table.heard(token, now);
@@ -118,110 +103,29 @@ impl Edge {
         Ok(())
     }
 
-    /// A request of the core to a registered UE: by our Path or Record-Route, else by
-    /// the address in the Request-URI.
-    pub(super) fn request_down(
-        &mut self,
-        now: u64,
-        remote: SocketAddr,
-        reply: Reply,
-        message: &Message,
-    ) -> Result<(), Refusal> {
-        let branch = self.branch(message, remote)?;
-        let mut down = message.clone();
-        hop(&mut down)?;
-        let id = self.find_contact(&mut down).ok_or(Refusal::NoContact)?;
-        let contact = self.table.contact(id).ok_or(Refusal::NoContact)?;
-        let set = contact
-            .current
-            .and_then(|t| self.table.set(t))
-            .ok_or(Refusal::NoContact)?;
-        let (token, local, to) = (set.token, set.local(), set.remote());
-        let method = message.method().unwrap_or_default();
-        if self.txs.get(&branch).is_none() && !self.txs.has_room(Some(id), &self.config.limits) {
-            return Err(Refusal::Overload);
-        }
-        if DIALOGS.contains(&method) {
-            let uri = self.own_uri(&contact.path);
-            down.insert_top("Record-Route", &format!("<{uri};lr>"));
-        }
-        self.mark_top(&mut down, remote);
-        // The UE answers over UDP to sent-by: our protected server port.
-        let via = Host::Ip(local.ip());
-        let port = self.config.server_port;
-        down.insert_top("Via", &format!("SIP/2.0/UDP {via}:{port};branch={branch}"));
-        aka::strip_keys(&mut down);
-        if method != "ACK" {
-            self.remember_for(now, &branch, Tx::of(reply, id), method);
-        }
-        let way = Reply::Set {
-            set: token,
-            local,
-            remote: to,
-            transport: crate::Transport::Udp,
-        };
-        self.send(way, down.to_bytes());
-        Ok(())
-    }
-
-    /// A response of the core: our Via comes off, its branch says where to.
-    pub(super) fn response_down(&mut self, now: u64, mut message: Message) -> Result<(), Refusal> {
-        let via = top_via(&message).ok_or(Refusal::Headers)?;
-        let own = via.host.ip() == Some(self.config.core_local.ip());
-        let branch = via.branch().filter(|_| own).ok_or(Refusal::NoTransaction)?;
-        let tx = self.txs.get(&branch).ok_or(Refusal::NoTransaction)?;
-        let (reply, register) = (tx.reply, tx.register.clone());
-        if matches!(reply, Reply::Core { .. }) {
-            return Err(Refusal::NoTransaction);
-        }
-        message.remove_first_element("Via");
-        match register {
-            Some(register) => self.register_response(now, &branch, reply, &register, message),
-            None => {
-                aka::strip_keys(&mut message);
-                self.prolong(now, &branch, &message);
-                self.send(reply, message.to_bytes())
-                    .map(|_| ())
-                    .ok_or(Refusal::NoSa)
-            }
-        }
-    }
-
-    /// What every request to the core loses and gets: the security agreement ends
-    /// here, our Routes come off, the source is marked.
+    /// What a REGISTER to the core loses and gets: the security agreement ends here,
+    /// our Routes come off, the source is marked.
     pub(super) fn prepare_up(&self, up: &mut Message, source: SocketAddr) -> Result<(), Refusal> {
         hop(up)?;
-        for name in [SECURITY_CLIENT, SECURITY_VERIFY]
-            .iter()
-            .chain(&NETWORK_ONLY)
-        {
-            up.remove(name);
-        }
-        for name in ["Require", "Proxy-Require"] {
-            up.remove_element(name, "sec-agree");
-        }
-        while let Some(route) = up.first_element("Route") {
-            let uri = NameAddr::parse(&route).and_then(|r| r.parsed_uri());
-            if !uri.is_some_and(|uri| self.is_own(&uri)) {
-                break;
-            }
-            up.remove_first_element("Route");
-        }
+        strip_up(up);
+        self.strip_routes(up, |uri| self.is_own(uri));
         self.mark_top(up, source);
         Ok(())
     }
 
-    /// Our Via towards the core.
-    pub(super) fn push_via_up(&self, up: &mut Message, branch: &str) {
+    /// Our Via towards the core, last of all: the size of what is there decides what it
+    /// goes over.
+    pub(super) fn push_via_up(&self, up: &mut Message, branch: &str) -> Transport {
         let at = self.config.core_local;
-        up.insert_top(
-            "Via",
-            &format!(
-                "SIP/2.0/UDP {}:{};branch={branch};rport",
-                Host::Ip(at.ip()),
-                at.port()
-            ),
-        );
+        let host = Host::Ip(at.ip());
+        let via = |over: Transport| {
+            let (name, port) = (over.name(), at.port());
+            format!("SIP/2.0/{name} {host}:{port};branch={branch};rport")
+        };
+        let size = up.to_bytes().len() + "Via: \r\n".len() + via(Transport::Udp).len();
+        let over = self.over_up(branch, size);
+        up.insert_top("Via", &via(over));
+        over
     }
 
     /// `sip:TOKEN@us`, for Path and Record-Route.
@@ -235,7 +139,7 @@ impl Edge {
         self.remember_for(now, branch, tx, "REGISTER");
     }
 
-    fn remember_for(&mut self, now: u64, branch: &str, tx: Tx, method: &str) {
+    pub(super) fn remember_for(&mut self, now: u64, branch: &str, tx: Tx, method: &str) {
         // CANCEL has the INVITE's branch and the INVITE's way back.
         if method == "CANCEL" && self.txs.get(branch).is_some() {
             return;
@@ -252,7 +156,7 @@ impl Edge {
     }
 
     /// A provisional answer to INVITE starts its period again (timer C).
-    fn prolong(&mut self, now: u64, branch: &str, message: &Message) {
+    pub(super) fn prolong(&mut self, now: u64, branch: &str, message: &Message) {
         let invite = header::cseq(message).is_some_and(|(_, method)| method == "INVITE");
         if invite && message.status().is_some_and(|s| s < 200) {
             self.txs
@@ -260,36 +164,24 @@ impl Edge {
         }
     }
 
-    /// The contact that a request of the core is for; our Route comes off.
-    fn find_contact(&self, down: &mut Message) -> Option<ContactId> {
-        if let Some(route) = down.first_element("Route") {
-            let uri = NameAddr::parse(&route)?.parsed_uri()?;
-            if !self.is_own(&uri) {
-                return None;
-            }
-            down.remove_first_element("Route");
-            return self.table.by_path(uri.user.as_deref()?);
-        }
-        let uri = Uri::parse(down.uri()?)?;
-        self.table
-            .by_server_port(SocketAddr::new(uri.host?.ip()?, uri.port?))
-    }
-
     /// Whether a URI names this edge, on either side.
-    fn is_own(&self, uri: &Uri) -> bool {
+    pub(super) fn is_own(&self, uri: &Uri) -> bool {
         let Some(ip) = uri.host.as_ref().and_then(Host::ip) else {
             return false;
         };
         let port = uri.port.unwrap_or(5060);
         let core = SocketAddr::new(ip, port) == self.config.core_local;
         core || (port == self.config.server_port
-            && uri
-                .user
-                .as_ref()
-                .is_none_or(|u| self.table.by_path(u).is_some()))
+            && uri.user.as_ref().is_none_or(|u| self.by_user(u).is_some()))
     }
 
-    fn mark_top(&self, message: &mut Message, source: SocketAddr) {
+    /// The same as a phone sees it that sends to `local`: any port of that address.
+    fn is_own_for(&self, uri: &Uri, local: SocketAddr) -> bool {
+        let ip = uri.host.as_ref().and_then(Host::ip);
+        ip == Some(local.ip()) || self.is_own(uri)
+    }
+
+    pub(super) fn mark_top(&self, message: &mut Message, source: SocketAddr) {
         if let Some(marked) = message
             .first_element("Via")
             .and_then(|via| mark_source(&via, source, false))
@@ -297,26 +189,17 @@ impl Edge {
             message.replace_first_element("Via", &marked);
         }
     }
+}
 
-    /// P-Asserted-Identity is one of the registered identities, never the UE's word
-    /// (clause 7.1 rule 4, RFC 3325): the preferred one when it is registered, else the default.
-    fn assert_identity(&self, up: &mut Message, id: ContactId, message: &Message) {
-        up.remove("P-Preferred-Identity");
-        let Some(contact) = self.table.contact(id) else {
-            return;
-        };
-        let preferred = message
-            .value("P-Preferred-Identity")
-            .and_then(|p| NameAddr::parse(&p));
-        let preferred = preferred.map(|p| p.uri).filter(|uri| contact.owns(uri));
-        if let Some(uri) = preferred.or_else(|| contact.impus.first().cloned()) {
-            up.push("P-Asserted-Identity", &format!("<{uri}>"));
-        }
-    }
+/// Whether a request is for an emergency service (RFC 5031, TS 24.229 clause 5.2.10).
+pub(super) fn is_emergency(message: &Message) -> bool {
+    let uri = message.uri().unwrap_or_default().to_ascii_lowercase();
+    let rest = uri.strip_prefix("urn:service:sos");
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// Counts Max-Forwards down (RFC 3261 clause 16.6 step 3).
-fn hop(message: &mut Message) -> Result<(), Refusal> {
+pub(super) fn hop(message: &mut Message) -> Result<(), Refusal> {
     let left = match message.value("Max-Forwards") {
         None => 71,
         Some(value) => value
@@ -330,10 +213,4 @@ fn hop(message: &mut Message) -> Result<(), Refusal> {
     }
     message.set("Max-Forwards", &(left - 1).to_string());
     Ok(())
-}
-
-/// RFC 3323: a From that says who nobody is.
-fn anonymous(from: &NameAddr) -> bool {
-    let host = from.parsed_uri().and_then(|uri| uri.host);
-    host == Some(Host::Name("anonymous.invalid".into()))
 }

@@ -29,9 +29,29 @@ pub enum Input<'a> {
     },
     /// A message on the core side.
     FromCore {
-        /// Who sent it.
+        /// Who sent it: for TCP the other end of the connection.
         remote: SocketAddr,
+        /// UDP or TCP.
+        transport: Transport,
         /// One whole message.
+        bytes: &'a [u8],
+    },
+    /// What [`Output::ToUe`] wanted over TCP was not sent: there is no connection and
+    /// none can be made, or it ended before the message was written. The message is
+    /// back; the edge looks for another way, or answers.
+    UnsentToUe {
+        /// As in the packet.
+        local: SocketAddr,
+        /// As in the packet.
+        remote: SocketAddr,
+        /// One whole message, as it was given out.
+        bytes: &'a [u8],
+    },
+    /// The same for [`Output::ToCore`] over TCP.
+    UnsentToCore {
+        /// As in the output.
+        remote: SocketAddr,
+        /// One whole message, as it was given out.
         bytes: &'a [u8],
     },
     /// The answer to [`Output::Install`].
@@ -52,8 +72,14 @@ impl fmt::Debug for Input<'_> {
                 bytes,
                 ..
             } => write!(f, "FromUe({remote} -> {local}, {} bytes)", bytes.len()),
-            Input::FromCore { remote, bytes } => {
+            Input::FromCore { remote, bytes, .. } => {
                 write!(f, "FromCore({remote}, {} bytes)", bytes.len())
+            }
+            Input::UnsentToUe { remote, bytes, .. } => {
+                write!(f, "UnsentToUe({remote}, {} bytes)", bytes.len())
+            }
+            Input::UnsentToCore { remote, bytes } => {
+                write!(f, "UnsentToCore({remote}, {} bytes)", bytes.len())
             }
             Input::Installed { set, ok } => write!(f, "Installed({set:?}, {ok})"),
         }
@@ -64,12 +90,18 @@ impl fmt::Debug for Input<'_> {
 /// output is carried out.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
-    /// Send to a UE: from a protected port through the SA, else in clear.
+    /// Send to a UE: from a protected port through the SA, else in clear. Over TCP on
+    /// the connection with these two ends; from a protected client port one is opened
+    /// where none is (clause 7.1).
     ToUe(Packet),
-    /// Send to the core from `core_local`.
+    /// Send to the core: over UDP from `core_local`, over TCP on a connection with
+    /// `remote`, opened where none is.
     ToCore {
-        /// `core` for requests, the Via's address for responses.
+        /// `core` for requests; for responses the Via's address, or the connection's
+        /// other end.
         remote: SocketAddr,
+        /// UDP or TCP.
+        transport: Transport,
         /// One whole message.
         bytes: Vec<u8>,
     },
@@ -252,6 +284,12 @@ pub enum Refusal {
     /// A response that belongs to no transaction.
     #[error("response to no request")]
     NoTransaction,
+    /// Routes that are not the Service-Route of the registration (RFC 3608).
+    #[error("Route is not the Service-Route; edge.service_route says what becomes of it")]
+    ServiceRoute,
+    /// Over TCP, and there is no connection.
+    #[error("no TCP connection can be made")]
+    Unreachable,
     /// A request of the core to nobody registered.
     #[error("no such contact")]
     NoContact,

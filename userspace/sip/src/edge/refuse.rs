@@ -11,7 +11,9 @@ impl Refusal {
     /// The status that the sender gets; `None`: silence.
     pub fn status(&self) -> Option<(u16, &'static str)> {
         match self {
-            Refusal::Headers | Refusal::ViaName => Some((400, "Bad Request")),
+            Refusal::Headers | Refusal::ViaName | Refusal::ServiceRoute => {
+                Some((400, "Bad Request"))
+            }
             Refusal::Collision => Some((400, "Protected Port Or SPI In Use")),
             Refusal::Unprotected | Refusal::ViaMismatch | Refusal::ForeignUser => {
                 Some((403, "Forbidden"))
@@ -32,6 +34,7 @@ impl Refusal {
             | Refusal::WrongSa
             | Refusal::NotAnAnswer
             | Refusal::CoreUntrusted
+            | Refusal::Unreachable
             | Refusal::NoTransaction => None,
         }
     }
@@ -92,9 +95,10 @@ impl Edge {
     /// The set of a challenge could not be installed: the UE gets an error in SM6's place.
     pub(super) fn not_installed(&mut self, reply: Reply, sm6: Option<Vec<u8>>) {
         let ue = match reply {
-            Reply::Clear { remote, .. } | Reply::Set { remote, .. } | Reply::Core { remote } => {
-                remote
-            }
+            Reply::Clear { remote, .. }
+            | Reply::Set { remote, .. }
+            | Reply::Core { remote, .. } => remote,
+            Reply::Up => self.config.core,
         };
         self.refused(ue, Refusal::NotInstalled);
         let challenge = sm6.and_then(|bytes| Message::parse(&bytes).ok());

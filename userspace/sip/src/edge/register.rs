@@ -82,12 +82,7 @@ impl Edge {
         entry.register = Some(Box::new(tx));
         entry.source = Some(source);
         self.remember(now, &branch, entry);
-        self.send(
-            Reply::Core {
-                remote: self.config.core,
-            },
-            forwarded,
-        );
+        self.send(Reply::Up, forwarded);
         Ok(())
     }
 
@@ -160,12 +155,7 @@ impl Edge {
         let mut entry = Tx::of(reply, id);
         entry.register = Some(Box::new(tx));
         self.remember(now, &branch, entry);
-        self.send(
-            Reply::Core {
-                remote: self.config.core,
-            },
-            forwarded,
-        );
+        self.send(Reply::Up, forwarded);
         Ok(())
     }
 
@@ -341,7 +331,7 @@ impl Edge {
         let mut up = message.clone();
         self.prepare_up(&mut up, ue)?;
         aka::set_integrity_protected(&mut up, tx.integrity);
-        up.insert_top("Path", &format!("<{};lr>", self.own_uri(&tx.path)));
+        up.insert_top("Path", &self.route_at_core(&tx.path));
         if !up
             .elements("Require")
             .iter()

@@ -154,6 +154,7 @@ fn the_core_side_is_for_the_core() {
         rig.now,
         Input::FromCore {
             remote: addr("198.51.100.1:5060"),
+            transport: Transport::Udp,
             bytes: &request.to_bytes(),
         },
     );

@@ -26,8 +26,13 @@ pub(super) enum Reply {
         remote: SocketAddr,
         transport: Transport,
     },
-    /// To the core.
-    Core { remote: SocketAddr },
+    /// To the core, where a request came from.
+    Core {
+        remote: SocketAddr,
+        transport: Transport,
+    },
+    /// A request to the configured core, over what its topmost Via says.
+    Up,
 }
 
 /// What a REGISTER on its way to the core leaves behind.
@@ -68,6 +73,8 @@ pub(super) struct Tx {
     pub contact: Option<ContactId>,
     /// Counted for this source: a REGISTER in clear.
     pub source: Option<Source>,
+    /// What its request went over, for what must go the same way.
+    pub sent: Option<Transport>,
     deadline: u64,
 }
 
@@ -78,6 +85,7 @@ impl Tx {
             register: None,
             contact: None,
             source: None,
+            sent: None,
             deadline: 0,
         }
     }
@@ -87,6 +95,12 @@ impl Tx {
             contact: Some(contact),
             ..Tx::new(reply)
         }
+    }
+
+    /// Its request went over this.
+    pub fn over(mut self, transport: Transport) -> Tx {
+        self.sent = Some(transport);
+        self
     }
 }
 

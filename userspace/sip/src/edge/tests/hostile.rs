@@ -172,6 +172,7 @@ fn keys_never_reach_the_phone_in_any_form() {
             );
             let input = Input::FromCore {
                 remote: addr(CORE),
+                transport: Transport::Udp,
                 bytes: text.as_bytes(),
             };
             rig.edge.handle(rig.now, input);

@@ -241,7 +241,7 @@ proptest! {
         }
         let remote = if from_core { addr(CORE) } else { addr("192.0.2.1:31001") };
         let input = if from_core {
-            Input::FromCore { remote, bytes: &bytes }
+            Input::FromCore { remote, transport: Transport::Udp, bytes: &bytes }
         } else {
             Input::FromUe { local: SocketAddr::new(addr(CLEAR).ip(), local), remote, transport: Transport::Udp, bytes: &bytes }
         };

@@ -131,6 +131,7 @@ impl Rig {
             self.now,
             Input::FromCore {
                 remote: addr(CORE),
+                transport: Transport::Udp,
                 bytes: &message.to_bytes(),
             },
         );

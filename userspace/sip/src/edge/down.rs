@@ -1,0 +1,132 @@
+//! Requests of the core to phones, and the core's answers (RFC 3261 clauses 16.6, 16.7, 16.11).
+
+use std::net::SocketAddr;
+
+use super::dialog::{Began, DIALOGS};
+use super::forward::hop;
+use super::identity::strip_down;
+use super::peers::service_route;
+use super::tx::{Reply, Tx};
+use super::{Edge, Refusal, top_via};
+use crate::aka;
+use crate::header::{Host, NameAddr, Uri};
+use crate::lifecycle::ContactId;
+use crate::message::Message;
+
+impl Edge {
+    /// A request of the core to a registered UE: by our Path or Record-Route, else by
+    /// the address in the Request-URI.
+    pub(super) fn request_down(
+        &mut self,
+        now: u64,
+        remote: SocketAddr,
+        reply: Reply,
+        message: &Message,
+    ) -> Result<(), Refusal> {
+        let branch = self.branch(message, remote)?;
+        let mut down = message.clone();
+        hop(&mut down)?;
+        let id = self.find_contact(&mut down).ok_or(Refusal::NoContact)?;
+        let contact = self.table.contact(id).ok_or(Refusal::NoContact)?;
+        let set = contact
+            .current
+            .and_then(|t| self.table.set(t))
+            .ok_or(Refusal::NoContact)?;
+        let (token, local, to) = (set.token, set.local(), set.remote());
+        let server = SocketAddr::new(local.ip(), set.params.pcscf_ends.port_s);
+        let method = message.method().unwrap_or_default();
+        if self.txs.get(&branch).is_none() && !self.txs.has_room(Some(id), &self.config.limits) {
+            return Err(Refusal::Overload);
+        }
+        let user = DIALOGS.contains(&method).then(|| {
+            let addr = |name: &str| NameAddr::parse(&message.value(name)?);
+            let tag = addr("From").and_then(|from| from.param("tag"));
+            let own = addr("To").map(|to| to.uri).unwrap_or_default();
+            let call = message.value("Call-ID").unwrap_or_default();
+            let tag = tag.unwrap_or_default();
+            self.dialog(&contact.path, Began::Core, &call, &tag, &own)
+        });
+        self.mark_top(&mut down, remote);
+        aka::strip_keys(&mut down);
+        strip_down(&mut down);
+        // The UE answers to sent-by, our protected server port, or on the connection.
+        let via = |over: crate::Transport| {
+            let (host, port) = (Host::Ip(server.ip()), server.port());
+            format!("SIP/2.0/{} {host}:{port};branch={branch}", over.name())
+        };
+        let route = |over| Some(self.route_at_ue(user.as_ref()?, server, over));
+        let udp = crate::Transport::Udp;
+        let more = via(udp).len() + route(udp).map_or(0, |route| route.len() + 16) + 7;
+        let size = down.to_bytes().len() + more;
+        let over = self.over_down(id, &branch, message, size);
+        if let Some(route) = route(over) {
+            down.insert_top("Record-Route", &route);
+        }
+        down.insert_top("Via", &via(over));
+        if method != "ACK" {
+            let tx = Tx::of(reply, id).over(over);
+            self.remember_for(now, &branch, tx, method);
+        }
+        let way = Reply::Set {
+            set: token,
+            local,
+            remote: to,
+            transport: over,
+        };
+        self.send(way, down.to_bytes());
+        Ok(())
+    }
+
+    /// A response of the core: our Via comes off, its branch says where to.
+    pub(super) fn response_down(&mut self, now: u64, mut message: Message) -> Result<(), Refusal> {
+        let via = top_via(&message).ok_or(Refusal::Headers)?;
+        let own = via.host.ip() == Some(self.config.core_local.ip());
+        let branch = via.branch().filter(|_| own).ok_or(Refusal::NoTransaction)?;
+        let tx = self.txs.get(&branch).ok_or(Refusal::NoTransaction)?;
+        let (reply, register, contact) = (tx.reply, tx.register.clone(), tx.contact);
+        if matches!(reply, Reply::Core { .. }) {
+            return Err(Refusal::NoTransaction);
+        }
+        message.remove_first_element("Via");
+        strip_down(&mut message);
+        if let Some(register) = register {
+            let routes = service_route(&message);
+            self.register_response(now, &branch, reply, &register, message)?;
+            if let Some(routes) = routes {
+                self.registered(&register, reply, &routes);
+            }
+            return Ok(());
+        }
+        aka::strip_keys(&mut message);
+        let path = contact.and_then(|id| Some(self.table.contact(id)?.path.clone()));
+        if let (
+            Some(path),
+            Reply::Set {
+                local, transport, ..
+            },
+        ) = (path, reply)
+        {
+            let server = SocketAddr::new(local.ip(), self.config.server_port);
+            self.turn_down(&mut message, &path, server, transport);
+        }
+        self.prolong(now, &branch, &message);
+        self.send(reply, message.to_bytes())
+            .map(|_| ())
+            .ok_or(Refusal::NoSa)
+    }
+
+    /// The contact that a request of the core is for; our Route comes off.
+    fn find_contact(&self, down: &mut Message) -> Option<ContactId> {
+        if let Some(route) = down.first_element("Route") {
+            let uri = NameAddr::parse(&route)?.parsed_uri()?;
+            if !self.is_own(&uri) {
+                return None;
+            }
+            down.remove_first_element("Route");
+            return self.by_user(uri.user.as_deref()?);
+        }
+        let uri = Uri::parse(down.uri()?)?;
+        self.table
+            .by_server_port(SocketAddr::new(uri.host?.ip()?, uri.port?))
+    }
+}

@@ -1,0 +1,104 @@
+//! Who speaks: what the network alone says is taken from a phone, its identity is asserted,
+//! and what a phone must not learn is taken away (RFC 3323, RFC 3325, TS 24.229 clause 5.2).
+
+use super::Edge;
+use crate::header::{Host, NameAddr, Uri};
+use crate::lifecycle::ContactId;
+use crate::message::Message;
+use crate::sec_agree::{SECURITY_CLIENT, SECURITY_SERVER, SECURITY_VERIFY};
+
+/// What only the network says (RFC 3325, RFC 7315, TS 24.229 clause 5.2): out of a
+/// phone's mouth it is taken away.
+const NETWORK_ONLY: [&str; 9] = [
+    "P-Asserted-Identity",
+    "P-Asserted-Service",
+    "P-Associated-URI",
+    "P-Charging-Function-Addresses",
+    "P-Charging-Vector",
+    "P-Profile-Key",
+    "P-Served-User",
+    "P-User-Database",
+    "Path",
+];
+
+/// What the network says to itself (RFC 7315 clause 5, TS 24.229 clause 5.2.6.4).
+const NOT_FOR_PHONES: [&str; 5] = [
+    "P-Charging-Function-Addresses",
+    "P-Charging-Vector",
+    "P-Profile-Key",
+    "P-Served-User",
+    "P-User-Database",
+];
+
+/// The security agreement ends at the edge, and what only the network says begins there:
+/// for requests and responses of phones.
+pub(super) fn strip_up(up: &mut Message) {
+    for name in [SECURITY_CLIENT, SECURITY_VERIFY, SECURITY_SERVER]
+        .iter()
+        .chain(&NETWORK_ONLY)
+    {
+        up.remove(name);
+    }
+    for name in ["Require", "Proxy-Require"] {
+        up.remove_element(name, "sec-agree");
+    }
+}
+
+/// A phone is outside the trust domain: no charging, and no identity of somebody who
+/// wants none shown (RFC 3325 clause 7).
+pub(super) fn strip_down(down: &mut Message) {
+    for name in NOT_FOR_PHONES {
+        down.remove(name);
+    }
+    let values = down.lines("Privacy").map(|line| line.value().into_owned());
+    let private = values
+        .flat_map(|value| {
+            value
+                .split([';', ','])
+                .map(|v| v.trim().to_owned())
+                .collect::<Vec<_>>()
+        })
+        .any(|value| value.eq_ignore_ascii_case("id"));
+    if private {
+        down.remove("P-Asserted-Identity");
+    }
+}
+
+impl Edge {
+    /// P-Asserted-Identity is of the registered identities, never the UE's word (clause
+    /// 7.1 rule 4, RFC 3325): of the preferred ones those that are registered, one SIP
+    /// and one tel URI at most (RFC 3325 clause 9.1); when there is none, the default.
+    pub(super) fn assert_identity(&self, up: &mut Message, id: ContactId, message: &Message) {
+        up.remove("P-Preferred-Identity");
+        let Some(contact) = self.table.contact(id) else {
+            return;
+        };
+        let mut asserted: Vec<String> = Vec::new();
+        for preferred in message.elements("P-Preferred-Identity") {
+            let Some(uri) = NameAddr::parse(&preferred).map(|p| p.uri) else {
+                continue;
+            };
+            let same = |other: &String| is_tel(other) == is_tel(&uri);
+            if contact.owns(&uri) && !asserted.iter().any(same) {
+                asserted.push(uri);
+            }
+        }
+        if asserted.is_empty() {
+            asserted.extend(contact.impus.first().cloned());
+        }
+        for uri in asserted {
+            up.push("P-Asserted-Identity", &format!("<{uri}>"));
+        }
+    }
+}
+
+fn is_tel(uri: &str) -> bool {
+    uri.get(..4)
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("tel:"))
+}
+
+/// RFC 3323: a From that says who nobody is.
+pub(super) fn anonymous(from: &NameAddr) -> bool {
+    let host = from.parsed_uri().and_then(|uri: Uri| uri.host);
+    host == Some(Host::Name("anonymous.invalid".into()))
+}

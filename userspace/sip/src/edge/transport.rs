@@ -1,0 +1,173 @@
+//! UDP or TCP (RFC 3261 clause 18.1.1, TS 33.203 clause 7.1), and what becomes of a message
+//! for which there is no connection.
+
+use std::net::SocketAddr;
+
+use super::peers::transport_of;
+use super::{Edge, Output, Refusal, top_via};
+use crate::header::{Uri, Via};
+use crate::lifecycle::ContactId;
+use crate::message::Message;
+use crate::{Packet, Transport};
+
+/// For so long after a failure a connection is not tried where UDP will do, in milliseconds.
+const TCP_AGAIN: u64 = 60_000;
+
+impl Edge {
+    pub(super) fn to_core(
+        &mut self,
+        remote: SocketAddr,
+        transport: Transport,
+        bytes: Vec<u8>,
+    ) -> Option<SocketAddr> {
+        self.out.push_back(Output::ToCore {
+            remote,
+            transport,
+            bytes,
+        });
+        Some(remote)
+    }
+
+    /// What a request of `size` bytes to the core goes over. A CANCEL, the ACK of a
+    /// failure and a retransmission take their request's way (RFC 3261 clause 9.1).
+    pub(super) fn over_up(&self, branch: &str, size: usize) -> Transport {
+        if self.config.core_transport == Transport::Tcp {
+            return Transport::Tcp;
+        }
+        if let Some(sent) = self.txs.get(branch).and_then(|tx| tx.sent) {
+            return sent;
+        }
+        let large = size > self.config.tcp_above && !self.config.core.ip().is_loopback();
+        if large && self.now >= self.core_tcp_failed {
+            Transport::Tcp
+        } else {
+            Transport::Udp
+        }
+    }
+
+    /// The same towards a phone: what the Request-URI names, else what it registered
+    /// with; TCP above the bound; UDP while no connection could be made.
+    pub(super) fn over_down(
+        &self,
+        id: ContactId,
+        branch: &str,
+        request: &Message,
+        size: usize,
+    ) -> Transport {
+        if let Some(sent) = self.txs.get(branch).and_then(|tx| tx.sent) {
+            return sent;
+        }
+        let peer = self.peers.get(id);
+        if peer.is_some_and(|peer| self.now < peer.tcp_failed) {
+            return Transport::Udp;
+        }
+        let named = request.uri().and_then(Uri::parse);
+        let named = named.and_then(|uri| transport_of(&uri));
+        let wanted = named.or(peer.and_then(|peer| peer.transport));
+        if wanted == Some(Transport::Tcp) || size > self.config.tcp_above {
+            Transport::Tcp
+        } else {
+            Transport::Udp
+        }
+    }
+
+    /// A message for a phone is back. An answer whose connection is gone takes the way
+    /// of a request, from port_pc to port_us (RFC 3261 clause 18.2.2); a request for
+    /// which no connection can be made goes over UDP.
+    pub(super) fn unsent_to_ue(&mut self, local: SocketAddr, remote: SocketAddr, bytes: &[u8]) {
+        let message = Message::parse(bytes).ok();
+        let set = self.table.by_flow(remote, local);
+        let (Some(mut message), Some(set)) = (message, set) else {
+            return self.refused(remote, Refusal::Unreachable);
+        };
+        let (id, from, to) = (set.contact, set.local(), set.remote());
+        let mut transport = Transport::Tcp;
+        if message.method().is_some() {
+            transport = Transport::Udp;
+            let again = self.now.saturating_add(TCP_AGAIN);
+            self.peer(id).tcp_failed = again;
+            self.over_udp_now(&mut message);
+        } else if (local, remote) == (from, to) {
+            return self.refused(remote, Refusal::Unreachable);
+        }
+        self.out.push_back(Output::ToUe(Packet {
+            local: from,
+            remote: to,
+            transport,
+            bytes: message.to_bytes(),
+        }));
+    }
+
+    /// A message for the core is back. An answer goes to where the Via says, on a new
+    /// connection (RFC 3261 clause 18.2.2); a large request over UDP, where UDP is what
+    /// is configured; of others the sender hears that they have failed (16.9).
+    pub(super) fn unsent_to_core(&mut self, remote: SocketAddr, bytes: &[u8]) {
+        let Ok(mut message) = Message::parse(bytes) else {
+            return;
+        };
+        let Some(via) = top_via(&message) else {
+            return;
+        };
+        if message.method().is_none() {
+            return match sent_by(&via).filter(|at| *at != remote && self.config.is_core(*at)) {
+                Some(at) => {
+                    self.to_core(at, Transport::Tcp, message.to_bytes());
+                }
+                None => self.refused(remote, Refusal::Unreachable),
+            };
+        }
+        if self.config.core_transport == Transport::Udp {
+            self.core_tcp_failed = self.now.saturating_add(TCP_AGAIN);
+            self.over_udp_now(&mut message);
+            self.to_core(remote, Transport::Udp, message.to_bytes());
+            return;
+        }
+        self.refused(remote, Refusal::Unreachable);
+        let branch = via.branch().unwrap_or_default();
+        let Some(reply) = self.txs.get(&branch).map(|tx| tx.reply) else {
+            return;
+        };
+        message.remove_first_element("Via");
+        if message.method() == Some("ACK") {
+            return;
+        }
+        // It is another transaction when the phone tries again.
+        if let Some(source) = self.txs.remove(&branch) {
+            self.pending.leave(source);
+        }
+        let answer = Message::response(&message, 503, "Service Unavailable", "gm");
+        let answer = answer.with("Retry-After", "10").with("Content-Length", "0");
+        self.send(reply, answer.to_bytes());
+    }
+
+    /// Our Via says UDP from here on, and the transaction stays with it.
+    fn over_udp_now(&mut self, message: &mut Message) {
+        let Some(element) = message.first_element("Via") else {
+            return;
+        };
+        let udp = element.replacen("SIP/2.0/TCP", "SIP/2.0/UDP", 1);
+        message.replace_first_element("Via", &udp);
+        let branch = Via::parse(&udp).and_then(|via| via.branch());
+        if let Some(tx) = branch.and_then(|branch| self.txs.get_mut(&branch)) {
+            tx.sent = Some(Transport::Udp);
+        }
+    }
+}
+
+/// Where a Via wants its answers over TCP.
+fn sent_by(via: &Via) -> Option<SocketAddr> {
+    let ip = via.received().or(via.host.ip())?;
+    Some(SocketAddr::new(ip, via.port.unwrap_or(5060)))
+}
+
+/// The transport of our own Via in a request that is ready to go: it is the first line
+/// of that name, as we write it.
+pub(super) fn via_transport(bytes: &[u8]) -> Transport {
+    let ours = b"\nVia: SIP/2.0/";
+    let at = bytes.windows(ours.len()).position(|window| window == ours);
+    let rest = at.and_then(|at| bytes.get(at + ours.len()..));
+    match rest {
+        Some(rest) if rest.starts_with(b"TCP") => Transport::Tcp,
+        _ => Transport::Udp,
+    }
+}
