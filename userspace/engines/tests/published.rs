@@ -1,5 +1,6 @@
 //! The engine against published packets: RFC 3602 4 (AES-CBC),
-//! draft-mcgrew-gcm-test-01 4 (GCM and GMAC), RFC 2202 3 (HMAC-SHA-1).
+//! draft-mcgrew-gcm-test-01 4 (GCM and GMAC), RFC 2202 2 and 3 (HMAC-MD5,
+//! HMAC-SHA-1), NIST's example of TDES-CBC for SP 800-67.
 
 use gm_engines::{Job, Key, Transform, reference};
 
@@ -291,20 +292,70 @@ const CBC: [(&str, &str, &str); 4] = [
 
 #[test]
 fn cbc_packets_of_rfc_3602() {
-    for (secret, plain, published) in CBC {
-        let published = hex(published);
-        let plain = [&published[..24], &hex(plain), &[0; 12]].concat();
-        let key = Key::new(Transform::HmacSha1AesCbc, &[0x5a; 20], &hex(secret), [0; 4]);
-        let key = key.unwrap();
-        let mut esp = plain.clone();
+    for (transform, integrity) in [
+        (Transform::HmacSha1AesCbc, &[0x5a; 20][..]),
+        (Transform::HmacMd5AesCbc, &[0x5a; 16]),
+    ] {
+        for (secret, plain, published) in CBC {
+            let published = hex(published);
+            let plain = [&published[..24], &hex(plain), &[0; 12]].concat();
+            let key = Key::new(transform, integrity, &hex(secret), [0; 4]).unwrap();
+            cbc_packet(&key, &plain, &published);
+        }
+    }
+}
+
+/// A packet is sealed to what is published, does not open with a byte damaged,
+/// and opens.
+fn cbc_packet(key: &Key, plain: &[u8], published: &[u8]) {
+    let mut esp = plain.to_vec();
+    assert!(seal(key, &mut esp, None));
+    let end = esp.len() - 12;
+    assert_eq!(esp[..end], published[..]);
+    let mut tampered = esp.clone();
+    tampered[30] ^= 1;
+    assert!(!open(key, &mut tampered, None));
+    assert!(open(key, &mut esp, None));
+    assert_eq!(esp[..end], plain[..end]);
+}
+
+#[test]
+fn three_des_cbc_of_nist() {
+    let secret = hex("0123456789abcdef 23456789abcdef01 456789abcdef0123");
+    let head = hex("00001234 00000001 f69f2445df4f9b17");
+    let plain = hex("6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51");
+    let sealed = hex("2079c3d53aa763e193b79e2569ab5262516570481f25b50f73c0bda85c8e0da7");
+    for (transform, integrity) in [
+        (Transform::HmacSha1DesEde3Cbc, &[0x5a; 20][..]),
+        (Transform::HmacMd5DesEde3Cbc, &[0x5a; 16]),
+    ] {
+        let key = Key::new(transform, integrity, &secret, [0; 4]).unwrap();
+        let plain = [&head[..], &plain, &[0; 12]].concat();
+        cbc_packet(&key, &plain, &[&head[..], &sealed].concat());
+    }
+}
+
+#[test]
+fn hmac_md5_of_rfc_2202() {
+    // Cases 3 and 5, those with a key of 16 bytes and enough data for a packet.
+    for (byte, data, tag) in [
+        (0xaa, &[0xdd; 50][..], "56be34521d144c88dbb8c733"),
+        (0x0c, b"Test With Truncation", "56461ef2342edc00f9bab995"),
+    ] {
+        let key = Key::new(Transform::HmacMd5Null, &[byte; 16], &[], [0; 4]).unwrap();
+        let mut esp = [data, &[0; 12]].concat();
         assert!(seal(&key, &mut esp, None));
-        let end = esp.len() - 12;
-        assert_eq!(esp[..end], published[..]);
-        let mut tampered = esp.clone();
-        tampered[30] ^= 1;
-        assert!(!open(&key, &mut tampered, None));
+        assert_eq!(esp[data.len()..], hex(tag));
         assert!(open(&key, &mut esp, None));
-        assert_eq!(esp[..end], plain[..end]);
+
+        // The high half of ESN is covered as if it followed.
+        let (data, hi) = data.split_at(data.len() - 4);
+        let hi = u32::from_be_bytes(hi.try_into().unwrap());
+        let mut esp = [data, &[0; 12]].concat();
+        assert!(seal(&key, &mut esp, Some(hi)));
+        assert_eq!(esp[data.len()..], hex(tag));
+        assert!(open(&key, &mut esp, Some(hi)));
+        assert!(!open(&key, &mut esp, None));
     }
 }
 
