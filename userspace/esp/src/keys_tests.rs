@@ -50,6 +50,30 @@ fn annex_i_agrees_with_an_independent_implementation() {
     assert!(cases >= 8);
 }
 
+/// The expansion of the releases that had these suites, written out.
+#[test]
+fn legacy_keys_are_ik_as_it_is_and_ck_with_its_first_half_again() {
+    const IK: &str = "00112233445566778899aabbccddeeff";
+    const CK: &str = "0123456789abcdeffedcba9876543210";
+    let (ik, ck) = (Ik::from_hex(IK).unwrap(), Ck::from_hex(CK).unwrap());
+    let twice = format!("{CK}{}", &CK[..16]);
+    let longer = format!("{IK}00000000");
+    for (suite, integrity, encryption) in [
+        (Suite::HmacMd5Null, IK, None),
+        (Suite::HmacMd5AesCbc, IK, Some(CK)),
+        (Suite::HmacMd5DesEde3Cbc, IK, Some(&*twice)),
+        (Suite::HmacSha1DesEde3Cbc, &*longer, Some(&*twice)),
+    ] {
+        let keys = EspKeys::expand(suite, &ik, &ck);
+        let hex = |bytes: Option<&[u8]>| bytes.map(hex::encode);
+        assert_eq!(hex(keys.integrity()).as_deref(), Some(integrity), "{suite}");
+        assert_eq!(hex(keys.encryption()).as_deref(), encryption, "{suite}");
+        assert_eq!(keys.salt(), None);
+        let again = EspKeys::explicit(suite, keys.integrity(), keys.encryption(), None);
+        assert_eq!(again.unwrap(), keys);
+    }
+}
+
 #[test]
 fn explicit_keys_have_the_suites_parts_and_no_others() {
     let explicit = |suite, integrity: usize, encryption: usize, salt: usize| {
@@ -95,6 +119,9 @@ fn explicit_keys_have_the_suites_parts_and_no_others() {
     assert_eq!(explicit(suite, 0, 16, 4), Ok(()));
     assert_eq!(explicit(Suite::AesGmacNull, 16, 0, 4), Ok(()));
     assert!(explicit(Suite::AesGmacNull, 16, 16, 4).is_err());
+    assert_eq!(explicit(Suite::HmacMd5DesEde3Cbc, 16, 24, 0), Ok(()));
+    assert!(explicit(Suite::HmacMd5DesEde3Cbc, 16, 16, 0).is_err());
+    assert!(explicit(Suite::HmacMd5AesCbc, 20, 16, 0).is_err());
 }
 
 #[test]

@@ -182,3 +182,8 @@ fn cbc_with_the_widest_window() {
 fn gmac_with_an_odd_window() {
     run(Suite::AesGmacNull, 1000);
 }
+
+#[test]
+fn three_des_with_the_default_window() {
+    run(Suite::HmacMd5DesEde3Cbc, 64);
+}

@@ -46,7 +46,7 @@ fn pick() -> impl Strategy<Value = Pick> {
         prop_oneof![Just(Dir::In), Just(Dir::Out)],
         prop::option::of(0..3usize),
         300..304u32,
-        0..4usize,
+        0..8usize,
         0..2u8,
         5000..5003u16,
         prop::option::of(1..100u64),
@@ -82,7 +82,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn new_sa(pick: &Pick, reserved: &[(u32, u32)]) -> NewSa {
-    let suite = Suite::ALL[pick.suite];
+    let suite = Suite::every().nth(pick.suite).unwrap();
     let spi = match pick.reserved.and_then(|i| reserved.get(i)) {
         Some((_, spi)) => *spi,
         None => pick.foreign,

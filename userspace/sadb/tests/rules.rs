@@ -479,7 +479,7 @@ fn a_retire_that_was_under_way_is_finished() {
 
 #[test]
 fn a_successor_opens_and_seals_with_the_same_keys() {
-    for suite in Suite::ALL {
+    for suite in Suite::every() {
         let mut sadb = Sadb::create(4, 64).unwrap();
         let set = four(suite, [300, 301, 302, 303], 7);
         sadb.install(SetId(1), &set).unwrap();
