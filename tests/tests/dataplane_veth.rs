@@ -70,7 +70,7 @@ fn silent(socket: &UdpSocket) {
 #[test]
 #[ignore = "root: namespaces, BPF"]
 fn datagrams_of_all_sizes_cross_in_all_suites() {
-    for suite in Suite::ALL {
+    for suite in Suite::every() {
         let lab = Lab::new(None);
         for family in [Family::V4, Family::V6] {
             lab.install(suite, family);
@@ -154,7 +154,7 @@ fn megabyte(mut a: TcpStream, mut b: TcpStream) {
 #[test]
 #[ignore = "root: namespaces, BPF"]
 fn tcp_carries_a_megabyte_both_ways_in_all_suites() {
-    for suite in Suite::ALL {
+    for suite in Suite::every() {
         let lab = Lab::new(None);
         for family in [Family::V4, Family::V6] {
             lab.install(suite, family);
