@@ -136,6 +136,19 @@ impl Ue {
             .map_or(self.config.local, |s| s.params.ue)
     }
 
+    /// Whether this is a protected address and port of one of our sets.
+    pub fn has_port(&self, local: SocketAddr) -> bool {
+        let procedure = self.procedure.as_ref().and_then(|p| p.set.as_ref());
+        self.current
+            .iter()
+            .chain(&self.old)
+            .chain(procedure)
+            .any(|set| {
+                let ends = set.params.ue_ends;
+                set.params.ue == local.ip() && [ends.port_c, ends.port_s].contains(&local.port())
+            })
+    }
+
     /// Until when the registration is granted, in milliseconds. Renew before it ends
     /// (24.229: 600 s before, or half of it when it is shorter).
     pub fn registered_until(&self) -> Option<u64> {
@@ -222,6 +235,7 @@ impl Ue {
     pub fn handle(&mut self, now: u64, input: UeInput<'_>) {
         match input {
             UeInput::Installed { set, ok } => self.installed(now, set, ok),
+            UeInput::Unreachable { .. } | UeInput::Closed { .. } => {}
             UeInput::FromNetwork {
                 local,
                 remote,

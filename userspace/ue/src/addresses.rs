@@ -13,25 +13,25 @@ const LOOPBACK: u32 = 1;
 /// Addresses that the phone has put on the loopback interface.
 pub struct Addresses {
     handle: Handle,
-    own: IpAddr,
+    own: Vec<IpAddr>,
     added: Vec<IpAddr>,
 }
 
 impl Addresses {
-    /// A phone with one address of its own. Needs a tokio runtime.
-    pub fn new(own: IpAddr) -> Result<Addresses> {
+    /// Phones with these addresses of their own. Needs a tokio runtime.
+    pub fn new(own: &[IpAddr]) -> Result<Addresses> {
         let (connection, handle, _) = rtnetlink::new_connection().context("no netlink")?;
         tokio::spawn(connection);
         Ok(Addresses {
             handle,
-            own,
+            own: own.to_vec(),
             added: Vec::new(),
         })
     }
 
     /// Makes `address` one of this host's. True if it was not before.
     pub async fn ensure(&mut self, address: IpAddr) -> Result<bool> {
-        if address == self.own || self.added.contains(&address) {
+        if self.own.contains(&address) || self.added.contains(&address) {
             return Ok(false);
         }
         let prefix = if address.is_ipv4() { 32 } else { 128 };
@@ -47,9 +47,12 @@ impl Addresses {
 
     /// All addresses that SIP may use.
     pub fn all(&self) -> Vec<IpAddr> {
-        std::iter::once(self.own)
-            .chain(self.added.iter().copied())
-            .collect()
+        self.own.iter().chain(&self.added).copied().collect()
+    }
+
+    /// A phone has moved: these are the own ones from now on.
+    pub fn set_own(&mut self, own: &[IpAddr]) {
+        self.own = own.to_vec();
     }
 
     /// Takes back what was added.

@@ -7,8 +7,10 @@
 //!
 //! * [`config`]: ue.toml, who the phone is;
 //! * [`usim`]: Milenage and the sequence numbers of AKA;
-//! * [`agent`]: sockets, SAs and time around the protocol;
-//! * [`sockets`], [`addresses`], [`keys_out`]: what the agent needs of the host;
+//! * [`host`]: what phones of one process share: data plane, SPIs, sockets and
+//!   TCP connections, addresses ([`addresses`], [`keys_out`]);
+//! * [`phone`]: one phone on it; [`agent`]: one phone that runs, with commands
+//!   and events;
 //! * [`report`]: what the protocol says, in the words of the events;
 //! * [`events`]: what the phone tells and what it can be told;
 //! * [`program`]: `gm-ue` on the command line.
@@ -18,8 +20,11 @@ pub mod addresses;
 pub mod agent;
 pub mod config;
 pub mod events;
+pub mod host;
 pub mod keys_out;
+pub mod phone;
 pub mod program;
 pub mod report;
-pub mod sockets;
+mod sockets;
+mod tcp;
 pub mod usim;

@@ -9,6 +9,7 @@ use gm_sip::ue::{RequestId, UeEvent as SipEvent};
 use gm_sip::{SaSetRequest, SetToken};
 
 use crate::events::UeEvent;
+use crate::phone::Watch;
 
 /// What a report says of a set; no keys.
 struct SetView {
@@ -32,8 +33,15 @@ impl Reporter {
         self.messages.push(id);
     }
 
-    /// A set is installed.
-    pub fn installed(&mut self, request: &SaSetRequest) {
+    /// Watches a phone, and tells what it does.
+    pub fn to<'a, F: FnMut(UeEvent)>(&'a mut self, tell: &'a mut F) -> Telling<'a, F> {
+        Telling {
+            reporter: self,
+            tell,
+        }
+    }
+
+    fn installed(&mut self, request: &SaSetRequest) {
         let params = &request.params;
         let (ue, pcscf) = (params.ue_ends, params.pcscf_ends);
         self.sets.insert(
@@ -48,13 +56,7 @@ impl Reporter {
         );
     }
 
-    /// A set is gone.
-    pub fn removed(&mut self, set: SetToken) {
-        self.sets.remove(&set);
-    }
-
-    /// Tells an event of the protocol.
-    pub fn report(&mut self, event: SipEvent, tell: &mut impl FnMut(UeEvent)) {
+    fn report(&mut self, event: SipEvent, tell: &mut impl FnMut(UeEvent)) {
         match event {
             SipEvent::Sm1 { protected } => {
                 let how = if protected {
@@ -138,6 +140,32 @@ impl Reporter {
             spis: view.spis,
             expires,
         });
+    }
+}
+
+/// A reporter with somebody to tell.
+pub struct Telling<'a, F> {
+    reporter: &'a mut Reporter,
+    tell: &'a mut F,
+}
+
+impl<F: FnMut(UeEvent)> Watch for Telling<'_, F> {
+    fn event(&mut self, event: SipEvent) {
+        self.reporter.report(event, self.tell);
+    }
+
+    fn installed(&mut self, request: &SaSetRequest) {
+        self.reporter.installed(request);
+    }
+
+    fn refused(&mut self, error: &anyhow::Error) {
+        (self.tell)(UeEvent::Failed {
+            reason: format!("{error:#}"),
+        });
+    }
+
+    fn removed(&mut self, set: SetToken) {
+        self.reporter.sets.remove(&set);
     }
 }
 

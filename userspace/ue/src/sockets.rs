@@ -1,66 +1,63 @@
-//! The phone's UDP sockets, one for each local address and port that the
-//! protocol speaks from. What they receive comes together in one queue.
+//! UDP sockets, one for each local address and port that a phone speaks from.
+//! What they receive goes into the host's one queue.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use gm_sip::Transport;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::host::Arrival;
+
 /// Largest UDP payload.
 const DATAGRAM: usize = 65_535;
-/// Datagrams that wait for the agent; more are lost, as on any wire.
-const QUEUE: usize = 256;
-
-/// A datagram that came in.
-#[derive(Debug)]
-pub struct Datagram {
-    /// Our address and port.
-    pub local: SocketAddr,
-    /// The sender's address and port.
-    pub remote: SocketAddr,
-    /// Its payload.
-    pub bytes: Vec<u8>,
-}
+/// Turns of the runtime that closing a socket may take.
+const MOMENTS: usize = 100;
 
 /// All open sockets.
-pub struct Sockets {
+pub(crate) struct Sockets {
     open: HashMap<SocketAddr, (Arc<UdpSocket>, JoinHandle<()>)>,
-    sender: mpsc::Sender<Datagram>,
+    queue: mpsc::Sender<Arrival>,
 }
 
 impl Sockets {
-    /// No sockets yet, and the queue of what they will receive.
-    pub fn new() -> (Sockets, mpsc::Receiver<Datagram>) {
-        let (sender, queue) = mpsc::channel(QUEUE);
-        (
-            Sockets {
-                open: HashMap::new(),
-                sender,
-            },
+    /// No sockets yet; they will put what they receive into `queue`. What does
+    /// not fit is lost, as on any wire.
+    pub(crate) fn new(queue: mpsc::Sender<Arrival>) -> Sockets {
+        Sockets {
+            open: HashMap::new(),
             queue,
-        )
+        }
     }
 
     /// Listens on `local`; nothing happens if it does already.
-    pub async fn listen(&mut self, local: SocketAddr) -> Result<Arc<UdpSocket>> {
+    pub(crate) async fn listen(&mut self, local: SocketAddr) -> Result<Arc<UdpSocket>> {
         if let Some((socket, _)) = self.open.get(&local) {
             return Ok(Arc::clone(socket));
         }
-        let socket = UdpSocket::bind(local)
+        let socket = patiently(async || UdpSocket::bind(local).await)
             .await
             .with_context(|| format!("cannot open the UDP socket {local}"))?;
         let socket = Arc::new(socket);
-        let receiving = tokio::spawn(receive(local, Arc::clone(&socket), self.sender.clone()));
+        let receiving = tokio::spawn(receive(local, Arc::clone(&socket), self.queue.clone()));
         self.open.insert(local, (Arc::clone(&socket), receiving));
         Ok(socket)
     }
 
+    /// Closes what listens on `local`.
+    pub(crate) fn close(&mut self, local: SocketAddr) {
+        if let Some((_, receiving)) = self.open.remove(&local) {
+            receiving.abort();
+        }
+    }
+
     /// Sends from `local`, which is opened if need be.
-    pub async fn send(
+    pub(crate) async fn send(
         &mut self,
         local: SocketAddr,
         remote: SocketAddr,
@@ -81,17 +78,32 @@ impl Drop for Sockets {
     }
 }
 
-async fn receive(local: SocketAddr, socket: Arc<UdpSocket>, queue: mpsc::Sender<Datagram>) {
+/// Opens a socket on a port that was perhaps closed a moment ago: what is
+/// aborted lets go of it when the runtime comes to it.
+pub(crate) async fn patiently<T>(open: impl AsyncFn() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..MOMENTS {
+        match open().await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                tokio::task::yield_now().await;
+            }
+            done => return done,
+        }
+    }
+    open().await
+}
+
+async fn receive(local: SocketAddr, socket: Arc<UdpSocket>, queue: mpsc::Sender<Arrival>) {
     let mut buffer = vec![0; DATAGRAM];
     loop {
         match socket.recv_from(&mut buffer).await {
             Ok((length, remote)) => {
-                let bytes = buffer[..length].to_vec();
-                if let Err(mpsc::error::TrySendError::Closed(_)) = queue.try_send(Datagram {
+                let arrival = Arrival::Message {
                     local,
                     remote,
-                    bytes,
-                }) {
+                    transport: Transport::Udp,
+                    bytes: buffer[..length].to_vec(),
+                };
+                if let Err(mpsc::error::TrySendError::Closed(_)) = queue.try_send(arrival) {
                     return;
                 }
             }

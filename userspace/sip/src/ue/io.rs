@@ -111,6 +111,21 @@ pub enum UeInput<'a> {
         /// One whole message.
         bytes: &'a [u8],
     },
+    /// A message over TCP did not go: no connection came up, or there was none to
+    /// answer on.
+    Unreachable {
+        /// The packet's `local`.
+        local: SocketAddr,
+        /// The packet's `remote`.
+        remote: SocketAddr,
+    },
+    /// A TCP connection has ended. What is sent next opens another one.
+    Closed {
+        /// Our address and port.
+        local: SocketAddr,
+        /// The P-CSCF's address and port.
+        remote: SocketAddr,
+    },
     /// The answer to [`UeOutput::Install`].
     Installed {
         /// The set.
@@ -131,6 +146,10 @@ impl fmt::Debug for UeInput<'_> {
             } => {
                 write!(f, "FromNetwork({remote} -> {local}, {} bytes)", bytes.len())
             }
+            UeInput::Unreachable { local, remote } => {
+                write!(f, "Unreachable({local} -> {remote})")
+            }
+            UeInput::Closed { local, remote } => write!(f, "Closed({local} -> {remote})"),
             UeInput::Installed { set, ok } => write!(f, "Installed({set:?}, {ok})"),
         }
     }
