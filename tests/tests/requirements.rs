@@ -1,0 +1,141 @@
+//! The table of requirements (tests/spec): its rows are whole and well-formed, the tests that
+//! they name exist, and the pages made from it are up to date.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+#[path = "requirements/names.rs"]
+mod names;
+#[path = "requirements/page.rs"]
+mod page;
+#[path = "requirements/table.rs"]
+mod table;
+
+use table::{Phones, Requirements};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the repository")
+        .to_owned()
+}
+
+fn spec(file: &str) -> PathBuf {
+    root().join("tests/spec").join(file)
+}
+
+fn report(problems: &[String]) {
+    assert!(
+        problems.is_empty(),
+        "{} problems:\n{}",
+        problems.len(),
+        problems.join("\n")
+    );
+}
+
+#[test]
+fn every_requirement_is_shown_by_a_test_that_exists_or_says_why_not() {
+    let table: Requirements = table::read(&spec("requirements.toml"));
+    report(&table.problems(&root(), &names::of_workspace(&root())));
+}
+
+#[test]
+fn every_habit_of_phones_is_shown_by_a_test_that_exists_or_says_why_not() {
+    let table: Phones = table::read(&spec("phones.toml"));
+    report(&table.problems(&root(), &names::of_workspace(&root())));
+}
+
+#[test]
+#[ignore = "until the last row is closed"]
+fn no_row_is_open() {
+    let requirements: Requirements = table::read(&spec("requirements.toml"));
+    let phones: Phones = table::read(&spec("phones.toml"));
+    report(&[requirements.unfinished(&root()), phones.unfinished()].concat());
+}
+
+#[test]
+fn the_pages_say_what_the_tables_say() {
+    for (file, made) in [
+        (
+            "REQUIREMENTS.md",
+            page::requirements(&table::read(&spec("requirements.toml"))),
+        ),
+        (
+            "PHONES.md",
+            page::phones(&table::read(&spec("phones.toml"))),
+        ),
+    ] {
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(spec(file), &made).expect("the page is written");
+        }
+        let kept = fs::read_to_string(spec(file)).unwrap_or_default();
+        assert!(
+            kept == made,
+            "{file} is stale: UPDATE=1 cargo test -p gm-tests --test requirements"
+        );
+    }
+}
+
+/// The names are read out of sources; here they are held against a harness, this one.
+#[test]
+fn names_are_those_that_the_harness_lists() {
+    let program = std::env::current_exe().expect("this program");
+    let output = std::process::Command::new(program)
+        .arg("--list")
+        .output()
+        .expect("a list");
+    let listed: BTreeSet<String> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| {
+            Some(format!(
+                "gm-tests/requirements: {}",
+                line.strip_suffix(": test")?
+            ))
+        })
+        .collect();
+    let read: BTreeSet<String> = names::of_workspace(&root())
+        .into_iter()
+        .filter(|n| n.starts_with("gm-tests/requirements: "))
+        .collect();
+    assert_eq!(read, listed);
+}
+
+#[test]
+fn a_test_that_is_not_there_is_noticed() {
+    let names: BTreeSet<String> = ["c: m::one", "c: m::two::case_1_a", "c: m::two::case_2_b"]
+        .map(str::to_owned)
+        .into();
+    let exists = |name: &str| table::exists(&root(), &names, name).is_ok();
+    for good in [
+        "c: m::one",
+        "c: m::two::*",
+        "c: m::two::case_2_b",
+        "tests/run: step_unit",
+    ] {
+        assert!(exists(good), "{good}");
+    }
+    for bad in [
+        "c: m::on",
+        "c: one",
+        "m::one",
+        "c: m::two",
+        "c: m::one::*",
+        "c: m::*",
+        "tests/run: step_un",
+        "tests/no: x",
+    ] {
+        assert!(!exists(bad), "{bad}");
+    }
+}
+
+/// Prints all names, for whoever writes rows.
+#[test]
+#[ignore = "a tool: prints the names of all tests"]
+fn list_names() {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    for name in names::of_workspace(&root()) {
+        let _ = writeln!(out, "{name}");
+    }
+}
