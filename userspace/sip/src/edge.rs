@@ -4,14 +4,16 @@
 //! Give it what happens with [`Edge::handle`] and [`Edge::handle_timeout`], keep it
 //! in SPIs with [`Edge::add_spis`], and carry out what [`Edge::poll`] gives, in order.
 //!
-//! A registration by function: `register::register_clear` (SM1) ->
+//! What SAs there are and who may use them is decided by [`crate::agent`]; here are the
+//! messages. A registration by function: `register::register` (SM1) ->
 //! `challenge::challenge` (SM4, Install) -> `Edge::installed` (SM6) ->
-//! `register::register_protected` (SM7, SM8) -> `challenge::success` (SM12, Activate).
+//! `register::register` (SM7, SM8) -> `challenge::register_response` (SM12, Activate).
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
-use crate::lifecycle::{Change, SetState, Table};
+use crate::agent::{Agent, Command};
+use crate::lifecycle::SetState;
 use crate::message::{Message, ParseError};
 use crate::rand::Randomness;
 use crate::sa_set::SetToken;
@@ -31,13 +33,13 @@ mod register;
 mod transport;
 mod tx;
 
-pub use crate::lifecycle::{RemoveReason, Timers};
+pub use crate::agent::{ConfigError, FlowEvent, Limits, Refusal, RemoveReason, Timers};
 use branch::{clear_reply, top_via};
-pub use config::{ConfigError, EdgeConfig, Limits, ServiceRoute};
-pub use io::{FlowEvent, Input, Output, Refusal};
+pub use config::{EdgeConfig, ServiceRoute};
+pub use io::{Input, Output};
 use peers::Peers;
 use transport::via_transport;
-use tx::{Pending, Reply, Source, Transactions};
+use tx::{Reply, Transactions};
 
 /// A registration set between SM4 and SM12.
 struct Held {
@@ -45,26 +47,19 @@ struct Held {
     sm6: Option<Vec<u8>>,
     /// How SM6 travels, and failures too (clause 7.4.2a).
     reply: Reply,
-    /// The data plane has said yes.
-    installed: bool,
-    /// Counted for this source.
-    source: Option<Source>,
 }
 
 /// The edge.
 pub struct Edge {
     config: EdgeConfig,
     secret: [u8; 16],
-    table: Table,
+    agent: Agent,
     txs: Transactions,
-    pending: Pending,
     held: HashMap<SetToken, Held>,
     peers: Peers,
     /// Until then TCP to the core is not tried where UDP can do it.
     core_tcp_failed: u64,
     now: u64,
-    spis: VecDeque<[u32; 2]>,
-    next_set: u64,
     out: VecDeque<Output>,
 }
 
@@ -74,26 +69,18 @@ impl Edge {
     /// # Errors
     /// A configuration that cannot work.
     pub fn new(config: EdgeConfig, random: &mut dyn Randomness) -> Result<Edge, ConfigError> {
-        config.check()?;
+        let agent = Agent::new(config.agent(), random)?;
         let mut secret = [0; 16];
         random.fill(&mut secret);
-        let table = Table::new(
-            config.timers,
-            config.limits.contacts,
-            config.limits.sets_per_contact,
-        );
         Ok(Edge {
             config,
             secret,
-            table,
+            agent,
             txs: Transactions::default(),
-            pending: Pending::default(),
             held: HashMap::new(),
             peers: Peers::default(),
             core_tcp_failed: 0,
             now: 0,
-            spis: VecDeque::new(),
-            next_set: 0,
             out: VecDeque::new(),
         })
     }
@@ -101,12 +88,12 @@ impl Edge {
     /// Two reserved SPIs for the inbound SAs of one set. They are used up by an
     /// Install, whatever becomes of it.
     pub fn add_spis(&mut self, pair: [u32; 2]) {
-        self.spis.push_back(pair);
+        self.agent.add_spis(pair);
     }
 
     /// Whether fewer pairs than [`Limits::spi_low`] are left.
     pub fn wants_spis(&self) -> bool {
-        self.spis.len() < self.config.limits.spi_low
+        self.agent.wants_spis()
     }
 
     /// Takes in what happened at `now` (milliseconds of a clock that never goes back).
@@ -144,7 +131,7 @@ impl Edge {
                     bytes,
                 } => self.unsent_to_ue(local, remote, bytes),
                 Input::UnsentToCore { remote, bytes } => self.unsent_to_core(remote, bytes),
-                Input::Installed { .. } => {}
+                Input::Resolved { .. } | Input::Installed { .. } => {}
             }
         }
         self.carry_out();
@@ -157,7 +144,7 @@ impl Edge {
 
     /// When [`Edge::handle_timeout`] is due.
     pub fn next_timeout(&self) -> Option<u64> {
-        [self.table.next_timeout(), self.txs.next_timeout()]
+        [self.agent.next_timeout(), self.txs.next_timeout()]
             .into_iter()
             .flatten()
             .min()
@@ -165,21 +152,19 @@ impl Edge {
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: u64) {
-        while let Some(source) = self.txs.expire(now) {
-            source.into_iter().for_each(|s| self.pending.leave(s));
-        }
-        self.table.handle_timeout(now);
+        while self.txs.expire(now).is_some() {}
+        self.agent.handle_timeout(now);
         self.carry_out();
     }
 
     /// Contacts and sets in the table.
     pub fn len(&self) -> (usize, usize) {
-        self.table.len()
+        self.agent.table().len()
     }
 
     /// Whether nobody is registered and nobody registers.
     pub fn is_empty(&self) -> bool {
-        self.table.is_empty()
+        self.agent.table().is_empty()
     }
 
     fn ue_sent(&mut self, now: u64, at: Packet, bytes: &[u8]) {
@@ -206,7 +191,7 @@ impl Edge {
         }
         let reply = clear_reply(at, &message);
         let done = match message.method() {
-            Some("REGISTER") => self.register_clear(now, at, reply, &message),
+            Some("REGISTER") => self.register(now, at, None, reply, &message),
             _ => Err(Refusal::Unprotected),
         };
         if let Err(why) = done {
@@ -216,7 +201,7 @@ impl Edge {
 
     /// Clause 7.1 rule 4: the set is found by addresses and ports.
     fn protected_message(&mut self, now: u64, at: &Packet, message: Message) {
-        let Some(set) = self.table.by_flow(at.remote, at.local) else {
+        let Some(set) = self.agent.table().by_flow(at.remote, at.local) else {
             return self.refused(at.remote, Refusal::NoSa);
         };
         let (token, state) = (set.token, set.state);
@@ -227,7 +212,7 @@ impl Edge {
             transport: at.transport,
         };
         let done = match message.method() {
-            Some("REGISTER") => self.register_protected(now, at, token, reply, &message),
+            Some("REGISTER") => self.register(now, at, Some(token), reply, &message),
             _ if matches!(state, SetState::Registration | SetState::Lingering) => {
                 Err(Refusal::WrongSa)
             }
@@ -269,22 +254,18 @@ impl Edge {
 
     /// SM6 leaves once the inbound SAs are live (ARCHITECTURE, reading A-02).
     fn installed(&mut self, set: SetToken, ok: bool) {
-        let Some(held) = self.held.get_mut(&set) else {
-            return;
-        };
-        if !ok {
-            let reply = held.reply;
-            let sm6 = held.sm6.take();
-            self.table.remove_set(set, RemoveReason::NotInstalled);
-            return self.not_installed(reply, sm6);
+        if self.agent.installed(set, ok) {
+            self.send_sm6(set);
+        } else if !ok && let Some(held) = self.held.remove(&set) {
+            self.carry_out();
+            self.not_installed(held.reply, held.sm6);
         }
-        held.installed = true;
-        self.send_sm6(set);
     }
 
     /// Sends SM6 when it is there and may go; for retransmissions too.
     fn send_sm6(&mut self, set: SetToken) {
-        let Some(held) = self.held.get(&set).filter(|h| h.installed) else {
+        let installed = self.agent.is_installed(set);
+        let Some(held) = self.held.get(&set).filter(|_| installed) else {
             return;
         };
         let (Some(bytes), reply) = (held.sm6.clone(), held.reply) else {
@@ -321,7 +302,7 @@ impl Edge {
                 remote,
                 transport,
             } => {
-                let set = self.table.set(set)?;
+                let set = self.agent.set(set)?;
                 match transport {
                     Transport::Udp => Packet {
                         local: set.local(),
@@ -343,29 +324,20 @@ impl Edge {
         Some(remote)
     }
 
-    /// Turns what the table has decided into outputs.
+    /// Passes on what the agent has decided.
     fn carry_out(&mut self) {
-        for change in self.table.take_changes() {
-            let output = match change {
-                Change::Activate(set) => Output::Activate { set },
-                Change::Retire(set) => Output::Retire { set },
-                Change::Switched { from, to } => {
-                    Output::Event(FlowEvent::SwitchedOver { from, to })
+        while let Some(command) = self.agent.poll() {
+            let output = match command {
+                Command::Install(request) => Output::Install(request),
+                Command::Activate(set) => Output::Activate { set },
+                Command::Retire(set) => Output::Retire { set },
+                Command::Remove(set) => {
+                    self.held.remove(&set);
+                    Output::Remove { set }
                 }
-                Change::Remove(set, why) => {
-                    self.release(set);
-                    self.out.push_back(Output::Remove { set });
-                    Output::Event(FlowEvent::Removed { set, why })
-                }
+                Command::Event(event) => Output::Event(event),
             };
             self.out.push_back(output);
-        }
-    }
-
-    /// Forgets what is held for a set whose registration is over.
-    fn release(&mut self, set: SetToken) {
-        if let Some(source) = self.held.remove(&set).and_then(|h| h.source) {
-            self.pending.leave_challenged(source);
         }
     }
 
@@ -374,7 +346,11 @@ impl Edge {
     }
 
     fn refused(&mut self, from: SocketAddr, why: Refusal) {
-        self.event(FlowEvent::Refused { from, why });
+        self.event(FlowEvent::Refused {
+            from,
+            why,
+            offered: None,
+        });
     }
 }
 

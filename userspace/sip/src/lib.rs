@@ -12,11 +12,13 @@
 //!        <========= SM12 ================== Activate       <-- SM10
 //! ```
 //!
-//! [`message`] keeps what it does not touch byte for byte; [`sec_agree`] reads,
+//! [`agent`] is what the edge decides about SAs, without messages: the engine that an
+//! interface for other SIP proxies uses too. [`message`] keeps what it does not touch byte for byte; [`sec_agree`] reads,
 //! compares and chooses; [`aka`] is the digest of RFC 3310; [`lifecycle`] is the
 //! SA table of TS 33.203 clause 7.1 with the rules of 7.4.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod aka;
 pub mod edge;
 pub mod framing;

@@ -225,6 +225,7 @@ pub struct Table {
     next_contact: ContactId,
     contacts: HashMap<ContactId, Contact>,
     by_key: HashMap<ContactKey, ContactId>,
+    by_impi: HashMap<String, Vec<ContactId>>,
     by_path: HashMap<String, ContactId>,
     sets: HashMap<SetToken, SaSet>,
     by_flow: HashMap<Flow, SetToken>,
@@ -272,6 +273,16 @@ impl Table {
     /// A contact by user and instance.
     pub fn by_key(&self, key: &ContactKey) -> Option<ContactId> {
         self.by_key.get(key).copied()
+    }
+
+    /// All contacts of a private identity, oldest first.
+    pub fn contacts_of(&self, impi: &str) -> Vec<ContactId> {
+        self.by_impi.get(impi).cloned().unwrap_or_default()
+    }
+
+    /// All contacts, in no order.
+    pub fn contacts(&self) -> impl Iterator<Item = (ContactId, &Contact)> {
+        self.contacts.iter().map(|(id, contact)| (*id, contact))
     }
 
     /// A contact by the user part of our Path.

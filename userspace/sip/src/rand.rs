@@ -1,5 +1,7 @@
 //! Randomness as an argument.
 
+use md5::{Digest, Md5};
+
 /// A source of unpredictable bytes, given by the caller.
 pub trait Randomness {
     /// Fills the whole slice.
@@ -23,6 +25,18 @@ pub trait Randomness {
 /// Lower-case hex.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A keyed hash of several parts, each with its length before it.
+pub(crate) fn keyed(secret: &[u8; 16], parts: &[&[u8]]) -> [u8; 16] {
+    let mut hash = Md5::new();
+    hash.update(secret);
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.update(secret);
+    hash.finalize().into()
 }
 
 #[cfg(test)]

@@ -2,13 +2,11 @@
 
 use std::net::SocketAddr;
 
-use md5::{Digest, Md5};
-
 use super::tx::Reply;
 use super::{Edge, Refusal};
 use crate::header::{self, Via};
 use crate::message::Message;
-use crate::rand::hex;
+use crate::rand::{hex, keyed};
 use crate::sa_set::SetToken;
 use crate::{Packet, Transport};
 
@@ -20,14 +18,7 @@ impl Edge {
     }
 
     fn keyed(&self, parts: &[&[u8]]) -> [u8; 16] {
-        let mut hash = Md5::new();
-        hash.update(self.secret);
-        for part in parts {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
-        }
-        hash.update(self.secret);
-        hash.finalize().into()
+        keyed(&self.secret, parts)
     }
 
     /// What a retransmission has in common with the first one: every byte, and the
@@ -50,10 +41,16 @@ impl Edge {
         if tx.print != self.print(message, over) {
             return Err(Refusal::Headers);
         }
-        match tx.challenged {
+        let attempt = self
+            .agent
+            .attempt(tx.attempt)
+            .ok_or(Refusal::NoTransaction)?;
+        match attempt.challenged {
             Some(set) => self.send_sm6(set),
             None => {
-                let forwarded = self.register_up(message, tx.ue, branch, &tx)?;
+                let mut up = message.clone();
+                self.prepare_up(&mut up, tx.ue)?;
+                let (forwarded, _) = self.register_up(up, attempt, branch);
                 self.send(Reply::Up, forwarded);
             }
         }

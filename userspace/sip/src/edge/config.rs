@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use crate::Transport;
+use crate::agent::{AgentConfig, ConfigError, Limits};
 use crate::lifecycle::Timers;
 use crate::sec_agree::Policy;
 
@@ -86,23 +87,23 @@ impl EdgeConfig {
         from_core || self.core_trusted.contains(&remote.ip())
     }
 
+    /// What the agent is told of it.
+    pub fn agent(&self) -> AgentConfig {
+        AgentConfig {
+            server_port: self.server_port,
+            client_ports: self.client_ports.clone(),
+            policy: self.policy.clone(),
+            nat_traversal: self.nat_traversal,
+            encap_port: self.encap_port,
+            replay_window: self.replay_window,
+            timers: self.timers,
+            limits: self.limits,
+        }
+    }
+
     /// Says what cannot work: standard SIP ports, too few client ports.
     pub fn check(&self) -> Result<(), ConfigError> {
-        for port in [0, 5060, 5061] {
-            if self.is_protected(port) {
-                return Err(ConfigError::Port(port));
-            }
-        }
-        if self.client_ports.contains(&self.server_port) {
-            return Err(ConfigError::Port(self.server_port));
-        }
-        if self.client_ports.clone().count() < 3 {
-            return Err(ConfigError::ClientPorts);
-        }
-        if self.policy.suites().is_empty() {
-            return Err(ConfigError::Suites);
-        }
-        Ok(())
+        self.agent().check()
     }
 }
 
@@ -118,63 +119,4 @@ pub enum ServiceRoute {
     Refuse,
     /// The phone's Routes go on as they are.
     Pass,
-}
-
-/// Why a configuration cannot work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
-    /// A protected port that may not be one.
-    #[error(
-        "port {0} cannot be a protected port here; take others than 0, 5060, 5061, and server_port outside client_ports"
-    )]
-    Port(u16),
-    /// Fewer than three client ports.
-    #[error("client_ports needs at least three ports: a contact can have three sets at a time")]
-    ClientPorts,
-    /// No suite is left.
-    #[error("policy leaves no suite")]
-    Suites,
-}
-
-/// Bounds that keep strangers from growing memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Unfinished registrations in all.
-    pub pending: usize,
-    /// Unfinished registrations of one source: an IPv4 address or an IPv6 /64.
-    pub pending_per_source: usize,
-    /// Bytes of a message in clear: real ones have 1 to 2 kB.
-    pub clear_message: usize,
-    /// Contacts with SAs.
-    pub contacts: usize,
-    /// Transactions that are remembered.
-    pub transactions: usize,
-    /// Transactions of one contact.
-    pub transactions_per_contact: usize,
-    /// Sets in the table, and registrations on their way there, from which on a
-    /// REGISTER in clear is refused: what is left is for re-registrations.
-    pub sets_for_strangers: usize,
-    /// SA sets of one contact: three, six SAs per direction (clause 7.1 rule 3).
-    pub sets_per_contact: usize,
-    /// Outputs waiting to be taken; further input is refused above it.
-    pub outputs: usize,
-    /// Pairs of SPIs below which [`super::Edge::wants_spis`] asks for more.
-    pub spi_low: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            pending: 8192,
-            pending_per_source: 64,
-            clear_message: 16_384,
-            contacts: 100_000,
-            transactions: 65_536,
-            transactions_per_contact: 128,
-            sets_for_strangers: usize::MAX,
-            sets_per_contact: 3,
-            outputs: 65_536,
-            spi_low: 64,
-        }
-    }
 }

@@ -133,7 +133,7 @@ impl Edge {
 
     /// The contact that a user part of ours names.
     pub(super) fn by_user(&self, user: &str) -> Option<ContactId> {
-        self.table.by_path(user.get(..PATH).unwrap_or(user))
+        self.agent.table().by_path(user.get(..PATH).unwrap_or(user))
     }
 
     /// Takes our own Routes off the top and gives their user parts.

@@ -27,10 +27,10 @@ impl Edge {
         let mut down = message.clone();
         hop(&mut down)?;
         let id = self.find_contact(&mut down).ok_or(Refusal::NoContact)?;
-        let contact = self.table.contact(id).ok_or(Refusal::NoContact)?;
+        let contact = self.agent.table().contact(id).ok_or(Refusal::NoContact)?;
         let set = contact
             .current
-            .and_then(|t| self.table.set(t))
+            .and_then(|t| self.agent.table().set(t))
             .ok_or(Refusal::NoContact)?;
         let (token, local, to) = (set.token, set.local(), set.remote());
         let server = SocketAddr::new(local.ip(), set.params.pcscf_ends.port_s);
@@ -91,14 +91,14 @@ impl Edge {
         strip_down(&mut message);
         if let Some(register) = register {
             let routes = service_route(&message);
-            self.register_response(now, &branch, reply, &register, message)?;
+            self.register_response(now, reply, &register, message)?;
             if let Some(routes) = routes {
                 self.registered(&register, reply, &routes);
             }
             return Ok(());
         }
         aka::strip_keys(&mut message);
-        let path = contact.and_then(|id| Some(self.table.contact(id)?.path.clone()));
+        let path = contact.and_then(|id| Some(self.agent.table().contact(id)?.path.clone()));
         if let (
             Some(path),
             Reply::Set {
@@ -126,7 +126,7 @@ impl Edge {
             return self.by_user(uri.user.as_deref()?);
         }
         let uri = Uri::parse(down.uri()?)?;
-        self.table
+        self.agent.table()
             .by_server_port(SocketAddr::new(uri.host?.ip()?, uri.port?))
     }
 }

@@ -24,11 +24,12 @@ impl Edge {
     ) -> Result<(), Refusal> {
         let branch = self.branch(message, at.remote)?;
         let id = self
-            .table
+            .agent
+            .table()
             .set(token)
             .map(|s| s.contact)
             .ok_or(Refusal::NoSa)?;
-        let contact = self.table.contact(id).ok_or(Refusal::NoSa)?;
+        let contact = self.agent.table().contact(id).ok_or(Refusal::NoSa)?;
         let from = message
             .value("From")
             .and_then(|f| NameAddr::parse(&f))
@@ -61,7 +62,7 @@ impl Edge {
             up.insert_top("Record-Route", &self.route_at_core(&contact.path));
         }
         let over = self.push_via_up(&mut up, &branch);
-        self.table.heard(token, now);
+        self.agent.heard(token, now);
         self.carry_out();
         if method != "ACK" {
             self.remember_for(now, &branch, Tx::of(reply, id).over(over), method);
@@ -83,7 +84,7 @@ impl Edge {
         let Reply::Core { .. } = tx.reply else {
             return Err(Refusal::NoTransaction);
         };
-        let (reply, id) = (tx.reply, self.table.set(token).map(|s| s.contact));
+        let (reply, id) = (tx.reply, self.agent.table().set(token).map(|s| s.contact));
         if tx.contact != id {
             return Err(Refusal::ForeignUser);
         }
@@ -92,12 +93,12 @@ impl Edge {
         strip_up(&mut up);
         if let Some(id) = id {
             self.assert_identity(&mut up, id, message);
-            if let Some(contact) = self.table.contact(id) {
+            if let Some(contact) = self.agent.table().contact(id) {
                 self.turn_up(&mut up, &contact.path);
             }
         }
         self.prolong(now, &branch, message);
-        self.table.heard(token, now);
+        self.agent.heard(token, now);
         self.carry_out();
         self.send(reply, up.to_bytes());
         Ok(())
@@ -150,9 +151,7 @@ impl Edge {
         } else {
             timers.transaction
         };
-        if let Some(source) = self.txs.insert(branch, tx, now.saturating_add(period)) {
-            self.pending.leave(source);
-        }
+        self.txs.insert(branch, tx, now.saturating_add(period));
     }
 
     /// A provisional answer to INVITE starts its period again (timer C).

@@ -70,7 +70,7 @@ impl Edge {
     /// and one tel URI at most (RFC 3325 clause 9.1); when there is none, the default.
     pub(super) fn assert_identity(&self, up: &mut Message, id: ContactId, message: &Message) {
         up.remove("P-Preferred-Identity");
-        let Some(contact) = self.table.contact(id) else {
+        let Some(contact) = self.agent.table().contact(id) else {
             return;
         };
         let mut asserted: Vec<String> = Vec::new();

@@ -49,14 +49,14 @@ impl Peers {
 impl Edge {
     /// What is known of a contact, to be changed.
     pub(super) fn peer(&mut self, id: ContactId) -> &mut Peer {
-        let table = &self.table;
+        let table = self.agent.table();
         let there = |id| table.contact(id).is_some();
         self.peers.entry(id, table.len().0, there)
     }
 
     /// A REGISTER succeeded; `routes` are the elements of Service-Route in its 200.
     pub(super) fn registered(&mut self, tx: &RegisterTx, reply: Reply, routes: &[String]) {
-        let set = tx.over.and_then(|token| self.table.set(token));
+        let set = tx.over.and_then(|token| self.agent.table().set(token));
         let Some(id) = set.map(|set| set.contact).filter(|_| !tx.leaves) else {
             return;
         };

@@ -3,42 +3,10 @@
 use std::net::SocketAddr;
 
 use super::tx::Reply;
-use super::{Edge, Refusal};
+use super::{Edge, FlowEvent, Refusal};
+use crate::agent::offered;
 use crate::message::Message;
-use crate::sec_agree::{self, SECURITY_SERVER};
-
-impl Refusal {
-    /// The status that the sender gets; `None`: silence.
-    pub fn status(&self) -> Option<(u16, &'static str)> {
-        match self {
-            Refusal::Headers | Refusal::ViaName | Refusal::ServiceRoute => {
-                Some((400, "Bad Request"))
-            }
-            Refusal::Collision => Some((400, "Protected Port Or SPI In Use")),
-            Refusal::Unprotected | Refusal::ViaMismatch | Refusal::ForeignUser => {
-                Some((403, "Forbidden"))
-            }
-            Refusal::NoSecurityClient => Some((421, "Extension Required")),
-            Refusal::NoContact => Some((480, "Temporarily Unavailable")),
-            Refusal::Hops => Some((483, "Too Many Hops")),
-            Refusal::Offer(_) | Refusal::SecurityVerify | Refusal::SecurityClient => {
-                Some((494, "Security Agreement Required"))
-            }
-            Refusal::Challenge(_) | Refusal::NotInstalled => Some((500, "Server Internal Error")),
-            Refusal::Overload | Refusal::NoSpi | Refusal::TooManySets => {
-                Some((503, "Service Unavailable"))
-            }
-            Refusal::Malformed
-            | Refusal::NatWithoutTunnel
-            | Refusal::NoSa
-            | Refusal::WrongSa
-            | Refusal::NotAnAnswer
-            | Refusal::CoreUntrusted
-            | Refusal::Unreachable
-            | Refusal::NoTransaction => None,
-        }
-    }
-}
+use crate::sec_agree::{Policy, SECURITY_CLIENT, SecList};
 
 impl Edge {
     /// Tells the log, and the sender where an answer is due. An ACK or a response gets none.
@@ -49,7 +17,17 @@ impl Edge {
         reply: Reply,
         why: Refusal,
     ) {
-        self.refused(from, why);
+        let offer = match why {
+            Refusal::Offer(_) | Refusal::NatWithoutTunnel => {
+                SecList::from_message(request, SECURITY_CLIENT)
+            }
+            _ => None,
+        };
+        self.event(FlowEvent::Refused {
+            from,
+            why,
+            offered: offer.as_ref().map(offered),
+        });
         if request.method().is_none_or(|m| m == "ACK") {
             return;
         }
@@ -73,20 +51,8 @@ impl Edge {
         }
         let tag = self.token(&["tag", &via, &request.value("Call-ID").unwrap_or_default()]);
         let mut response = Message::response(&request, code, reason, &tag[..16]);
-        match code {
-            // RFC 3329 clause 2.3.1: the server says what it wants.
-            421 | 494 => {
-                response.push("Require", "sec-agree");
-                response.push(SECURITY_SERVER, &sec_agree::error_list(&self.config.policy));
-            }
-            503 => response.push("Retry-After", "30"),
-            400 if why == Refusal::Collision => {
-                response.push(
-                    "Warning",
-                    "399 gmesp \"protected port or SPI is in use, choose others\"",
-                );
-            }
-            _ => {}
+        for (name, value) in why.headers(&self.config.policy) {
+            response.push(name, &value);
         }
         response.push("Content-Length", "0");
         Some(response.to_bytes())
@@ -111,4 +77,16 @@ impl Edge {
 /// A 500 in the place of another response.
 pub(super) fn server_error(response: &Message) -> Message {
     Message::response(response, 500, "Server Internal Error", "gm").with("Content-Length", "0")
+}
+
+/// The answer that a refusal gets in the place of the core's.
+pub(super) fn in_place_of(response: &Message, why: Refusal, policy: &Policy) -> Message {
+    let Some((code, reason)) = why.status() else {
+        return server_error(response);
+    };
+    let mut answer = Message::response(response, code, reason, "gm");
+    for (name, value) in why.headers(policy) {
+        answer.push(name, &value);
+    }
+    answer.with("Content-Length", "0")
 }

@@ -76,7 +76,7 @@ impl Edge {
     /// which no connection can be made goes over UDP.
     pub(super) fn unsent_to_ue(&mut self, local: SocketAddr, remote: SocketAddr, bytes: &[u8]) {
         let message = Message::parse(bytes).ok();
-        let set = self.table.by_flow(remote, local);
+        let set = self.agent.table().by_flow(remote, local);
         let (Some(mut message), Some(set)) = (message, set) else {
             return self.refused(remote, Refusal::Unreachable);
         };
@@ -132,8 +132,9 @@ impl Edge {
             return;
         }
         // It is another transaction when the phone tries again.
-        if let Some(source) = self.txs.remove(&branch) {
-            self.pending.leave(source);
+        let gone = self.txs.remove(&branch).and_then(|tx| tx.register);
+        if let Some(register) = gone {
+            self.agent.abort(register.attempt);
         }
         let answer = Message::response(&message, 503, "Service Unavailable", "gm");
         let answer = answer.with("Retry-After", "10").with("Content-Length", "0");

@@ -83,6 +83,8 @@ impl Table {
             aors: Vec::new(),
         };
         self.by_key.insert(key.clone(), id);
+        let siblings = self.by_impi.entry(key.impi.clone()).or_default();
+        siblings.push(id);
         self.by_path.insert(path.to_owned(), id);
         self.contacts.insert(id, contact);
         id
@@ -204,11 +206,20 @@ impl Table {
         if !contact.aors.is_empty() {
             return false;
         }
+        self.end(id, now);
+        true
+    }
+
+    /// A contact is registered no longer: its sets carry the last answer and then go.
+    pub fn end(&mut self, id: ContactId, now: u64) {
+        let Some(contact) = self.contacts.get_mut(&id) else {
+            return;
+        };
+        contact.aors.clear();
         contact.current = None;
         for token in contact.sets.clone() {
             self.linger(token, now, RemoveReason::Deregistered);
         }
-        true
     }
 
     /// The set carries one more answer and then goes.
@@ -282,6 +293,12 @@ impl Table {
             && let Some(contact) = self.contacts.remove(&id)
         {
             self.by_key.remove(&contact.key);
+            if let Some(siblings) = self.by_impi.get_mut(&contact.key.impi) {
+                siblings.retain(|other| *other != id);
+                if siblings.is_empty() {
+                    self.by_impi.remove(&contact.key.impi);
+                }
+            }
             self.by_path.remove(&contact.path);
         }
     }

@@ -192,11 +192,12 @@ fn not_for_the_unconfirmed_sa(#[case] from: &str, #[case] to: &str, #[case] why:
 
 #[test]
 fn without_spis_there_is_an_error_and_with_the_ues_own_another_pair() {
-    let mut rig = Rig::new();
-    rig.edge.spis.clear();
+    let mut rig = Rig::without_spis();
     let up = to_core(&rig.sm1(&phone("a", 1)));
     let message = challenge(&up, 1, &format!("ik=\"{IK}\",ck=\"{CK}\"")).1;
-    assert_eq!(to_ue(&rig.core(&message))[0].status(), Some(500));
+    let answer = to_ue(&rig.core(&message)).remove(0);
+    assert_eq!(answer.status(), Some(503));
+    assert_eq!(answer.value("Retry-After").as_deref(), Some("30"));
     assert_eq!(rig.refusals(), [Refusal::NoSpi]);
     assert!(rig.edge.wants_spis());
     rig.edge.add_spis([4002, 1]);

@@ -96,10 +96,18 @@ impl Rig {
     }
 
     pub fn with(config: EdgeConfig) -> Rig {
-        let mut edge = Edge::new(config, &mut Steps(1)).expect("a configuration");
-        (0..20).for_each(|n| edge.add_spis([1_000_000_000 + 2 * n, 1_000_000_001 + 2 * n]));
+        let mut rig = Rig {
+            edge: Edge::new(config, &mut Steps(1)).expect("a configuration"),
+            ..Rig::without_spis()
+        };
+        (0..20).for_each(|n| rig.edge.add_spis([1_000_000_000 + 2 * n, 1_000_000_001 + 2 * n]));
+        rig
+    }
+
+    pub fn without_spis() -> Rig {
+        let config = EdgeConfig::new(addr(CORE), addr("203.0.113.1:5080"));
         Rig {
-            edge,
+            edge: Edge::new(config, &mut Steps(1)).expect("a configuration"),
             now: 5_000,
             out: Vec::new(),
         }
