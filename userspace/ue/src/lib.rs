@@ -24,6 +24,7 @@ pub mod host;
 pub mod keys_out;
 pub mod phone;
 pub mod program;
+pub mod proxy;
 pub mod report;
 mod sockets;
 mod tcp;
