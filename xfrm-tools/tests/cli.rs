@@ -328,6 +328,26 @@ fn keys_come_from_a_file_or_a_pipe() {
 }
 
 #[test]
+fn keys_of_the_legacy_suites_are_those_of_their_releases() {
+    let ask = |alg: &str, ealg: &str| {
+        let ran = run(&["keys", "--alg", alg, "--ealg", ealg, "--ik", IK, "--ck", CK]);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        String::from_utf8(ran.out).expect("text")
+    };
+    let shown = |integrity: &str, encryption: &str| {
+        format!("integrity_key   {integrity}\nencryption_key  {encryption}\nsalt            none\n")
+    };
+    let three = format!("{CK}{}", &CK[..16]);
+    assert_eq!(ask("hmac-md5-96", "null"), shown(IK, "none"));
+    assert_eq!(ask("hmac-md5-96", "aes-cbc"), shown(IK, CK));
+    assert_eq!(ask("hmac-md5-96", "des-ede3-cbc"), shown(IK, &three));
+    assert_eq!(
+        ask("hmac-sha-1-96", "des-ede3-cbc"),
+        shown(&format!("{IK}00000000"), &three)
+    );
+}
+
+#[test]
 fn a_sad_comes_through_a_pipe() {
     let dir = Dir::new();
     let out = dir.path("out");
