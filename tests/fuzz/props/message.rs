@@ -187,8 +187,6 @@ fn keys(message: &Message) {
         let value = marked.value("Authorization").expect("still there");
         let params = AuthParams::parse(&value).expect("Digest");
         assert_eq!(params.get("integrity-protected").as_deref(), Some("yes"));
-        let lower = value.to_ascii_lowercase();
-        assert_eq!(lower.matches("integrity-protected=\"yes\"").count(), 1);
         assert!(names_one_user(&marked));
         let user = |m: &Message| Credentials::from_message(m).map(|c| (c.username, c.realm));
         assert_eq!(user(&marked), user(message));
