@@ -98,6 +98,7 @@ impl Agent {
             config.timers,
             config.limits.contacts,
             config.limits.sets_per_contact,
+            config.limits.contacts_per_user,
         );
         Ok(Agent {
             config,
@@ -232,6 +233,18 @@ impl Agent {
     pub fn heard(&mut self, set: SetToken, now: u64) {
         self.table.heard(set, now);
         self.carry_out();
+    }
+
+    /// A transaction begins over this set, in either direction: while it is pending the
+    /// set stays, though a newer one replaces it (clause 7.4.2a). To be followed by
+    /// [`Agent::let_go`] when it is completed or has timed out.
+    pub fn hold(&mut self, set: SetToken, now: u64) {
+        self.table.hold(set, now);
+    }
+
+    /// A transaction over this set is over.
+    pub fn let_go(&mut self, set: SetToken, now: u64) {
+        self.table.let_go(set, now);
     }
 
     /// A set by name.

@@ -13,12 +13,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
 
-use crate::header::Uri;
 use crate::sa_set::{SetParams, SetToken};
-use crate::sec_agree::{Ends, SecList};
+use crate::sec_agree::SecList;
 
+mod enter;
+mod identity;
+mod lookup;
 mod table;
 
 /// Periods in milliseconds.
@@ -107,6 +108,9 @@ pub struct SaSet {
     pub state: SetState,
     /// When it goes, in milliseconds.
     pub deadline: u64,
+    /// End of its lifetime in milliseconds, which never shrinks (clause 7.4.1a, note). It
+    /// goes before that when a newer set has replaced it.
+    pub life: u64,
     /// Security-Client of SM1.
     pub client_list: SecList,
     /// Security-Server of SM6.
@@ -115,6 +119,12 @@ pub struct SaSet {
     pub nonce: String,
     /// The established set that protected SM1.
     pub over: Option<SetToken>,
+    /// Transactions that were begun on it and are not over.
+    pub pending: usize,
+    /// Outbound has gone live.
+    pub(crate) active: bool,
+    /// Replaced: until then the UE may begin transactions that it had begun on it.
+    grace: u64,
     wake: u64,
     reason: RemoveReason,
 }
@@ -128,10 +138,14 @@ impl SaSet {
             params,
             state: SetState::Registration,
             deadline,
+            life: deadline,
             client_list: SecList::default(),
             server_list: SecList::default(),
             nonce: String::new(),
             over: None,
+            pending: 0,
+            active: false,
+            grace: 0,
             wake: deadline,
             reason: RemoveReason::Unfinished,
         }
@@ -170,19 +184,17 @@ pub struct Contact {
     pub current: Option<SetToken>,
     /// Public identities that may be used over its SAs, the default one first.
     pub impus: Vec<String>,
-    /// Addresses of record that were registered and not de-registered.
-    pub aors: Vec<String>,
+    /// What was registered and not de-registered, each with its implicit registrations.
+    pub registrations: Vec<Registration>,
 }
 
-impl Contact {
-    /// Whether a URI is one of its public identities.
-    pub fn owns(&self, uri: &str) -> bool {
-        let Some(uri) = Uri::parse(uri) else {
-            return false;
-        };
-        let mut own = self.impus.iter().chain(&self.aors);
-        own.any(|o| Uri::parse(o).is_some_and(|o| o.same_identity(&uri)))
-    }
+/// One address of record of a contact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// To of the REGISTER.
+    pub aor: String,
+    /// P-Associated-URI of its 200: what was registered with it, the default one first.
+    pub identities: Vec<String>,
 }
 
 /// What follows from a decision, in order.
@@ -208,6 +220,8 @@ pub enum Change {
 pub enum TableError {
     /// Six SAs per direction are there.
     TooManySets,
+    /// The private identity has as many registered contacts as it may.
+    TooManyContacts,
     /// The table is full.
     Full,
     /// A flow or SPI of another set.
@@ -222,6 +236,7 @@ pub struct Table {
     timers: Timers,
     max_contacts: usize,
     max_sets: usize,
+    max_siblings: usize,
     next_contact: ContactId,
     contacts: HashMap<ContactId, Contact>,
     by_key: HashMap<ContactKey, ContactId>,
@@ -236,12 +251,14 @@ pub struct Table {
 }
 
 impl Table {
-    /// An empty table with its bounds.
-    pub fn new(timers: Timers, max_contacts: usize, max_sets: usize) -> Table {
+    /// An empty table: at most so many contacts, sets of one contact, and registered
+    /// contacts of one private identity.
+    pub fn new(timers: Timers, contacts: usize, sets: usize, siblings: usize) -> Table {
         Table {
             timers,
-            max_contacts,
-            max_sets,
+            max_contacts: contacts,
+            max_sets: sets,
+            max_siblings: siblings,
             ..Table::default()
         }
     }
@@ -249,55 +266,6 @@ impl Table {
     /// What the last calls decided, in order.
     pub fn take_changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changes)
-    }
-
-    /// The set whose inbound SA has this flow (clause 7.1 rule 4).
-    pub fn by_flow(&self, ue: SocketAddr, local: SocketAddr) -> Option<&SaSet> {
-        let set = self
-            .by_flow
-            .get(&(ue.ip(), ue.port(), local.port()))
-            .and_then(|t| self.sets.get(t))?;
-        (set.params.pcscf == local.ip()).then_some(set)
-    }
-
-    /// A set by name.
-    pub fn set(&self, token: SetToken) -> Option<&SaSet> {
-        self.sets.get(&token)
-    }
-
-    /// A contact by name.
-    pub fn contact(&self, id: ContactId) -> Option<&Contact> {
-        self.contacts.get(&id)
-    }
-
-    /// A contact by user and instance.
-    pub fn by_key(&self, key: &ContactKey) -> Option<ContactId> {
-        self.by_key.get(key).copied()
-    }
-
-    /// All contacts of a private identity, oldest first.
-    pub fn contacts_of(&self, impi: &str) -> Vec<ContactId> {
-        self.by_impi.get(impi).cloned().unwrap_or_default()
-    }
-
-    /// All contacts, in no order.
-    pub fn contacts(&self) -> impl Iterator<Item = (ContactId, &Contact)> {
-        self.contacts.iter().map(|(id, contact)| (*id, contact))
-    }
-
-    /// A contact by the user part of our Path.
-    pub fn by_path(&self, path: &str) -> Option<ContactId> {
-        self.by_path.get(path).copied()
-    }
-
-    /// A contact by the address and server port in its Contact.
-    pub fn by_server_port(&self, ue: SocketAddr) -> Option<ContactId> {
-        let tokens = self.by_server_port.get(&(ue.ip(), ue.port()))?;
-        tokens
-            .iter()
-            .filter_map(|t| self.sets.get(t))
-            .find(|s| s.state == SetState::Established)
-            .map(|s| s.contact)
     }
 
     /// Contacts and sets in the table.
@@ -308,72 +276,6 @@ impl Table {
     /// Whether nothing is in the table.
     pub fn is_empty(&self) -> bool {
         self.contacts.is_empty() && self.sets.is_empty()
-    }
-
-    /// Registration sets of a contact.
-    pub fn pending_of(&self, id: ContactId) -> Option<&SaSet> {
-        let contact = self.contacts.get(&id)?;
-        let sets = contact.sets.iter().filter_map(|t| self.sets.get(t));
-        sets.into_iter().find(|s| s.state == SetState::Registration)
-    }
-
-    /// The set of the latest successful authentication of a contact (clause 6.1.5).
-    pub fn latest(&self, id: ContactId) -> Option<SetToken> {
-        let contact = self.contacts.get(&id)?;
-        let established = |t: &&SetToken| {
-            self.sets
-                .get(t)
-                .is_some_and(|s| s.state == SetState::Established)
-        };
-        contact.sets.iter().rev().find(established).copied()
-    }
-
-    /// A client port of ours that no set of this UE uses with its server port, looked
-    /// for behind the one that the current set uses: it must change (clause 7.4.0).
-    pub fn free_client_port(
-        &self,
-        range: &RangeInclusive<u16>,
-        ue: SocketAddr,
-        id: Option<ContactId>,
-    ) -> Option<u16> {
-        let current = id
-            .and_then(|id| self.contacts.get(&id)?.current)
-            .and_then(|t| self.sets.get(&t));
-        let last = current.map(|s| s.params.pcscf_ends.port_c);
-        let free = |port: &u16| !self.by_flow.contains_key(&(ue.ip(), ue.port(), *port));
-        let behind = range
-            .clone()
-            .filter(|port| last.is_some_and(|last| *port > last))
-            .find(free);
-        behind.or_else(|| range.clone().find(free))
-    }
-
-    /// Clause 7.1 rule 3 and M.7.1 rule 3: whether ports or SPIs that a REGISTER
-    /// offers are those of a set that stays. Unfinished and ended sets of the same
-    /// contact do not count: they go when the new one comes (ARCHITECTURE, readings ).
-    pub fn collides(&self, key: &ContactKey, ue: IpAddr, ends: &Ends, port_ps: u16) -> bool {
-        let own = self.by_key(key);
-        let gives_way = |s: &SaSet| {
-            Some(s.contact) == own
-                && matches!(s.state, SetState::Registration | SetState::Lingering)
-        };
-        let stays = |t: &SetToken| self.sets.get(t).is_some_and(|s| !gives_way(s));
-        let flow = self
-            .by_flow
-            .get(&(ue, ends.port_c, port_ps))
-            .is_some_and(stays);
-        let spi = [ends.spi_c, ends.spi_s]
-            .iter()
-            .any(|spi| self.by_spi.get(&(ue, *spi)).is_some_and(stays));
-        let other_user = |t: &SetToken| {
-            let contact = self.sets.get(t).and_then(|s| self.contacts.get(&s.contact));
-            contact.is_some_and(|c| c.key.impi != key.impi)
-        };
-        let server = self
-            .by_server_port
-            .get(&(ue, ends.port_s))
-            .is_some_and(|all| all.iter().any(other_user));
-        flow || spi || server
     }
 }
 

@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use gm_esp::keys::{Ck, Ik};
 
-use super::pending::{Attempt, AttemptId, Kind};
+use super::pending::{Attempt, AttemptId, Kind, Source};
 use super::{Agent, Command, FlowEvent, Held, Refusal};
-use crate::lifecycle::{ContactId, SaSet, SetState, TableError};
+use crate::lifecycle::{ContactId, SaSet, SetState};
 use crate::sa_set::{Role, SaSetRequest, SetParams, SetToken, Tunnel};
 use crate::sec_agree::{Ends, SecList, choose_offer, server_list};
 
@@ -95,11 +95,7 @@ impl Agent {
         self.carry_out();
         if let Err(error) = added {
             self.spis.push_front([ends.spi_c, ends.spi_s]);
-            return Err(match error {
-                TableError::TooManySets => Refusal::TooManySets,
-                TableError::Full => Refusal::Overload,
-                TableError::Collision => Refusal::Collision,
-            });
+            return Err(error.into());
         }
         self.event(FlowEvent::Sm4 {
             set: token,
@@ -131,8 +127,15 @@ impl Agent {
         let Some(attempt) = self.attempts.get_mut(id) else {
             return;
         };
-        attempt.challenged = Some(token);
-        let source = attempt.source.take();
+        let clear = attempt.kind == Kind::First;
+        let again = attempt.challenged.replace(token).is_some();
+        let mut source = attempt.source.take();
+        if again && clear {
+            // The count went with the set of the challenge before.
+            let stranger = Source::of(attempt.ue.ip());
+            self.strangers.enter(stranger);
+            source = Some(stranger);
+        }
         source.iter().for_each(|_| self.strangers.challenge());
         let held = Held {
             installed: false,
@@ -194,17 +197,18 @@ impl Agent {
                 Ok(clear)
             };
         };
+        let state = self.table.set(token).ok_or(Refusal::NoSa)?.state;
         let answer = attempt.kind == Kind::Answer;
-        let set = self.table.set(token).ok_or(Refusal::NoSa)?;
-        let unfinished = answer && set.state == SetState::Registration;
+        let failed = matches!(state, SetState::Registration | SetState::Lingering);
         let mut answered = Answered {
             over: Some(token),
-            confirmed: (answer && good).then_some(token),
+            confirmed: None,
         };
         if good {
             self.success(now, id, token, granted);
-        } else if unfinished {
-            answered.over = Some(self.failure(now, token));
+            answered.confirmed = (answer && state != SetState::Lingering).then_some(token);
+        } else if answer && failed {
+            answered.over = Some(self.table.fail(token, now));
         }
         self.carry_out();
         Ok(answered)
@@ -251,12 +255,5 @@ impl Agent {
                 self.event(FlowEvent::Deregistered { impi });
             }
         }
-    }
-
-    /// User authentication failure: it leaves through the new set, then that goes
-    /// (clause 7.3.1.1).
-    fn failure(&mut self, now: u64, token: SetToken) -> SetToken {
-        self.table.fail(token, now);
-        token
     }
 }

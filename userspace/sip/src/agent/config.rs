@@ -105,6 +105,9 @@ pub struct Limits {
     pub sets_for_strangers: usize,
     /// SA sets of one contact: three, six SAs per direction (clause 7.1 rule 3).
     pub sets_per_contact: usize,
+    /// Registered contacts of one private identity: several phones, or several ways of one
+    /// (Outbound, emergency).
+    pub contacts_per_user: usize,
     /// Outputs waiting to be taken; further input is refused above it.
     pub outputs: usize,
     /// Pairs of SPIs below which [`super::Agent::wants_spis`] asks for more.
@@ -122,6 +125,7 @@ impl Default for Limits {
             transactions_per_contact: 128,
             sets_for_strangers: usize::MAX,
             sets_per_contact: 3,
+            contacts_per_user: 16,
             outputs: 65_536,
             spi_low: 64,
         }

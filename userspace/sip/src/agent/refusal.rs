@@ -2,6 +2,7 @@
 //! carries, and the words for whoever runs the network.
 
 use crate::aka::ChallengeError;
+use crate::lifecycle::TableError;
 use crate::message::ParseError;
 use crate::sec_agree::{self, OfferError, Policy, SECURITY_SERVER, SecList};
 
@@ -41,6 +42,9 @@ pub enum Refusal {
     /// More than six SAs per direction (clause 7.1 rule 3).
     #[error("too many SAs for this contact")]
     TooManySets,
+    /// [`super::Limits::contacts_per_user`].
+    #[error("too many registered contacts of this user")]
+    TooManyContacts,
     /// No protected client port of ours is free for this UE.
     #[error("no protected client port is free")]
     NoClientPort,
@@ -100,6 +104,17 @@ impl From<ParseError> for Refusal {
     }
 }
 
+impl From<TableError> for Refusal {
+    fn from(error: TableError) -> Refusal {
+        match error {
+            TableError::TooManySets => Refusal::TooManySets,
+            TableError::TooManyContacts => Refusal::TooManyContacts,
+            TableError::Full => Refusal::Overload,
+            TableError::Collision => Refusal::Collision,
+        }
+    }
+}
+
 impl Refusal {
     /// The status that the sender gets; `None`: silence.
     pub fn status(&self) -> Option<(u16, &'static str)> {
@@ -120,9 +135,11 @@ impl Refusal {
             Refusal::Challenge(_) | Refusal::Unchallenged | Refusal::NotInstalled => {
                 Some((500, "Server Internal Error"))
             }
-            Refusal::Overload | Refusal::NoSpi | Refusal::NoClientPort | Refusal::TooManySets => {
-                Some((503, "Service Unavailable"))
-            }
+            Refusal::Overload
+            | Refusal::NoSpi
+            | Refusal::NoClientPort
+            | Refusal::TooManyContacts
+            | Refusal::TooManySets => Some((503, "Service Unavailable")),
             Refusal::Malformed
             | Refusal::NatWithoutTunnel
             | Refusal::NoSa
@@ -199,6 +216,10 @@ impl Refusal {
             }
             Refusal::TooManySets => {
                 "TS 33.203 7.1 rule 3: six SAs per direction; it ends with edge.timers.await_auth_s"
+            }
+            Refusal::TooManyContacts => {
+                "many phones with this private identity, or one with a new instance each time; \
+                 the oldest ones end with their registrations"
             }
             Refusal::NoClientPort => {
                 "all of edge.port_pc are taken for this phone: make the range larger"

@@ -12,7 +12,7 @@ use crate::header::{self, NameAddr, Uri};
 use crate::lifecycle::{ContactId, ContactKey, SaSet, SetState};
 use crate::message::Message;
 use crate::sa_set::SetToken;
-use crate::sec_agree::{SECURITY_CLIENT, SECURITY_VERIFY, SecList, choose_offer};
+use crate::sec_agree::{Ends, SECURITY_CLIENT, SECURITY_VERIFY, SecList, choose_offer};
 
 /// The longest private or public identity or instance, in bytes (a NAI has 253,
 /// RFC 7542 clause 2.3).
@@ -149,10 +149,14 @@ impl Agent {
         let mut attempt = self.attempt_of(now, register)?;
         // A failure report ends the attempt that it reports (7.3.1.2, 7.3.1.3); the nonce proves that it knows it.
         self.end_reported(&attempt.key, register);
-        let (key, port_ps) = (&attempt.key, self.config.server_port);
-        if self.table.collides(key, ue.ip(), &chosen.ends, port_ps) {
-            return Err(Refusal::Collision);
+        if register
+            .answers()
+            .is_some_and(|nonce| self.pending_with(&attempt.key, nonce).is_some())
+        {
+            // SM7 belongs on the new set (clause 7.4.2a).
+            return Err(Refusal::WrongSa);
         }
+        self.check_room(&attempt.key, ue.ip(), &chosen.ends)?;
         let source = Source::of(ue.ip());
         let limits = &self.config.limits;
         let sets = self.table.len().1 + self.strangers.unchallenged();
@@ -203,6 +207,7 @@ impl Agent {
         match state {
             SetState::Registration => {
                 self.check_answer(token, register)?;
+                self.table.answered(token);
                 attempt.kind = Kind::Answer;
                 attempt.integrity = true;
                 self.event(FlowEvent::Sm7 {
@@ -262,30 +267,40 @@ impl Agent {
     ) -> Result<(), Refusal> {
         let set = self.table.set(token).ok_or(Refusal::NoSa)?;
         let mode = set.params.mode();
-        let verify = register.verify.as_ref();
-        if verify.is_some_and(|list| !set.server_list.same(list)) {
-            return Err(Refusal::SecurityVerify);
-        }
         let other_answer = register.answers().filter(|nonce| *nonce != set.nonce);
         if other_answer.is_some_and(|nonce| self.pending_with(&attempt.key, nonce).is_some()) {
             // SM7 belongs on the new set.
             return Err(Refusal::WrongSa);
         }
+        let verify = register.verify.as_ref();
+        if verify.is_some_and(|list| !set.server_list.same(list)) {
+            return Err(Refusal::SecurityVerify);
+        }
         attempt.integrity = other_answer.is_none() && self.table.latest(set.contact) == Some(token);
-        attempt.offer = register.client.clone();
-        if let Some(offer) = &attempt.offer {
+        // The offer and the answer of its own SM7 again open no procedure (ARCHITECTURE, reading A-04).
+        let offer = register.client.as_ref();
+        let old = offer.is_some_and(|offer| set.client_list.same(offer));
+        let sm7_again = old && register.answers() == Some(&*set.nonce);
+        if let Some(offer) = offer.filter(|_| !old) {
             let chosen = choose_offer(&self.config.policy, offer, mode).map_err(Refusal::Offer)?;
-            let (key, ip) = (&attempt.key, register.ue.ip());
-            if self
-                .table
-                .collides(key, ip, &chosen.ends, self.config.server_port)
-            {
-                return Err(Refusal::Collision);
-            }
+            self.check_room(&attempt.key, register.ue.ip(), &chosen.ends)?;
+            attempt.offer = Some(offer.clone());
         }
         self.end_reported(&attempt.key, register);
-        self.table.heard(token, now);
+        if !sm7_again {
+            self.table.heard(token, now);
+        }
         Ok(())
+    }
+
+    /// Clause 7.1 rule 3: ports and SPIs are free, and the contact may have one more set.
+    fn check_room(&self, key: &ContactKey, ue: IpAddr, ends: &Ends) -> Result<(), Refusal> {
+        if self.table.collides(key, ue, ends, self.config.server_port) {
+            return Err(Refusal::Collision);
+        }
+        self.table
+            .is_full_for(key)
+            .map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// The user of the SA is the user of the message (clause 7.1 rule 4).
@@ -316,7 +331,7 @@ impl Agent {
     /// The unfinished set of a contact whose challenge has this nonce.
     fn pending_with(&self, key: &ContactKey, nonce: &str) -> Option<&SaSet> {
         let id = self.table.by_key(key)?;
-        self.table.pending_of(id).filter(|set| set.nonce == nonce)
+        self.table.pending_of(id).find(|set| set.nonce == nonce)
     }
 
     /// What every REGISTER leaves behind.

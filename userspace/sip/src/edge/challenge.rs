@@ -7,7 +7,7 @@ use crate::agent::{Granted, Kind};
 use crate::aka;
 use crate::header::{self, NameAddr, Uri};
 use crate::message::Message;
-use crate::sec_agree::SECURITY_SERVER;
+use crate::sec_agree::{SECURITY_CLIENT, SECURITY_SERVER, SECURITY_VERIFY};
 
 impl Edge {
     /// A response to a REGISTER; our Via is off already.
@@ -18,6 +18,10 @@ impl Edge {
         tx: &RegisterTx,
         mut message: Message,
     ) -> Result<(), Refusal> {
+        // The security agreement is between the UE and us (clause 7.2: SM12 has none of it).
+        for name in [SECURITY_CLIENT, SECURITY_SERVER, SECURITY_VERIFY] {
+            message.remove(name);
+        }
         let attempt = self.agent.attempt(tx.attempt);
         let kind = attempt.ok_or(Refusal::NoTransaction)?.kind;
         match message.status().unwrap_or(500) {
@@ -58,7 +62,6 @@ impl Edge {
             self.send_sm6(challenged.set);
             return Ok(());
         }
-        message.remove(SECURITY_SERVER);
         message.push(SECURITY_SERVER, &challenged.security_server);
         let sm6 = Some(message.to_bytes());
         self.held.insert(challenged.set, Held { sm6, reply });

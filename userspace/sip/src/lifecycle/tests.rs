@@ -1,6 +1,7 @@
 use rstest::rstest;
 
 use super::*;
+use crate::sec_agree::Ends;
 use gm_esp::Suite;
 
 const MIN: u64 = 60_000;
@@ -35,7 +36,7 @@ fn params(n: u16) -> SetParams {
 }
 
 fn table() -> Table {
-    Table::new(Timers::default(), 10, 3)
+    Table::new(Timers::default(), 10, 3, 2)
 }
 
 fn add(table: &mut Table, n: u16, over: Option<SetToken>, now: u64) -> SetToken {
@@ -256,7 +257,7 @@ fn an_unfinished_set_gives_its_ports_to_the_same_contact_only() {
 
 #[test]
 fn the_table_is_bounded() {
-    let mut table = Table::new(Timers::default(), 1, 3);
+    let mut table = Table::new(Timers::default(), 1, 3, 2);
     add(&mut table, 1, None, 0);
     let other = SaSet::new(
         SetToken(9),
