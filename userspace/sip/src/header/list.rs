@@ -41,6 +41,24 @@ pub fn find(bytes: &[u8], sep: u8) -> usize {
     bytes.len()
 }
 
+/// Whether every quote and bracket that begins in the text ends in it: only then
+/// can something be put behind it.
+pub fn closed(bytes: &[u8]) -> bool {
+    let (mut quoted, mut escaped, mut angle) = (false, false, false);
+    for &b in bytes {
+        match b {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' if !angle => quoted = !quoted,
+            _ if quoted => {}
+            b'<' => angle = true,
+            b'>' => angle = false,
+            _ => {}
+        }
+    }
+    !quoted && !angle
+}
+
 /// A quoted string without its quotes and escapes; anything else as it is.
 pub fn unquote(text: &str) -> String {
     let text = text.trim();

@@ -76,7 +76,11 @@ pub struct Via {
 
 impl Via {
     /// Parses one element of a Via header; blanks around slash and colon are allowed.
+    /// `None` too where a quote or bracket stays open: what is appended would be inside.
     pub fn parse(text: &str) -> Option<Via> {
+        if !list::closed(text.as_bytes()) {
+            return None;
+        }
         let end = list::find(text.as_bytes(), b';');
         let (head, params) = text.split_at(end);
         let mut parts = head.trim().splitn(3, '/');
@@ -196,6 +200,9 @@ mod tests {
     #[case("SIP/2.0/UDP")]
     #[case("HTTP/2.0/UDP a")]
     #[case("SIP/2.0/UDP a:99999")]
+#[case("SIP/2.0/UDP a;x=\"b")]
+#[case("SIP/2.0/UDP a;x=\"b\\\"")]
+#[case("SIP/2.0/UDP a;x=<b")]
     fn refused(#[case] text: &str) {
         assert_eq!(Via::parse(text), None);
     }

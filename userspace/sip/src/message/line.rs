@@ -30,8 +30,8 @@ impl Drop for Header {
 }
 
 impl Header {
-    /// A new line `name: value`. A CR or LF in the value that is no fold becomes
-    /// a blank, so that no value can grow a second header.
+    /// A new line `name: value`. A NUL, or a CR or LF that is no fold, becomes a
+    /// blank, so that no value can grow a second header or end the line for some.
     pub fn new(name: &str, value: &str) -> Header {
         let mut raw = Vec::with_capacity(name.len() + value.len() + 4);
         raw.extend_from_slice(name.as_bytes());
@@ -47,7 +47,7 @@ impl Header {
                 at += 3;
                 continue;
             }
-            raw.push(if matches!(bytes[at], b'\r' | b'\n') {
+            raw.push(if matches!(bytes[at], b'\r' | b'\n' | 0) {
                 b' '
             } else {
                 bytes[at]

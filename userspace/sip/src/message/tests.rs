@@ -86,6 +86,8 @@ fn a_value_cannot_grow_a_header() {
     let message = register().with("X", "a\r\nEvil: 1\r\n\tfold");
     assert_eq!(message.value("Evil"), None);
     assert_eq!(message.value("X").as_deref(), Some("a  Evil: 1 fold"));
+    let message = register().with("X", "a\0b");
+    assert!(Message::parse(&message.to_bytes()).is_ok());
 }
 
 #[test]
