@@ -4,12 +4,14 @@
 //! * [`keysfile`]: IK and CK from a file or a pipe.
 //! * [`control`]: requests and answers of the daemon's HTTP interface.
 //! * [`register`]: the same for a SIP proxy that keeps its own SIP.
+//! * [`pattern`]: names of many subscribers in one line.
 //! * [`openapi`]: both as a document for programs.
 #![forbid(unsafe_code)]
 
 pub mod control;
 pub mod keysfile;
 pub mod openapi;
+pub mod pattern;
 pub mod register;
 pub mod sad;
 

@@ -116,17 +116,8 @@ impl Config {
     /// # Errors
     /// [`ConfigError`]; none of them shows a key.
     pub fn read(path: &Path) -> Result<Config, ConfigError> {
-        let file = path.display().to_string();
-        let read = |error| ConfigError::Read {
-            file: file.clone(),
-            error,
-        };
-        let mode = fs::metadata(path).map_err(read)?.permissions().mode();
-        if mode & 0o077 != 0 {
-            return Err(ConfigError::Mode(file));
-        }
-        let text = Zeroizing::new(fs::read_to_string(path).map_err(read)?);
-        Config::parse(&text, &file)
+        let text = read_private(path)?;
+        Config::parse(&text, &path.display().to_string())
     }
 
     /// Parses the text of a file.
@@ -193,7 +184,22 @@ impl Config {
     }
 }
 
-fn key(hex_digits: &str) -> Option<Zeroizing<[u8; 16]>> {
+/// The text of a file that only its owner may read.
+pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<String>, ConfigError> {
+    let file = path.display().to_string();
+    let read = |error| ConfigError::Read {
+        file: file.clone(),
+        error,
+    };
+    let mode = fs::metadata(path).map_err(read)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(ConfigError::Mode(file));
+    }
+    fs::read_to_string(path).map(Zeroizing::new).map_err(read)
+}
+
+/// 16 octets out of 32 hexadecimal digits.
+pub(crate) fn key(hex_digits: &str) -> Option<Zeroizing<[u8; 16]>> {
     let mut key = Zeroizing::new([0; 16]);
     hex::decode_to_slice(hex_digits, key.as_mut()).ok()?;
     Some(key)

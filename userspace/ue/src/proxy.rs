@@ -11,11 +11,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::agent::sip_config;
 use crate::config::{Config, ConfigError};
 use crate::host::{Host, HostConfig};
+use crate::signals::ended;
 
 pub mod executor;
 pub mod machine;
@@ -128,17 +128,4 @@ async fn run(args: &Args, mut tell: impl FnMut(ProxyEvent)) -> Result<()> {
         tell(ProxyEvent::Left);
     }
     Ok(())
-}
-
-/// Done at SIGINT or SIGTERM.
-fn ended() -> Result<impl Future<Output = ()>> {
-    let watch = |kind| signal(kind).context("signals cannot be watched");
-    let mut interrupt = watch(SignalKind::interrupt())?;
-    let mut terminate = watch(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
 }
