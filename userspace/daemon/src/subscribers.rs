@@ -1,17 +1,23 @@
 //! The subscribers of the embedded home network: a TOML file with their keys,
 //! so it must be its owner's alone, and no error repeats a value.
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use gm_api::pattern;
 use gm_home::Subscriber;
 use gm_home::vectors::{IND_BITS, Operator};
 use toml::{Table, Value};
 use zeroize::{Zeroize, Zeroizing};
 
-const KEYS: [&str; 7] = ["impi", "impu", "k", "opc", "op", "amf", "sqn"];
+const KEYS: [&str; 9] = [
+    "impi", "impu", "k", "opc", "op", "amf", "sqn", "first", "count",
+];
+/// Subscribers that one table may stand for.
+const MOST: u64 = 1_000_000;
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -64,15 +70,16 @@ fn parse(text: &str) -> Result<Vec<Subscriber>, String> {
         _ => Err("holds no [[subscriber]]".to_owned()),
     }?;
     let mut subscribers: Vec<Subscriber> = Vec::new();
+    let mut known = HashSet::new();
     // Every table is wiped, also after the first error.
     let mut result = Ok(());
     for (index, mut table) in tables.into_iter().enumerate() {
         if result.is_ok() {
-            let added = subscriber(&table).and_then(|new| {
-                if subscribers.iter().any(|other| other.impi == new.impi) {
+            let added = expand(&table).and_then(|new| {
+                if new.iter().any(|new| !known.insert(new.impi.clone())) {
                     return Err("impi: is there twice".to_owned());
                 }
-                subscribers.push(new);
+                subscribers.extend(new);
                 Ok(())
             });
             result = added.map_err(|what| format!("[[subscriber]] #{}: {what}", index + 1));
@@ -82,8 +89,38 @@ fn parse(text: &str) -> Result<Vec<Subscriber>, String> {
     result.map(|()| subscribers)
 }
 
-fn subscriber(table: &Value) -> Result<Subscriber, String> {
+/// One subscriber, or with `count` as many, whose identities have a number in the
+/// place of `{n}`.
+fn expand(table: &Value) -> Result<Vec<Subscriber>, String> {
     let table = table.as_table().ok_or("must be a table")?;
+    let model = subscriber(table)?;
+    let number = |key, default| match table.get(key) {
+        None => Ok(default),
+        Some(Value::Integer(n)) => u64::try_from(*n).map_err(|_| format!("{key}: is below 0")),
+        Some(_) => Err(format!("{key}: must be a number")),
+    };
+    let (first, count) = (number("first", 1)?, number("count", 1)?);
+    if !(1..=MOST).contains(&count) {
+        return Err(format!("count: must be 1 to {MOST}"));
+    }
+    let mut names = model.impus.iter().chain([&model.impi]);
+    if count > 1 && !names.all(|name| pattern::is_pattern(name)) {
+        return Err("count: impi and every impu need {n} where the number goes".to_owned());
+    }
+    let numbers = first..first.saturating_add(count);
+    Ok(numbers
+        .map(|n| {
+            let mut one = model.clone();
+            one.impi = pattern::numbered(&model.impi, n);
+            for impu in &mut one.impus {
+                *impu = pattern::numbered(impu, n);
+            }
+            one
+        })
+        .collect())
+}
+
+fn subscriber(table: &Table) -> Result<Subscriber, String> {
     if table.keys().any(|key| !KEYS.contains(&key.as_str())) {
         return Err(format!("unknown key; the keys are {}", KEYS.join(", ")));
     }
@@ -190,6 +227,28 @@ mod tests {
     fn the_example_is_read() {
         let found = parse(include_str!("../subscribers.example.toml")).unwrap();
         assert_eq!(found[0].impus.len(), 2);
+    }
+
+    #[test]
+    fn a_count_stands_for_many_with_numbers_in_their_names() {
+        let text = one("count = 2000\nfirst = 7\n").replace("a@b", "a{n:04}@b");
+        let found = parse(&text).unwrap();
+        assert_eq!(found.len(), 2000);
+        assert_eq!(found[0].impi, "a0007@b");
+        assert_eq!(found[1999].impus, ["sip:a2006@b"]);
+        for (more, wanted) in [
+            ("count = 2", "#1: count: impi and every impu need {n}"),
+            ("count = 0", "#1: count: must be 1 to 1000000"),
+            ("first = \"x\"", "#1: first: must be a number"),
+            ("first = -1", "#1: first: is below 0"),
+        ] {
+            let error = parse(&one(more)).unwrap_err();
+            assert!(error.contains(wanted), "{wanted}: {error}");
+        }
+        // One of the many and a table of its own.
+        let twice = format!("{text}{}", one("").replace("a@b", "a0008@b"));
+        let error = parse(&twice).unwrap_err();
+        assert!(error.contains("#2: impi: is there twice"), "{error}");
     }
 
     #[test]
