@@ -1,6 +1,7 @@
 //! Whole registrations in memory: UE, edge and home network (TS 33.203 clauses 6.1, 7.2 to 7.4, M.7).
 
 mod failures;
+mod legacy;
 mod parts;
 mod registrations;
 mod world;
