@@ -329,6 +329,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_sa_with_a_legacy_suite_is_warned_of() {
+        let config = "[gm]\nuplinks = [\"eth0\"]\naddresses = [\"192.0.2.1\"]\n\
+                      server_ports = [5064]\nclient_ports = [5065]\n";
+        let config = Config::parse(config, std::path::Path::new("f.toml")).unwrap();
+        let warnings = |alg: &str, ealg: &str| {
+            let (ik, ck) = (crate::testing::IK, crate::testing::CK);
+            let text = format!(
+                "[[sa]]\nspi = 300\nmode = \"trans\"\nsrc = \"192.0.2.7\"\ndst = \"192.0.2.1\"\n\
+                 dst_port = 5064\nalg = \"{alg}\"\nealg = \"{ealg}\"\nik = \"{ik}\"\nck = \"{ck}\"\n"
+            );
+            let mut warnings = Vec::new();
+            group(&config, Sad::parse("s", &text).unwrap(), &mut warnings).unwrap();
+            warnings
+        };
+        assert_eq!(warnings("hmac-sha-1-96", "null"), [""; 0]);
+        let [warning] = &warnings("hmac-md5-96", "des-ede3-cbc")[..] else {
+            panic!("one warning");
+        };
+        assert!(
+            warning.starts_with("s: [[sa]] #1: hmac-md5-96/des-ede3-cbc is a legacy suite"),
+            "{warning}"
+        );
+    }
+
+    #[test]
     fn sets_that_are_gone_leave_nothing_behind() {
         let sets = Sets::new(Arc::new(crate::testing::Fake::default()));
         for _ in 0..3 * DRAINED {
