@@ -131,10 +131,15 @@ fn check(file: &Path) -> ExitCode {
         .and_then(|config| {
             let home = config.home.as_ref();
             home.map(|home| subscribers::load(&home.subscribers).map_err(|error| error.to_string()))
-                .transpose()
+                .transpose()?;
+            Ok(config.warnings())
         });
     match checked {
-        Ok(_) => say(&format!("{}: good", file.display())),
+        Ok(warnings) => {
+            let mut lines: Vec<_> = warnings.iter().map(|w| format!("warning: {w}")).collect();
+            lines.push(format!("{}: good", file.display()));
+            say(&lines.join("\n"))
+        }
         Err(error) => fail(WRONG_USE, &error),
     }
 }

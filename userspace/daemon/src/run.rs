@@ -60,12 +60,15 @@ pub fn run(config: Config, subscribers: Vec<Subscriber>, until_stdin_closes: boo
         watch_stdin(end.clone())?;
     }
 
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
     let plane = DataPlane::start(plane_config(&config)).context("the data plane does not start")?;
     if let (Some(table), Some(domain)) = (&config.home, config.home_domain()) {
-        let edge = config.edge.as_ref().filter(|edge| edge.enabled);
+        let edge = config.edge.as_ref().filter(|edge| edge.speaks_sip());
         let edge = edge
             .filter(|edge| edge.home.is_some())
-            .map(|edge| edge.core);
+            .map(|edge| edge.core());
         home::start(table.listen, edge, domain, subscribers, runtime.handle())?;
     }
     let result = serve(&config, &runtime, listener, &plane, end, &mut ends);

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::edge::is_domain;
+use super::sip::is_domain;
 use super::{Config, ConfigError, Home, PortRange};
 
 type Result = std::result::Result<(), ConfigError>;
@@ -141,7 +141,8 @@ impl Config {
                 "begin it with /",
             ));
         }
-        self.control.mode_bits().map(|_| ())
+        self.control.mode_bits()?;
+        self.control.check_http()
     }
 
     fn check_home(&self, home: &Home) -> Result {
@@ -188,6 +189,37 @@ impl Config {
 }
 
 impl super::Control {
+    fn check_http(&self) -> Result {
+        let bad =
+            |key: &str, what: String, hint: &str| Err(ConfigError::at("control", key, what, hint));
+        if let Some(http) = self.http
+            && (!http.ip().is_loopback() || http.port() == 0)
+        {
+            let what = format!("{http} is no loopback address with a port");
+            let hint = "keys travel there in clear: use 127.0.0.1:8443";
+            return bad("http", what, hint);
+        }
+        match (&self.http, &self.token_file) {
+            (Some(_), None) => bad(
+                "token_file",
+                "is missing, and http is given".into(),
+                "name a file with a secret of 32 characters or more: over TCP the kernel does \
+                 not say who asks",
+            ),
+            (None, Some(_)) => bad(
+                "token_file",
+                "stands without http".into(),
+                "add http = \"127.0.0.1:8443\" or take it out; the Unix socket needs no token",
+            ),
+            (_, Some(file)) if !file.is_absolute() => bad(
+                "token_file",
+                format!("{file:?} is no absolute path"),
+                "begin it with /",
+            ),
+            _ => Ok(()),
+        }
+    }
+
     /// The permission bits.
     pub fn mode_bits(&self) -> std::result::Result<u32, ConfigError> {
         match u32::from_str_radix(&self.mode, 8) {

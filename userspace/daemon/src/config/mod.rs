@@ -5,6 +5,7 @@ mod check;
 mod edge;
 mod locate;
 mod ports;
+mod sip;
 #[cfg(test)]
 mod tests;
 
@@ -79,6 +80,10 @@ pub struct Control {
     pub group: Option<String>,
     /// Permission bits in octal, such as "0660".
     pub mode: String,
+    /// Loopback address and port for programs that have no Unix sockets; absent: none.
+    pub http: Option<SocketAddr>,
+    /// File of the token that opens `http` (mode 0600).
+    pub token_file: Option<PathBuf>,
 }
 
 /// `[home]`: the embedded home network.
@@ -134,6 +139,8 @@ impl Default for Control {
             socket: gm_api::control::DEFAULT_SOCKET.into(),
             group: None,
             mode: "0600".into(),
+            http: None,
+            token_file: None,
         }
     }
 }
@@ -198,6 +205,13 @@ impl Config {
             ..error
         })?;
         Ok(config)
+    }
+}
+
+impl Config {
+    /// What is allowed, and yet worth a line in the log at every start.
+    pub fn warnings(&self) -> Vec<String> {
+        self.edge.as_ref().map(Edge::warnings).unwrap_or_default()
     }
 }
 

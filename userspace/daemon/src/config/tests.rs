@@ -46,14 +46,34 @@ fn the_example_shows_the_defaults() {
     let (edge, least) = (example.edge.unwrap(), parse(&least).unwrap().edge.unwrap());
     assert_eq!(edge.timers, least.timers);
     assert_eq!(edge.suites, least.suites);
-    assert_eq!(edge.core, least.core);
-    assert_eq!(edge.sip_port, least.sip_port);
+    assert_eq!(edge.core(), least.core());
+    assert_eq!(edge.sip_port(), least.sip_port());
     assert_eq!(edge.confidentiality, least.confidentiality);
-    assert_eq!(
-        (edge.enabled, edge.nat_traversal),
-        (least.enabled, least.nat_traversal)
-    );
+    assert_eq!(edge.door, least.door);
+    let switches = |edge: &Edge| {
+        [
+            edge.enabled,
+            edge.nat_traversal,
+            edge.legacy_suites,
+            edge.resolve_via,
+            edge.emergency_in_clear,
+        ]
+    };
+    assert_eq!(switches(&edge), switches(&least));
+    let sip = |edge: &Edge| {
+        let sip = small_and(edge).expect("good");
+        (sip.tcp_above, sip.core_transport, sip.service_route)
+    };
+    assert_eq!(sip(&edge), sip(&least));
     assert_eq!(example.home.unwrap().listen, defaults::home_listen());
+}
+
+/// What gm-sip is told of an edge on `SMALL`'s link.
+fn small_and(edge: &Edge) -> Result<gm_sip::edge::EdgeConfig, ConfigError> {
+    let mut edge = edge.clone();
+    (edge.port_ps, edge.port_pc, edge.home) = (None, None, None);
+    edge.next_hop = Some(SocketAddr::from(([127, 0, 0, 1], 1)));
+    parse(SMALL).unwrap().edge_config(&edge)
 }
 
 #[test]
@@ -197,4 +217,164 @@ fn strangers_get_a_part_of_the_sets() {
     assert_eq!(limits(4096), [832, 512, 64]);
     assert_eq!(limits(64), [13, 8, 2]);
     assert_eq!(limits(16), [4, 2, 2]);
+}
+
+fn edge(lines: &str) -> Result<gm_sip::edge::EdgeConfig, String> {
+    let config = parse(&format!("{SMALL}[edge]\n{lines}"))?;
+    let edge = config.edge.as_ref().unwrap();
+    config.edge_config(edge).map_err(|error| error.to_string())
+}
+
+const HOP: &str = "next_hop = \"127.0.0.1:5070\"\n";
+
+#[test]
+fn every_key_of_the_edge_reaches_gm_sip() {
+    let sip = edge(&format!(
+        "{HOP}legacy_suites = true\nresolve_via = false\ntcp_above = 0\ncore_transport = \"tcp\"\n\
+         service_route = \"refuse\"\nemergency_in_clear = true\nnat_traversal = false\n\
+         core_trusted = [\"192.0.2.7\"]\nconfidentiality = \"required\"\n\
+         [edge.timers]\nawait_auth_s = 1\nmargin_s = 2\nlinger_s = 3\ntransaction_s = 4\n\
+         invite_s = 181\nshort_left_s = 6\n"
+    ))
+    .unwrap();
+    assert!(sip.policy.legacy && sip.emergency_in_clear);
+    assert!(!sip.resolve_via && !sip.nat_traversal);
+    assert_eq!(sip.tcp_above, usize::MAX);
+    assert_eq!(sip.core_transport, gm_sip::Transport::Tcp);
+    assert_eq!(sip.service_route, gm_sip::edge::ServiceRoute::Refuse);
+    assert_eq!(sip.core_trusted, ["192.0.2.7".parse::<IpAddr>().unwrap()]);
+    let t = sip.timers;
+    assert_eq!(
+        [
+            t.registration,
+            t.margin,
+            t.linger,
+            t.transaction,
+            t.invite,
+            t.short_left
+        ],
+        [1000, 2000, 3000, 4000, 181_000, 6000]
+    );
+    assert_eq!(
+        edge(&format!("{HOP}tcp_above = 900\n")).unwrap().tcp_above,
+        900
+    );
+}
+
+#[test]
+fn legacy_suites_are_off_warn_and_come_last() {
+    assert!(!edge(HOP).unwrap().policy.legacy);
+    let text = format!("{SMALL}[edge]\n{HOP}");
+    assert_eq!(parse(&text).unwrap().warnings(), [""; 0]);
+    let config = parse(&format!("{text}legacy_suites = true\n")).unwrap();
+    let warnings = config.warnings();
+    assert_eq!(warnings.len(), 1);
+    assert!(
+        warnings[0].contains("hmac-md5-96 and des-ede3-cbc"),
+        "{warnings:?}"
+    );
+    let suites = config
+        .edge_config(config.edge.as_ref().unwrap())
+        .unwrap()
+        .policy
+        .suites();
+    assert_eq!(suites.len(), 8);
+    assert!(
+        suites[..4].iter().all(|s| !s.is_legacy()) && suites[4..].iter().all(|s| s.is_legacy())
+    );
+    let error = edge(&format!("{HOP}suites = [\"hmac-md5-96/null\"]\n")).unwrap_err();
+    assert!(
+        error.contains("[edge] suites: ") && error.contains("set legacy_suites = true"),
+        "{error}"
+    );
+}
+
+#[test]
+fn suites_fit_the_policy_and_stand_once() {
+    for (lines, says) in [
+        ("suites = []\n", "leave it out"),
+        (
+            "suites = [\"null/aes-gcm\"]\nconfidentiality = \"never\"\n",
+            "add \"hmac-sha-1-96/null\"",
+        ),
+        (
+            "suites = [\"aes-gmac/null\"]\nconfidentiality = \"required\"\n",
+            "add \"hmac-sha-1-96/aes-cbc\"",
+        ),
+        (
+            "suites = [\"aes-gmac/null\", \"aes-gmac/null\"]\n",
+            "stands twice",
+        ),
+    ] {
+        let error = edge(&format!("{HOP}{lines}")).unwrap_err();
+        assert!(
+            error.contains("[edge] suites: ") && error.contains(says),
+            "{lines}: {error}"
+        );
+    }
+    let own = edge(&format!(
+        "{HOP}suites = [\"aes-gmac/null\", \"hmac-sha-1-96/null\"]\n"
+    ))
+    .unwrap();
+    assert_eq!(
+        own.policy.suites(),
+        [gm_esp::Suite::AesGmacNull, gm_esp::Suite::HmacSha1Null]
+    );
+}
+
+#[test]
+fn times_that_cannot_work() {
+    for (key, value) in [("await_auth_s", 0), ("transaction_s", 0), ("invite_s", 180)] {
+        let error = edge(&format!("{HOP}[edge.timers]\n{key} = {value}\n")).unwrap_err();
+        assert!(error.contains(&format!("[edge.timers] {key}: ")), "{error}");
+    }
+}
+
+#[test]
+fn with_the_second_door_the_sip_is_the_proxys() {
+    let sip = edge("door = \"http\"\nlegacy_suites = true\n").unwrap();
+    assert!(sip.policy.legacy && sip.core.ip().is_unspecified());
+    let config = parse(&format!("{SMALL}[edge]\ndoor = \"http\"\n")).unwrap();
+    assert!(!config.edge.unwrap().speaks_sip());
+    for (key, value) in [
+        ("sip_port", "5060"),
+        ("next_hop", "\"127.0.0.1:1\""),
+        ("home", "\"embedded\""),
+        ("core", "\"127.0.0.1:5062\""),
+        ("core_transport", "\"udp\""),
+        ("core_trusted", "[\"192.0.2.7\"]"),
+        ("tcp_above", "1300"),
+        ("service_route", "\"pass\""),
+        ("emergency_in_clear", "true"),
+    ] {
+        let error = edge(&format!("door = \"http\"\n{key} = {value}\n")).unwrap_err();
+        assert!(error.contains(&format!("[edge] {key}: ")), "{error}");
+    }
+    assert!(
+        edge("door = \"window\"\n")
+            .unwrap_err()
+            .contains("[edge] door")
+    );
+}
+
+#[test]
+fn the_http_door_is_on_loopback_and_locked() {
+    let control = |lines: &str| parse(&format!("{SMALL}[control]\n{lines}"));
+    let both = "http = \"127.0.0.1:8443\"\ntoken_file = \"/etc/gmesp/token\"\n";
+    assert!(control(both).is_ok());
+    assert!(control(&both.replace("127.0.0.1", "[::1]")).is_ok());
+    for (from, to, key) in [
+        ("127.0.0.1", "192.0.2.1", "http"),
+        ("127.0.0.1", "0.0.0.0", "http"),
+        ("8443", "0", "http"),
+        ("token_file = \"/etc/gmesp/token\"\n", "", "token_file"),
+        ("http = \"127.0.0.1:8443\"\n", "", "token_file"),
+        ("/etc/gmesp/token", "token", "token_file"),
+    ] {
+        let error = control(&both.replace(from, to)).unwrap_err();
+        assert!(
+            error.contains(&format!("[control] {key}: ")),
+            "{to}: {error}"
+        );
+    }
 }

@@ -199,13 +199,13 @@ impl Places {
 /// must be in force: from here on there are sockets on protected ports.
 pub fn start(app: &Arc<App>, runtime: &Handle) -> Result<Option<Running>, EdgeError> {
     let config = &app.config;
-    let Some(table) = config.edge.as_ref().filter(|edge| edge.enabled) else {
+    let Some(table) = config.edge.as_ref().filter(|edge| edge.speaks_sip()) else {
         return Ok(None);
     };
     let mut sip = config.edge_config(table)?;
     sip.limits.spi_low = spi_pool(config.gm.max_sas);
-    let places = Places::new(config, table.sip_port, &sip);
-    let (inbox, arrived) = Inbox::new(table.sip_port);
+    let places = Places::new(config, table.sip_port(), &sip);
+    let (inbox, arrived) = Inbox::new(table.sip_port());
 
     let _inside = runtime.enter();
     let udp = sockets::open(&places, sip.core_local, &inbox)?;
