@@ -9,58 +9,30 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::message::{Message, ParseError};
 use crate::rand::Randomness;
-use crate::sa_set::{SetParams, SetToken};
-use crate::sec_agree::Ends;
-use crate::{Packet, Transport};
 
+mod again;
+mod carry;
 mod challenge;
 mod client;
+mod config;
+mod fault;
 mod io;
 mod procedure;
+mod reg_event;
 mod register;
 mod server;
+mod set;
 
+use carry::Flow;
 use client::{Clients, Purpose};
+pub use config::{Carrier, Retry, UeConfig};
+pub use fault::Fault;
 pub use io::{
-    Aka, AkaAnswer, AkaFailure, Ignored, RequestId, UeConfig, UeEvent, UeFailure, UeInput, UeOutput,
+    Aka, AkaAnswer, AkaFailure, Ignored, RequestId, UeEvent, UeFailure, UeInput, UeOutput,
 };
 use procedure::Procedure;
 use server::Answered;
-
-/// A set that the UE holds.
-#[derive(Debug, Clone)]
-struct UeSet {
-    token: SetToken,
-    params: SetParams,
-    /// Security-Server of SM6, to be echoed in Security-Verify.
-    server_text: String,
-    /// When it goes, in milliseconds.
-    deadline: u64,
-}
-
-impl UeSet {
-    fn address(&self, port: u16) -> SocketAddr {
-        SocketAddr::new(self.params.ue, port)
-    }
-
-    /// Requests and responses leave from port_uc to port_ps (clause 7.1, UDP case).
-    fn way_out(&self) -> (SocketAddr, SocketAddr) {
-        let (u, p) = (self.params.ue_ends, self.params.pcscf_ends);
-        (
-            self.address(u.port_c),
-            SocketAddr::new(self.params.pcscf, p.port_s),
-        )
-    }
-
-    /// Whether a message came through one of its inbound SAs (clause 7.1 rule 7).
-    fn carries(&self, local: SocketAddr, remote: SocketAddr) -> bool {
-        let (u, p) = (self.params.ue_ends, self.params.pcscf_ends);
-        let ports = (remote.port(), local.port());
-        local.ip() == self.params.ue
-            && remote.ip() == self.params.pcscf
-            && (ports == (p.port_c, u.port_s) || ports == (p.port_s, u.port_c))
-    }
-}
+use set::UeSet;
 
 /// A UE.
 pub struct Ue {
@@ -73,6 +45,8 @@ pub struct Ue {
     call_id: String,
     from_tag: String,
     cseq: u32,
+    /// The last Authorization that answered a challenge.
+    last_answer: Option<String>,
     /// The set in use, after SM12.
     current: Option<UeSet>,
     /// Sets that end soon: replaced or de-registered.
@@ -80,6 +54,15 @@ pub struct Ue {
     procedure: Option<Procedure>,
     service_route: Vec<String>,
     registered_until: Option<u64>,
+    /// When to register again before the registration ends.
+    renew_at: Option<u64>,
+    /// When to begin again after a failure, and how often that was done in a row.
+    again_at: Option<u64>,
+    attempts: u32,
+    /// Protected requests in a row that nobody answered.
+    silent: u8,
+    keepalive_at: Option<u64>,
+    flow: Option<Flow>,
     clients: Clients,
     answered: Answered,
     out: VecDeque<UeOutput>,
@@ -103,11 +86,18 @@ impl Ue {
             call_id,
             from_tag,
             cseq: 0,
+            last_answer: None,
             current: None,
             old: Vec::new(),
             procedure: None,
             service_route: Vec::new(),
             registered_until: None,
+            renew_at: None,
+            again_at: None,
+            attempts: 0,
+            silent: 0,
+            keepalive_at: None,
+            flow: None,
             clients: Clients::default(),
             answered: Answered::default(),
             out: VecDeque::new(),
@@ -136,19 +126,6 @@ impl Ue {
             .map_or(self.config.local, |s| s.params.ue)
     }
 
-    /// Whether this is a protected address and port of one of our sets.
-    pub fn has_port(&self, local: SocketAddr) -> bool {
-        let procedure = self.procedure.as_ref().and_then(|p| p.set.as_ref());
-        self.current
-            .iter()
-            .chain(&self.old)
-            .chain(procedure)
-            .any(|set| {
-                let ends = set.params.ue_ends;
-                set.params.ue == local.ip() && [ends.port_c, ends.port_s].contains(&local.port())
-            })
-    }
-
     /// Until when the registration is granted, in milliseconds. Renew before it ends
     /// (24.229: 600 s before, or half of it when it is shorter).
     pub fn registered_until(&self) -> Option<u64> {
@@ -161,7 +138,9 @@ impl Ue {
     /// [`UeFailure::Busy`], [`UeFailure::NoSpi`], [`UeFailure::NoPort`].
     pub fn register(&mut self, now: u64) -> Result<(), UeFailure> {
         let expires = self.config.expires;
-        self.start(now, expires)
+        self.start(now, expires)?;
+        (self.again_at, self.renew_at) = (None, None);
+        Ok(())
     }
 
     /// De-registers through the SAs.
@@ -212,22 +191,15 @@ impl Ue {
         message.push("P-Preferred-Identity", &format!("<{}>", self.config.impu));
         message.push("Require", "sec-agree");
         message.push("Proxy-Require", "sec-agree");
-        message.push("Security-Verify", &set.server_text);
+        for line in &set.server_lines {
+            message.push("Security-Verify", line);
+        }
         message.push("User-Agent", &self.config.user_agent);
         if !body.is_empty() {
             message.push("Content-Type", content_type);
         }
         let message = message.with_body(body);
-        let (local, remote) = set.way_out();
-        self.request(
-            now,
-            &branch,
-            Purpose::Request(id),
-            Some(set.token),
-            local,
-            remote,
-            message.to_bytes(),
-        );
+        self.request(now, &branch, Purpose::Request(id), Some(&set), message);
         Ok(id)
     }
 
@@ -235,7 +207,8 @@ impl Ue {
     pub fn handle(&mut self, now: u64, input: UeInput<'_>) {
         match input {
             UeInput::Installed { set, ok } => self.installed(now, set, ok),
-            UeInput::Unreachable { .. } | UeInput::Closed { .. } => {}
+            UeInput::Unreachable { local, remote } => self.unreachable(now, local, remote),
+            UeInput::Closed { local, remote } => self.closed(now, local, remote),
             UeInput::FromNetwork {
                 local,
                 remote,
@@ -268,66 +241,44 @@ impl Ue {
     pub fn next_timeout(&self) -> Option<u64> {
         let sets = self.current.iter().chain(&self.old).map(|s| s.deadline);
         let procedure = self.procedure.iter().map(Procedure::deadline);
+        let plans = [self.again_at, self.renew_at, self.keepalive_at];
         sets.chain(procedure)
             .chain(self.clients.next_timeout())
+            .chain(plans.into_iter().flatten())
+            .chain(self.flow.map(|f| f.ping_at))
             .min()
     }
 
-    /// Does what is due at `now`: retransmissions, the ends of sets and procedures.
+    /// Does what is due at `now`: retransmissions, keepalives, the ends of sets and
+    /// procedures, what begins again by itself.
     pub fn handle_timeout(&mut self, now: u64) {
-        for (local, remote, bytes) in self.clients.due(now) {
-            self.emit(local, remote, bytes);
+        for packet in self.clients.due(now) {
+            self.emit(now, packet);
         }
         for client in self.clients.take_expired(now) {
-            match client {
+            match client.purpose {
                 Purpose::Request(id) => {
                     self.event(UeEvent::Answered {
                         id,
                         status: 408,
                         body: Vec::new(),
                     });
+                    if client.set.is_some() && client.set == self.current.as_ref().map(|s| s.token)
+                    {
+                        self.no_answer(now);
+                    }
                 }
-                Purpose::Register => self.abandon(UeFailure::Timeout),
+                Purpose::Register => self.abandon(now, UeFailure::Timeout, 0),
+                Purpose::Report => {}
             }
         }
         if self.procedure.as_ref().is_some_and(|p| p.deadline() <= now) {
-            self.abandon(UeFailure::Timeout);
+            self.abandon(now, UeFailure::Timeout, 0);
         }
-        let (gone, kept) = std::mem::take(&mut self.old)
-            .into_iter()
-            .partition(|s| s.deadline <= now);
-        self.old = kept;
-        for set in gone {
-            self.drop_set(&set);
-        }
-        if let Some(set) = self.current.take_if(|s| s.deadline <= now) {
-            self.drop_set(&set);
-            self.registered_until = None;
-        }
-    }
-
-    fn drop_set(&mut self, set: &UeSet) {
-        self.out.push_back(UeOutput::Retire { set: set.token });
-        self.out.push_back(UeOutput::Remove { set: set.token });
-    }
-
-    /// The set through which a message came; none for one in clear.
-    fn set_of(&self, local: SocketAddr, remote: SocketAddr) -> Option<&UeSet> {
-        let procedure = self.procedure.as_ref().and_then(|p| p.set.as_ref());
-        self.current
-            .iter()
-            .chain(&self.old)
-            .chain(procedure)
-            .find(|s| s.carries(local, remote))
-    }
-
-    fn emit(&mut self, local: SocketAddr, remote: SocketAddr, bytes: Vec<u8>) {
-        self.out.push_back(UeOutput::Send(Packet {
-            local,
-            remote,
-            transport: Transport::Udp,
-            bytes,
-        }));
+        self.settle(now);
+        self.expire_sets(now);
+        self.keep_alive(now);
+        self.begin_again(now);
     }
 
     fn event(&mut self, event: UeEvent) {
@@ -342,52 +293,14 @@ impl Ue {
         format!("z9hG4bK{}", self.random.token(10))
     }
 
+    /// Via as it is written over UDP; the transaction puts its transport in.
     fn via(&self, at: SocketAddr, branch: &str, rport: bool) -> String {
         let rport = if rport { ";rport" } else { "" };
         format!("SIP/2.0/UDP {at};branch={branch}{rport}")
     }
 
-    /// A client port that no set of ours uses (clause 7.1 rule 6), drawn at random.
-    fn free_port(&mut self) -> Option<u16> {
-        let procedure = self.procedure.as_ref().and_then(|p| p.set.as_ref());
-        let used: Vec<_> = self
-            .current
-            .iter()
-            .chain(&self.old)
-            .chain(procedure)
-            .map(|s| s.params.ue_ends.port_c)
-            .collect();
-        let barred = [
-            0,
-            5060,
-            5061,
-            self.config.clear_port,
-            self.config.server_port,
-        ];
-        let free: Vec<_> = self
-            .config
-            .client_ports
-            .clone()
-            .filter(|p| !used.contains(p) && !barred.contains(p))
-            .collect();
-        let at = (self.random.u32() as usize).checked_rem(free.len())?;
-        free.get(at).copied()
-    }
-
-    /// SPIs that were offered and never installed are the last to be offered again.
-    fn give_back(&mut self, ends: Ends) {
-        self.spis.push_back([ends.spi_c, ends.spi_s]);
-    }
-
-    fn new_ends(&mut self) -> Result<Ends, UeFailure> {
-        let port_c = self.free_port().ok_or(UeFailure::NoPort)?;
-        let [spi_c, spi_s] = self.spis.pop_front().ok_or(UeFailure::NoSpi)?;
-        Ok(Ends {
-            spi_c,
-            spi_s,
-            port_c,
-            port_s: self.config.server_port,
-        })
+    fn does(&self, fault: Fault) -> bool {
+        self.config.faults.contains(&fault)
     }
 }
 

@@ -4,15 +4,18 @@ use std::net::IpAddr;
 
 use gm_esp::{Ck, Ik, Mode};
 
+use super::client::Purpose;
 use super::procedure::{AWAIT, Answer};
-use super::{AkaFailure, Ue, UeEvent, UeFailure, UeOutput, UeSet};
-use crate::aka::{self, Challenge};
+use super::{AkaAnswer, AkaFailure, Fault, Ue, UeEvent, UeFailure, UeOutput, UeSet};
+use crate::aka::{self, Challenge, Res};
 use crate::message::Message;
 use crate::sa_set::{Role, SaSetRequest, SetParams, SetToken, Tunnel};
-use crate::sec_agree::{self, SECURITY_SERVER, SecList, choose_server};
+use crate::sec_agree::{self, Proposal, SECURITY_SERVER, SecList, choose_server};
 
 /// Challenges of one procedure before the UE gives up.
 const CHALLENGES: u8 = 3;
+/// RES and IK that no SIM has.
+const WRONG: [u8; 16] = [0xa5; 16];
 
 impl Ue {
     /// SM6: the SIM answers, a suite and a mode are chosen, the set is asked for.
@@ -35,23 +38,25 @@ impl Ue {
             // A challenge in answer to SM7: the response did not please. Its SPIs are used up.
             return Err(UeFailure::Status(401));
         }
-        let answer = match self.aka.answer(&challenge.rand, &challenge.autn) {
+        if self.does(Fault::NoSm7) {
+            return Ok(());
+        }
+        let answer = match self.ask_sim(&challenge) {
             Ok(answer) => answer,
             Err(failure) => return self.report(now, &challenge, failure),
         };
         let list = SecList::from_message(message, SECURITY_SERVER).unwrap_or_default();
-        let chosen = choose_server(&self.config.suites, &self.config.modes, &list)
-            .map_err(UeFailure::SecurityServer)?;
-        // Over a set the mode stays (M.7.4.1a); in clear received says where we are.
+        let chosen = self.choose(&list)?;
+        // Over a set we are where we were; in clear received says where that is.
         let public = match &self.current {
             Some(set) => set.params.ue,
             None => received.unwrap_or(self.config.local),
         };
         let nat = public != self.config.local;
-        if nat && (!chosen.mode_written || chosen.mode != Mode::UdpEncTun) {
+        if nat && chosen.mode != Mode::UdpEncTun {
             return Err(UeFailure::Nat);
         }
-        let text: Vec<_> = message
+        let server_lines = message
             .lines(SECURITY_SERVER)
             .map(|h| h.value().into_owned())
             .collect();
@@ -78,8 +83,9 @@ impl Ue {
         procedure.set = Some(UeSet {
             token,
             params,
-            server_text: text.join(", "),
+            server_lines,
             deadline: now + AWAIT,
+            settling: false,
         });
         procedure.answer = Some(Answer {
             challenge,
@@ -93,6 +99,49 @@ impl Ue {
         });
         self.install(token, params, answer.ik.clone(), answer.ck.clone());
         Ok(())
+    }
+
+    /// The SIM's answer, or what a fault makes of it.
+    fn ask_sim(&mut self, challenge: &Challenge) -> Result<AkaAnswer, AkaFailure> {
+        if self.does(Fault::WrongAutn) {
+            return Err(AkaFailure::Mac);
+        }
+        if self.does(Fault::StaleSqn) {
+            // Once: the network catches up by AUTS.
+            self.config.faults.retain(|f| *f != Fault::StaleSqn);
+            self.aka.run_ahead();
+        }
+        let mut answer = self.aka.answer(&challenge.rand, &challenge.autn)?;
+        if self.does(Fault::WrongRes) {
+            answer.res = Res::new(&WRONG[..8]).unwrap_or(answer.res);
+        }
+        if self.does(Fault::WrongKeys) {
+            answer.ik = Ik::from_bytes(WRONG);
+        }
+        Ok(answer)
+    }
+
+    /// Suite, mode, SPIs and ports. Where the old set is UDP-encapsulated the new
+    /// one is, too (M.7.4.1a), also when the list says nothing of modes.
+    fn choose(&self, list: &SecList) -> Result<Proposal, UeFailure> {
+        let suites = &self.config.suites;
+        let over = self.current.as_ref().map(|s| s.params.mode());
+        let chosen = match over {
+            Some(Mode::UdpEncTun) => choose_server(suites, &[Mode::UdpEncTun], list).or_else(|e| {
+                let silent = choose_server(suites, &[Mode::Trans], list)?;
+                let tunnel = Proposal {
+                    mode: Mode::UdpEncTun,
+                    ..silent
+                };
+                if silent.mode_written {
+                    Err(e)
+                } else {
+                    Ok(tunnel)
+                }
+            }),
+            _ => choose_server(suites, &self.config.modes, list),
+        };
+        chosen.map_err(UeFailure::SecurityServer)
     }
 
     pub(super) fn install(&mut self, token: SetToken, params: SetParams, ik: Ik, ck: Ck) {
@@ -129,9 +178,8 @@ impl Ue {
                 let value = format!(
                     "Digest username=\"{username}\",realm=\"{realm}\",nonce=\"{nonce}\",uri=\"{uri}\",response=\"\",algorithm=AKAv1-MD5"
                 );
-                self.send_register(now, &value, false);
                 // Whatever the network answers, this procedure is over for us.
-                self.clients.remove_registration();
+                self.send_register_as(now, &value, false, Purpose::Report);
                 Err(UeFailure::NetworkAuthentication)
             }
         }
@@ -151,7 +199,7 @@ impl Ue {
             if let Some(procedure) = &mut self.procedure {
                 procedure.set = None;
             }
-            return self.abandon(UeFailure::NotInstalled);
+            return self.abandon(now, UeFailure::NotInstalled, 0);
         }
         let Some(answer) = self.procedure.as_mut().and_then(|p| p.answer.take()) else {
             return;
@@ -159,14 +207,15 @@ impl Ue {
         self.out.push_back(UeOutput::Activate { set: token });
         let cnonce = self.random.token(8);
         let uri = format!("sip:{}", self.config.domain);
-        let value = aka::authorization(
-            &answer.challenge,
-            &self.config.impi,
-            &uri,
-            &cnonce,
-            Ok(&answer.res),
-        );
+        let username = match self.does(Fault::WrongUser) {
+            true => format!("other.{}", self.config.impi),
+            false => self.config.impi.clone(),
+        };
+        let value =
+            aka::authorization(&answer.challenge, &username, &uri, &cnonce, Ok(&answer.res));
+        self.last_answer = Some(value.clone());
         self.send_register(now, &value, true);
         self.event(UeEvent::Sm7 { set: token });
+        self.nat_keepalive_after(now);
     }
 }

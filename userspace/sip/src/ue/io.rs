@@ -1,8 +1,7 @@
-//! What a UE is told, what goes in and what comes out.
+//! What goes into a UE and what comes out.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
 
 use gm_esp::{Ck, Ik, Mode, Suite};
 
@@ -10,66 +9,6 @@ use crate::aka::{ChallengeError, Res};
 use crate::sa_set::{SaSetRequest, SetToken};
 use crate::sec_agree::OfferError;
 use crate::{Packet, Transport};
-
-/// Identity, addresses, offer and periods of a UE.
-#[derive(Debug, Clone)]
-pub struct UeConfig {
-    /// Private identity, `user@realm`.
-    pub impi: String,
-    /// Public identity, a SIP URI.
-    pub impu: String,
-    /// The home network's domain: Request-URI of REGISTER and first realm.
-    pub domain: String,
-    /// Our own address: private behind a NAT.
-    pub local: IpAddr,
-    /// The port for messages in clear.
-    pub clear_port: u16,
-    /// The P-CSCF's address and unprotected port.
-    pub pcscf: SocketAddr,
-    /// port_us: the same for all registrations.
-    pub server_port: u16,
-    /// port_uc: one that is free is drawn for each registration.
-    pub client_ports: RangeInclusive<u16>,
-    /// Suites to offer, in this order.
-    pub suites: Vec<Suite>,
-    /// Modes to offer.
-    pub modes: Vec<Mode>,
-    /// Registration to ask for, in seconds.
-    pub expires: u32,
-    /// Numbers in the replay window of inbound SAs.
-    pub replay_window: u32,
-    /// UDP port of encapsulation at our end: 4500.
-    pub encap_port: u16,
-    /// Value of User-Agent.
-    pub user_agent: String,
-}
-
-impl UeConfig {
-    /// Defaults: clear port 5060, port_us 31800, port_uc 31100 to 31199, all suites, both modes, an hour.
-    pub fn new(impi: &str, impu: &str, domain: &str, local: IpAddr, pcscf: SocketAddr) -> UeConfig {
-        UeConfig {
-            impi: impi.into(),
-            impu: impu.into(),
-            domain: domain.into(),
-            local,
-            clear_port: 5060,
-            pcscf,
-            server_port: 31800,
-            client_ports: 31100..=31199,
-            suites: vec![
-                Suite::NullAesGcm,
-                Suite::HmacSha1AesCbc,
-                Suite::AesGmacNull,
-                Suite::HmacSha1Null,
-            ],
-            modes: vec![Mode::Trans, Mode::UdpEncTun],
-            expires: 3600,
-            replay_window: 64,
-            encap_port: 4500,
-            user_agent: "gm-ue".into(),
-        }
-    }
-}
 
 /// What a SIM answers to a challenge. Keys and RES are wiped on drop.
 #[derive(Debug, Clone)]
@@ -95,6 +34,10 @@ pub enum AkaFailure {
 pub trait Aka {
     /// Answers RAND and AUTN.
     fn answer(&mut self, rand: &[u8; 16], autn: &[u8; 16]) -> Result<AkaAnswer, AkaFailure>;
+
+    /// Is as if it had seen higher sequence numbers than the network's, for
+    /// [`Fault::StaleSqn`](super::Fault::StaleSqn).
+    fn run_ahead(&mut self) {}
 }
 
 /// Something that happened outside.
@@ -226,6 +169,14 @@ pub enum UeEvent {
     Failed(UeFailure),
     /// The SIM refused AUTN for its sequence number; AUTS goes to the network.
     Resynchronising,
+    /// Our protected messages stay without answer: the SAs count as dead, and the
+    /// next REGISTER goes in clear (clause 7.4.0).
+    Lost,
+    /// The next attempt begins by itself.
+    Again {
+        /// In how many milliseconds.
+        wait: u64,
+    },
     /// A request of the network came and was answered with this status.
     Request {
         /// MESSAGE, OPTIONS, NOTIFY or another.
@@ -262,6 +213,9 @@ pub enum UeFailure {
     /// No answer.
     #[error("no answer")]
     Timeout,
+    /// No TCP connection, or it ended twice without an answer.
+    #[error("no TCP connection to the P-CSCF")]
+    Unreachable,
     /// The challenge cannot be read.
     #[error("challenge: {0}")]
     Challenge(ChallengeError),
@@ -292,6 +246,9 @@ pub enum UeFailure {
     /// Another procedure is running: one at a time (clause 7.4.1a).
     #[error("a registration is running")]
     Busy,
+    /// Our address changed meanwhile (clause 7.5).
+    #[error("the address has changed")]
+    Moved,
 }
 
 /// Why a message was ignored.

@@ -1,10 +1,10 @@
 //! The one registration procedure that runs: SM1, and its end.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::client::Purpose;
-use super::{Ue, UeEvent, UeFailure, UeSet};
-use crate::aka::{Challenge, Res};
+use super::{Carrier, Fault, Ue, UeEvent, UeFailure, UeSet};
+use crate::aka::{Challenge, Res, nonce};
 use crate::header::Uri;
 use crate::message::Message;
 use crate::sa_set::SetToken;
@@ -12,8 +12,6 @@ use crate::sec_agree::{self, Ends, SECURITY_CLIENT, SECURITY_VERIFY};
 
 /// From the challenge to SM12 (await timer, 4 min).
 pub(super) const AWAIT: u64 = 240_000;
-/// How long replaced and de-registered sets serve: 64 * T1.
-pub(super) const LINGER: u64 = 32_000;
 
 /// The one that runs (clause 7.4.1a: one at a time).
 pub(super) struct Procedure {
@@ -58,19 +56,42 @@ impl Ue {
             challenges: 0,
             deadline: now + AWAIT,
         });
-        let realm = self.config.domain.clone();
-        let first = format!(
-            "Digest username=\"{}\",realm=\"{realm}\",nonce=\"\",uri=\"sip:{realm}\",response=\"\"",
-            self.config.impi
-        );
+        let first = self.first_authorization();
         self.send_register(now, &first, false);
         let protected = self.current.is_some();
         self.event(UeEvent::Sm1 { protected });
         Ok(())
     }
 
+    /// Credentials that answer nothing yet.
+    fn first_authorization(&mut self) -> String {
+        let (realm, impi) = (&self.config.domain, &self.config.impi);
+        if self.does(Fault::Replay) {
+            let mut old = [[0; 16]; 2];
+            old.iter_mut().for_each(|half| self.random.fill(half));
+            let (nonce, response) = (nonce(&old[0], &old[1]), self.random.token(16));
+            let made_up = format!(
+                "Digest username=\"{impi}\",realm=\"{realm}\",nonce=\"{nonce}\",uri=\"sip:{realm}\",response=\"{response}\",algorithm=AKAv1-MD5"
+            );
+            return self.last_answer.clone().unwrap_or(made_up);
+        }
+        format!(
+            "Digest username=\"{impi}\",realm=\"{realm}\",nonce=\"\",uri=\"sip:{realm}\",response=\"\""
+        )
+    }
+
     /// A REGISTER of the running procedure, through the new set or as SM1.
     pub(super) fn send_register(&mut self, now: u64, authorization: &str, answers: bool) {
+        self.send_register_as(now, authorization, answers, Purpose::Register);
+    }
+
+    pub(super) fn send_register_as(
+        &mut self,
+        now: u64,
+        authorization: &str,
+        answers: bool,
+        purpose: Purpose,
+    ) {
         let Some(procedure) = &self.procedure else {
             return;
         };
@@ -79,21 +100,20 @@ impl Ue {
         } else {
             self.current.clone()
         };
+        let set = set.filter(|_| !(answers && self.does(Fault::ClearSm7)));
         let (expires, client) = (procedure.expires, procedure.client_text.clone());
         let server_port = procedure.ends.port_s;
-        let (local, remote) = match &set {
-            Some(set) => set.way_out(),
-            None => (
-                SocketAddr::new(self.config.local, self.config.clear_port),
-                self.config.pcscf,
-            ),
+        let at = set.as_ref().map_or(self.config.local, |s| s.params.ue);
+        let sent_by = match &set {
+            Some(_) if answers && self.does(Fault::WrongVia) => elsewhere(at, server_port),
+            Some(_) => SocketAddr::new(at, server_port),
+            None => self.clear(),
         };
-        let sent_by = if set.is_some() {
-            SocketAddr::new(local.ip(), server_port)
-        } else {
-            local
+        let contact = SocketAddr::new(at, server_port);
+        let over = match self.config.transport {
+            Carrier::Tcp => ";transport=tcp",
+            Carrier::Udp | Carrier::Auto => "",
         };
-        let contact = SocketAddr::new(local.ip(), server_port);
         let branch = self.new_branch();
         self.cseq += 1;
         let user = Uri::parse(&self.config.impu)
@@ -111,75 +131,66 @@ impl Ue {
             .with("CSeq", &format!("{} REGISTER", self.cseq))
             .with(
                 "Contact",
-                &format!("<sip:{user}@{contact}>;expires={expires}"),
+                &format!("<sip:{user}@{contact}{over}>;expires={expires}"),
             )
             .with("Expires", &expires.to_string())
             .with("Supported", "path")
             .with("Require", "sec-agree")
             .with("Proxy-Require", "sec-agree")
-            .with("Authorization", authorization)
-            .with(SECURITY_CLIENT, &client);
-        if let Some(set) = &set {
-            message.push(SECURITY_VERIFY, &set.server_text);
+            .with("Authorization", authorization);
+        if !self.does(Fault::NoClient) {
+            let wrong = answers && self.does(Fault::WrongClient);
+            message.push(SECURITY_CLIENT, &falsified(&client, wrong));
+        }
+        for line in set.iter().flat_map(|set| &set.server_lines) {
+            if !(answers && self.does(Fault::NoVerify)) {
+                let wrong = answers && self.does(Fault::WrongVerify);
+                message.push(SECURITY_VERIFY, &falsified(line, wrong));
+            }
         }
         message.push("User-Agent", &self.config.user_agent);
         message.push("Content-Length", "0");
-        let token = set.map(|s| s.token);
         self.clients.remove_registration();
-        self.request(
-            now,
-            &branch,
-            Purpose::Register,
-            token,
-            local,
-            remote,
-            message.to_bytes(),
-        );
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "a transaction is just these")]
-    pub(super) fn request(
-        &mut self,
-        now: u64,
-        branch: &str,
-        purpose: Purpose,
-        set: Option<SetToken>,
-        local: SocketAddr,
-        remote: SocketAddr,
-        bytes: Vec<u8>,
-    ) {
-        self.clients
-            .add(now, branch, purpose, set, local, remote, bytes.clone());
-        self.emit(local, remote, bytes);
-    }
-
-    /// A message came through the current set after SM12: the old ones serve their
-    /// pending transactions and go.
-    pub(super) fn confirmed_by_use(&mut self, now: u64, token: SetToken) {
-        if self.current.as_ref().is_some_and(|s| s.token == token) {
-            for set in &mut self.old {
-                set.deadline = set.deadline.min(now + LINGER);
-            }
-        }
+        self.request(now, &branch, purpose, set.as_ref(), message);
     }
 
     /// The procedure is over without success; the new set goes, the old one stays.
-    pub(super) fn abandon(&mut self, failure: UeFailure) {
+    /// A new attempt of ours begins `at_least` so many milliseconds later.
+    pub(super) fn abandon(&mut self, now: u64, failure: UeFailure, at_least: u64) {
         let Some(procedure) = self.procedure.take() else {
             return;
         };
         self.clients.remove_registration();
+        let answered = procedure.set.is_some();
         match procedure.set {
             Some(set) => self.drop_set(&set),
             None => self.give_back(procedure.ends),
         }
-        if failure == UeFailure::Timeout && procedure.over.is_some() {
-            // No answer through the SAs: they count as dead, the next REGISTER goes in clear (clause 7.4.0).
-            self.registered_until = None;
-            if let Some(set) = self.current.take() {
-                self.drop_set(&set);
-            }
-        }
         self.event(UeEvent::Failed(failure));
+        if failure == UeFailure::Timeout && procedure.over.is_some() && !answered {
+            // No answer through the SAs; one to SM7 would have come through the new ones.
+            self.lose_sas();
+        }
+        if procedure.expires > 0 {
+            self.plan_again(now, failure, at_least);
+        }
     }
+}
+
+/// One digit more in the first port: another list.
+fn falsified(list: &str, wrong: bool) -> String {
+    if wrong {
+        list.replacen("port-c=", "port-c=1", 1)
+    } else {
+        list.to_owned()
+    }
+}
+
+/// An address that is nobody's here.
+fn elsewhere(like: IpAddr, port: u16) -> SocketAddr {
+    let ip = match like {
+        IpAddr::V4(_) => IpAddr::from([192, 0, 2, 254]),
+        IpAddr::V6(_) => IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0xfffe]),
+    };
+    SocketAddr::new(ip, port)
 }

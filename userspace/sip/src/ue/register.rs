@@ -3,14 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::client::Purpose;
-use super::procedure::LINGER;
-use super::{Ignored, Ue, UeEvent, UeFailure};
+use super::{Fault, Ignored, Ue, UeEvent, UeFailure};
 use crate::header::{self, Via};
 use crate::message::Message;
 use crate::sa_set::SetToken;
 
 /// What SAs live longer than the registration.
 const MARGIN: u64 = 30_000;
+/// Seconds of Retry-After that are believed.
+const MOST_WAIT: u32 = 3600;
 
 impl Ue {
     /// A response, to be taken only through the set that carried the request.
@@ -28,22 +29,28 @@ impl Ue {
         };
         let came = self.set_of(local, remote).map(|s| s.token);
         let status = message.status().unwrap_or(500);
-        if came != client.set && !self.clear_failure(local, client.set, status) {
+        if came != client.set && !self.clear_failure(local, came, client.set, status) {
             return self.ignored(Ignored::WrongSa);
         }
         if status < 200 {
             return self.clients.proceeding(&branch, now);
         }
+        let sm12 = client.purpose == Purpose::Register && status < 300;
+        if sm12 && self.does(Fault::DropSm12) {
+            return;
+        }
         self.clients.remove(&branch);
         if let Some(token) = came {
             self.confirmed_by_use(now, token);
         }
+        self.settle(now);
         match client.purpose {
             Purpose::Request(id) => self.event(UeEvent::Answered {
                 id,
                 status,
                 body: message.body().to_vec(),
             }),
+            Purpose::Report => {}
             Purpose::Register => {
                 let received = via.and_then(|v| v.received());
                 self.registered_or_not(now, status, received, message);
@@ -53,17 +60,22 @@ impl Ue {
 
     /// The failure of SM7 comes in clear when SM1 was in clear, and over the old set
     /// when that protected it (clause 7.4.1a).
-    fn clear_failure(&self, local: SocketAddr, set: Option<SetToken>, status: u16) -> bool {
+    fn clear_failure(
+        &self,
+        local: SocketAddr,
+        came: Option<SetToken>,
+        set: Option<SetToken>,
+        status: u16,
+    ) -> bool {
         let Some(procedure) = &self.procedure else {
             return false;
         };
         let new = procedure.set.as_ref().is_some_and(|s| Some(s.token) == set);
-        let clear = local == SocketAddr::new(self.config.local, self.config.clear_port);
-        let old = self
-            .current
-            .as_ref()
-            .is_some_and(|s| s.address(local.port()) == local);
-        new && status >= 400 && status != 401 && if procedure.over.is_some() { old } else { clear }
+        let way = match procedure.over {
+            Some(old) => came == Some(old),
+            None => came.is_none() && local == self.clear(),
+        };
+        new && way && status >= 400 && status != 401
     }
 
     fn registered_or_not(
@@ -76,7 +88,7 @@ impl Ue {
         match status {
             401 => {
                 if let Err(failure) = self.challenged(now, received, message) {
-                    self.abandon(failure);
+                    self.abandon(now, failure, 0);
                 }
             }
             // In clear anybody says yes; the network that means it has challenged us.
@@ -86,11 +98,52 @@ impl Ue {
                     .as_ref()
                     .is_some_and(|p| p.over.is_none() && p.set.is_none()) =>
             {
-                self.abandon(UeFailure::NetworkAuthentication);
+                self.abandon(now, UeFailure::NetworkAuthentication, 0);
             }
             200..300 => self.registered(now, message),
-            _ => self.abandon(UeFailure::Status(status)),
+            _ => self.refused(now, status, message),
         }
+    }
+
+    /// A failure. Where the answer says what would do, that is tried at once.
+    fn refused(&mut self, now: u64, status: u16, message: &Message) {
+        let Some(procedure) = &self.procedure else {
+            return;
+        };
+        let (first, leaves) = (procedure.over.is_none(), procedure.expires == 0);
+        let number = |name: &str| {
+            let value = message.value(name)?;
+            value
+                .split([';', ' ', '('])
+                .next()?
+                .trim()
+                .parse::<u32>()
+                .ok()
+        };
+        let longer = number("Min-Expires").filter(|min| *min > procedure.expires);
+        let wait = number("Retry-After").map_or(0, |s| u64::from(s.min(MOST_WAIT)) * 1000);
+        self.abandon(now, UeFailure::Status(status), wait);
+        match status {
+            // RFC 3261 clause 10.2.8.
+            423 if !leaves && longer.is_some() => {
+                self.config.expires = longer.unwrap_or(self.config.expires);
+                self.register_or_tell(now);
+            }
+            // Another phone behind our NAT has these ports (M.7.1 rule 6).
+            400 if first && !leaves => {
+                if let Some(port) = self.spare_port() {
+                    self.config.server_port = port;
+                    self.register_or_tell(now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Another port_us, drawn at random and not tried again.
+    fn spare_port(&mut self) -> Option<u16> {
+        let at = (self.random.u32() as usize).checked_rem(self.config.spare_ports.len())?;
+        Some(self.config.spare_ports.swap_remove(at))
     }
 
     /// SM12, or the 200 to a refresh that was not challenged: then the offer is forgotten.
@@ -119,12 +172,7 @@ impl Ue {
             }
         }
         if procedure.expires == 0 {
-            self.registered_until = None;
-            self.service_route.clear();
-            self.old.extend(self.current.take());
-            for set in &mut self.old {
-                set.deadline = set.deadline.min(now + LINGER);
-            }
+            self.end_registration(now);
             return self.event(UeEvent::Deregistered);
         }
         let routes = message.elements("Service-Route");
@@ -132,6 +180,7 @@ impl Ue {
             self.service_route = routes;
         }
         self.registered_until = Some(until);
+        self.plan_renewal(now, expires);
         if let Some(set) = &mut self.current {
             // A life never shrinks (clause 7.4.1a).
             set.deadline = if authenticated {

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use super::{Ignored, Ue, UeEvent, UeOutput};
+use super::reg_event::{Asked, asked};
+use super::{Fault, Ignored, Ue, UeEvent};
 use crate::header::Via;
 use crate::message::Message;
 use crate::{Packet, Transport};
@@ -13,6 +14,12 @@ const KEPT: usize = 32;
 
 #[derive(Debug, Default)]
 pub(super) struct Answered(VecDeque<(String, Packet)>);
+
+impl Answered {
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
 
 impl Ue {
     /// A request; only through the set in use or one that ends (clause 7.1, 7.4.1a).
@@ -41,7 +48,7 @@ impl Ue {
             return self.ignored(Ignored::Malformed);
         };
         self.confirmed_by_use(now, set.token);
-        if message.method() == Some("ACK") {
+        if message.method() == Some("ACK") || self.does(Fault::Silent) {
             return;
         }
         let id = format!(
@@ -53,8 +60,16 @@ impl Ue {
         );
         if let Some((_, packet)) = self.answered.0.iter().find(|(known, _)| *known == id) {
             let packet = packet.clone();
-            self.out.push_back(UeOutput::Send(packet));
-            return;
+            // Over TCP the repetition came on a connection of its own.
+            let packet = match transport {
+                Transport::Udp => packet,
+                Transport::Tcp => Packet {
+                    local,
+                    remote,
+                    ..packet
+                },
+            };
+            return self.emit(now, packet);
         }
         let (code, reason) = match message.method() {
             Some("MESSAGE" | "OPTIONS" | "NOTIFY") => (200, "OK"),
@@ -81,7 +96,7 @@ impl Ue {
             self.answered.0.pop_front();
         }
         self.answered.0.push_back((id, packet.clone()));
-        self.out.push_back(UeOutput::Send(packet));
+        self.emit(now, packet);
         self.event(UeEvent::Request {
             method: message.method().unwrap_or_default().to_owned(),
             from: message
@@ -91,5 +106,19 @@ impl Ue {
             body: message.body().to_vec(),
             status: code,
         });
+        if message.method() == Some("NOTIFY") {
+            match asked(message, set.params.ue_ends.port_s) {
+                Some(Asked::Again) => self.register_or_tell(now),
+                Some(Asked::Anew) => {
+                    self.end_registration(now);
+                    self.register_or_tell(now);
+                }
+                Some(Asked::Ended) => {
+                    self.end_registration(now);
+                    self.event(UeEvent::Deregistered);
+                }
+                None => {}
+            }
+        }
     }
 }

@@ -1,0 +1,471 @@
+//! TS 33.203 clause 7.4.1a: which set protects what, which one is in use, and how
+//! long each lives.
+
+use super::*;
+
+fn removed(out: &[UeOutput], set: &SaSetRequest) -> bool {
+    out.iter()
+        .any(|o| *o == UeOutput::Remove { set: set.token })
+}
+
+fn ports(packet: &Packet) -> (u16, u16) {
+    (packet.local.port(), packet.remote.port())
+}
+
+fn way_out(set: &SaSetRequest) -> (u16, u16) {
+    (set.params.ue_ends.port_c, set.params.pcscf_ends.port_s)
+}
+
+#[test]
+fn a_new_registration_is_protected_by_the_set_in_use_and_offers_new_spis_and_client_port() {
+    let mut rig = Rig::new();
+    let old = rig.registered();
+    rig.ue.register(rig.now).expect("starts");
+    let (packet, sm1) = rig.last();
+    assert_eq!(ports(&packet), way_out(&old));
+    let offer = |m: &Message| {
+        let list = SecList::from_message(m, "Security-Client").expect("an offer");
+        list.proposals().expect("of ours")[0].ends
+    };
+    let (was, is) = (old.params.ue_ends, offer(&sm1));
+    assert_ne!(
+        (was.spi_c, was.spi_s, was.port_c),
+        (is.spi_c, is.spi_s, is.port_c)
+    );
+    assert_eq!(was.port_s, is.port_s, "port_us stays");
+    let spis = [was.spi_c, was.spi_s, is.spi_c, is.spi_s];
+    assert_eq!(std::collections::HashSet::from(spis).len(), 4, "clause 7.1");
+    // The old agreement is repeated, as in every protected request.
+    assert_eq!(sm1.value(SECURITY_VERIFY).as_deref(), Some(KAMAILIO));
+}
+
+#[test]
+fn every_line_of_security_server_comes_back_as_it_was() {
+    let lines = [
+        "ipsec-3gpp; q=0.2;alg=hmac-sha-1-96;spi-c=5000;spi-s=5001;port-c=9950;port-s=9900",
+        "tls;q=0.1, ipsec-3gpp;q=0.6;alg=aes-gmac;spi-c=5000;spi-s=5001;port-c=9950;port-s=9900",
+    ];
+    let mut rig = Rig::new();
+    rig.challenged(&lines);
+    let set = rig.install().expect("an Install");
+    rig.ue.handle(
+        0,
+        UeInput::Installed {
+            set: set.token,
+            ok: true,
+        },
+    );
+    let verify = |m: &Message| -> Vec<_> {
+        let lines = m.lines(SECURITY_VERIFY);
+        lines.map(|h| h.value().into_owned()).collect()
+    };
+    let (_, sm7) = rig.last();
+    assert_eq!(verify(&sm7), lines);
+    rig.granted_first(&set);
+    rig.ue
+        .send(0, "OPTIONS", "sip:x@h.example", "", b"")
+        .expect("registered");
+    let (_, request) = rig.last();
+    assert_eq!(verify(&request), lines);
+}
+
+impl Rig {
+    fn granted_first(&mut self, set: &SaSetRequest) {
+        self.granted(set, 3600);
+        assert!(self.ue.is_registered());
+    }
+}
+
+#[test]
+fn sm6_is_taken_only_the_way_that_sm1_went() {
+    // SM1 in clear, SM6 over a port that is protected later: nothing.
+    let mut rig = Rig::new();
+    let old = rig.registered();
+    rig.ue.register(rig.now).expect("starts");
+    let (_, sm1) = rig.last();
+    let sm6 = challenge(&sm1).with(SECURITY_SERVER, SECOND);
+    rig.news();
+    // SM1 through the old set, SM6 in clear: not it.
+    rig.give(addr("192.0.2.1:5060"), addr("203.0.113.1:5060"), &sm6);
+    let ignored = UeEvent::Ignored {
+        why: Ignored::WrongSa,
+    };
+    assert_eq!(rig.news(), [UeOutput::Event(ignored)]);
+    rig.answer_through(&old, &sm6);
+    assert!(rig.install().is_some());
+}
+
+#[test]
+fn until_sm12_other_messages_go_through_the_old_set() {
+    let mut rig = Rig::new();
+    let old = rig.registered();
+    let new = rig.challenged_again(&old);
+    let (sm7, _) = rig.last();
+    assert_eq!(ports(&sm7), way_out(&new), "SM7 goes through the new one");
+    rig.ue
+        .send(0, "OPTIONS", "sip:x@h.example", "", b"")
+        .expect("registered");
+    let (packet, request) = rig.last();
+    assert_eq!(ports(&packet), way_out(&old));
+    assert_eq!(request.value(SECURITY_VERIFY).as_deref(), Some(KAMAILIO));
+    // A request of the network through the new one is none yet.
+    rig.news();
+    rig.answer_through(&new, &message());
+    let ignored = UeEvent::Ignored {
+        why: Ignored::WrongSa,
+    };
+    assert_eq!(rig.news(), [UeOutput::Event(ignored)]);
+}
+
+#[test]
+fn before_sm12_of_a_first_registration_nothing_can_be_sent() {
+    let mut rig = Rig::new();
+    rig.challenged(&[KAMAILIO]);
+    let set = rig.install().expect("an Install");
+    rig.ue.handle(
+        0,
+        UeInput::Installed {
+            set: set.token,
+            ok: true,
+        },
+    );
+    let sent = rig.ue.send(0, "OPTIONS", "sip:x@h.example", "", b"");
+    assert_eq!(sent, Err(UeFailure::NotRegistered));
+}
+
+#[test]
+fn sm12_counts_only_through_the_new_set_and_switches_over_at_once() {
+    let mut rig = Rig::new();
+    let old = rig.registered();
+    let new = rig.challenged_again(&old);
+    let (_, sm7) = rig.last();
+    let ok =
+        Message::response(&sm7, 200, "OK", "s").with("Contact", &sm7.value("Contact").expect("it"));
+    rig.news();
+    rig.answer_through(&old, &ok);
+    rig.give(addr("192.0.2.1:5060"), addr("203.0.113.1:5060"), &ok);
+    let ignored = UeOutput::Event(UeEvent::Ignored {
+        why: Ignored::WrongSa,
+    });
+    assert_eq!(rig.news(), [ignored.clone(), ignored]);
+    rig.answer_through(&new, &ok);
+    rig.ue
+        .send(0, "OPTIONS", "sip:x@h.example", "", b"")
+        .expect("registered");
+    let (packet, request) = rig.last();
+    assert_eq!(ports(&packet), way_out(&new));
+    assert_eq!(request.value(SECURITY_VERIFY).as_deref(), Some(SECOND));
+}
+
+#[test]
+fn the_old_set_goes_when_the_new_one_is_heard_of_and_nothing_waits_on_it() {
+    let mut rig = Rig::new();
+    let old = rig.registered();
+    let new = rig.challenged_again(&old);
+    // Begun on the old set: pending.
+    rig.ue
+        .send(0, "OPTIONS", "sip:x@h.example", "", b"")
+        .expect("registered");
+    let (_, pending) = rig.last();
+    let (_, sm7) = rig.sent().into_iter().rev().nth(1).expect("SM7");
+    let ok =
+        Message::response(&sm7, 200, "OK", "s").with("Contact", &sm7.value("Contact").expect("it"));
+    rig.answer_through(&new, &ok);
+    rig.news();
+    // SM12 alone is no reason; a further message through the new set is one.
+    rig.pass(6_000);
+    assert!(!removed(&rig.news(), &old));
+    rig.answer_through(&new, &message());
+    rig.pass(6_000);
+    assert!(!removed(&rig.news(), &old), "a transaction waits on it");
+    let answer = Message::response(&pending, 200, "OK", "s");
+    rig.answer_through(&old, &answer);
+    rig.pass(6_000);
+    assert!(removed(&rig.news(), &old));
+}
+
+#[test]
+fn a_transaction_that_times_out_lets_the_old_set_go() {
+    let mut rig = Rig::new();
+    let old = rig.registered();
+    rig.ue
+        .send(0, "OPTIONS", "sip:x@h.example", "", b"")
+        .expect("registered");
+    let new = rig.registered_again(&old, 3600);
+    rig.answer_through(&new, &message());
+    rig.pass(31_000);
+    assert!(!removed(&rig.news(), &old));
+    rig.pass(7_000);
+    assert!(removed(&rig.news(), &old));
+    assert!(rig.ue.is_registered());
+}
+
+#[test]
+fn lifetimes_are_the_longer_of_the_old_ones_and_half_a_minute_beyond_the_registration() {
+    for (granted, end) in [(600, 3_630_000), (7200, 7_230_000)] {
+        let mut rig = Rig::new();
+        let old = rig.registered();
+        let new = rig.registered_again(&old, granted);
+        assert_eq!(rig.ue.registered_until(), Some(u64::from(granted) * 1000));
+        rig.answer_through(&new, &message());
+        rig.pass(end - 1);
+        assert!(!removed(&rig.news(), &new), "granted {granted}");
+        rig.pass(1);
+        assert!(removed(&rig.news(), &new), "granted {granted}");
+        assert!(!rig.ue.is_registered());
+    }
+}
+
+#[test]
+fn a_refresh_without_a_challenge_throws_the_offer_away_and_makes_the_sas_live_longer() {
+    for (granted, end) in [(60, 3_630_000), (7200, 7_230_000)] {
+        let mut rig = Rig::new();
+        let set = rig.registered();
+        let spis = rig.ue.spis.len();
+        rig.ue.register(rig.now).expect("starts");
+        rig.granted(&set, granted);
+        assert_eq!(rig.ue.spis.len(), spis, "the offered SPIs are free again");
+        let told = UeEvent::Registered {
+            set: set.token,
+            expires: granted,
+            authenticated: false,
+        };
+        assert_eq!(rig.events().last(), Some(&told));
+        rig.news();
+        rig.ue
+            .send(0, "OPTIONS", "sip:x@h.example", "", b"")
+            .expect("registered");
+        assert_eq!(ports(&rig.last().0), way_out(&set), "ports and SAs stay");
+        rig.pass(end - 1);
+        assert!(
+            !removed(&rig.news(), &set),
+            "granted {granted}: never shorter"
+        );
+        rig.pass(1);
+        assert!(removed(&rig.news(), &set), "granted {granted}");
+    }
+}
+
+#[test]
+fn a_set_whose_challenge_is_never_confirmed_goes() {
+    let mut rig = Rig::new();
+    rig.challenged(&[KAMAILIO]);
+    let set = rig.install().expect("an Install");
+    rig.ue.handle(
+        0,
+        UeInput::Installed {
+            set: set.token,
+            ok: true,
+        },
+    );
+    rig.pass(240_000);
+    let out = rig.news();
+    assert!(removed(&out, &set));
+    assert!(out.contains(&UeOutput::Event(UeEvent::Failed(UeFailure::Timeout))));
+}
+
+#[test]
+fn a_user_authentication_failure_comes_through_the_new_set_and_ends_it() {
+    let mut rig = Rig::new();
+    let old = rig.registered();
+    let new = rig.challenged_again(&old);
+    let (_, sm7) = rig.last();
+    rig.answer_through(&new, &Message::response(&sm7, 403, "Forbidden", "s"));
+    let out = rig.news();
+    assert!(removed(&out, &new) && !removed(&out, &old));
+    assert!(
+        rig.ue.is_registered(),
+        "a failed authentication de-registers nobody"
+    );
+    // The next one goes through the old set.
+    rig.ue.register(rig.now).expect("starts");
+    assert_eq!(ports(&rig.last().0), way_out(&old));
+}
+
+#[test]
+fn failures_of_a_protected_sm1_come_through_the_old_set() {
+    let mut rig = Rig::new();
+    let old = rig.registered();
+    let new = rig.challenged_again(&old);
+    let (_, sm7) = rig.last();
+    let failure = Message::response(&sm7, 500, "Server Internal Error", "s");
+    rig.news();
+    rig.give(addr("192.0.2.1:5060"), addr("203.0.113.1:5060"), &failure);
+    let ignored = UeOutput::Event(UeEvent::Ignored {
+        why: Ignored::WrongSa,
+    });
+    assert_eq!(rig.news(), [ignored], "not in clear");
+    rig.answer_through(&old, &failure);
+    assert!(removed(&rig.news(), &new));
+    assert!(rig.ue.is_registered());
+}
+
+#[test]
+fn failures_of_an_sm1_in_clear_come_in_clear() {
+    let mut rig = Rig::new();
+    rig.challenged(&[KAMAILIO]);
+    let set = rig.install().expect("an Install");
+    rig.ue.handle(
+        0,
+        UeInput::Installed {
+            set: set.token,
+            ok: true,
+        },
+    );
+    let (_, sm7) = rig.last();
+    let failure = Message::response(&sm7, 504, "Server Time-out", "s");
+    rig.give(addr("192.0.2.1:5060"), addr("203.0.113.1:5060"), &failure);
+    let out = rig.news();
+    assert!(removed(&out, &set));
+    assert!(out.contains(&UeOutput::Event(UeEvent::Failed(UeFailure::Status(504)))));
+}
+
+#[test]
+fn reports_of_failure_go_through_the_old_set_when_there_is_one() {
+    for sim in [AkaFailure::Mac, AkaFailure::Synchronisation([9; 14])] {
+        let mut rig = Rig::new();
+        let old = rig.registered();
+        rig.ue.aka = Box::new(Sim(Err(sim)));
+        rig.ue.register(rig.now).expect("starts");
+        let (_, sm1) = rig.last();
+        rig.answer_through(&old, &challenge(&sm1).with(SECURITY_SERVER, SECOND));
+        let (packet, report) = rig.last();
+        assert_eq!(ports(&packet), way_out(&old), "{sim:?}");
+        assert_ne!(
+            report.value("Security-Client"),
+            sm1.value("Security-Client")
+        );
+        assert_eq!(
+            rig.install().map(|s| s.token),
+            Some(old.token),
+            "no new set"
+        );
+        assert!(rig.ue.is_registered());
+    }
+}
+
+#[test]
+fn after_a_resynchronisation_the_latest_list_makes_the_set() {
+    let mut rig = Rig::with(Err(AkaFailure::Synchronisation([9; 14])));
+    rig.challenged(&[KAMAILIO]);
+    rig.ue.aka = Box::new(Sim(Ok(())));
+    let (packet, report) = rig.last();
+    rig.give(
+        packet.local,
+        packet.remote,
+        &challenge(&report).with(SECURITY_SERVER, SECOND),
+    );
+    let set = rig.install().expect("an Install");
+    assert_eq!(set.params.pcscf_ends.port_c, 5101);
+    let offered = SecList::from_message(&report, "Security-Client").expect("an offer");
+    assert_eq!(
+        offered.proposals().expect("ours")[0].ends,
+        set.params.ue_ends
+    );
+    // The first 401 again, late: of a transaction that has ended.
+    rig.ue.handle(
+        0,
+        UeInput::Installed {
+            set: set.token,
+            ok: true,
+        },
+    );
+    rig.news();
+    let (first, sm1) = (addr("192.0.2.1:5060"), report);
+    rig.give(
+        first,
+        addr("203.0.113.1:5060"),
+        &challenge(&sm1).with(SECURITY_SERVER, KAMAILIO),
+    );
+    let ignored = UeOutput::Event(UeEvent::Ignored {
+        why: Ignored::NoTransaction,
+    });
+    assert_eq!(rig.news(), [ignored]);
+}
+
+#[test]
+fn a_report_of_a_wrong_mac_is_repeated_until_it_is_answered() {
+    let mut rig = Rig::with(Err(AkaFailure::Mac));
+    rig.challenged(&[KAMAILIO]);
+    let before = rig.sent().len();
+    rig.pass(600);
+    assert_eq!(
+        rig.sent().len(),
+        before + 1,
+        "over UDP it may have been lost"
+    );
+    let (packet, report) = rig.last();
+    rig.give(
+        packet.local,
+        packet.remote,
+        &Message::response(&report, 403, "Forbidden", "s"),
+    );
+    rig.pass(40_000);
+    assert_eq!(rig.sent().len(), before + 1);
+    let failures = rig
+        .events()
+        .into_iter()
+        .filter(|e| matches!(e, UeEvent::Failed(_)));
+    assert_eq!(failures.count(), 1);
+}
+
+#[test]
+fn the_answer_to_a_deregistration_comes_through_the_sa_and_then_all_sets_go() {
+    let mut rig = Rig::new();
+    let set = rig.registered();
+    rig.ue.deregister(rig.now).expect("starts");
+    let (packet, leave) = rig.last();
+    assert_eq!(ports(&packet), way_out(&set));
+    assert_eq!(leave.value("Expires").as_deref(), Some("0"));
+    let ok = Message::response(&leave, 200, "OK", "s");
+    rig.give(addr("192.0.2.1:5060"), addr("203.0.113.1:5060"), &ok);
+    assert!(rig.ue.is_registered(), "a 200 in clear is nobody's");
+    rig.answer_through(&set, &ok);
+    assert_eq!(rig.events().last(), Some(&UeEvent::Deregistered));
+    assert!(!rig.ue.is_registered());
+    rig.pass(10_000);
+    assert!(removed(&rig.news(), &set));
+    assert_eq!(rig.ue.next_timeout(), None);
+}
+
+/// Clause 6.1.4 by the reg event package of RFC 3680.
+#[test]
+fn the_network_asks_for_an_authentication_and_gets_it() {
+    let mut rig = Rig::new();
+    let set = rig.registered();
+    let notify = |attributes: &str, branch: &str| {
+        Message::request("NOTIFY", "sip:u@192.0.2.1:31800")
+            .with(
+                "Via",
+                &format!("SIP/2.0/UDP 203.0.113.1:6100;branch={branch}"),
+            )
+            .with("From", "<sip:u@h.example>;tag=1")
+            .with("To", "<sip:u@h.example>")
+            .with("Call-ID", "9")
+            .with("CSeq", "1 NOTIFY")
+            .with("Event", "reg")
+            .with_body(format!("<contact {attributes}><uri>sip:u@192.0.2.1:31800</uri>").as_bytes())
+    };
+    rig.answer_through(
+        &set,
+        &notify("state=\"active\" event=\"shortened\"", "z9hG4bKa"),
+    );
+    let (packet, sm1) = rig.last();
+    assert_eq!(
+        (sm1.method(), ports(&packet)),
+        (Some("REGISTER"), way_out(&set))
+    );
+    rig.granted(&set, 3600);
+    rig.answer_through(
+        &set,
+        &notify("state=\"terminated\" event=\"rejected\"", "z9hG4bKb"),
+    );
+    assert_eq!(
+        rig.last().1.status(),
+        Some(200),
+        "the NOTIFY is answered through the SA"
+    );
+    assert!(!rig.ue.is_registered());
+    rig.pass(10_000);
+    assert!(removed(&rig.news(), &set));
+}
