@@ -174,6 +174,12 @@ impl Rig {
         }
     }
 
+    /// port_pc of the set that was made last.
+    pub fn port_pc(&self) -> u16 {
+        let last = installs(&self.out).pop().expect("an Install");
+        last.params.pcscf_ends.port_c
+    }
+
     pub fn refusals(&mut self) -> Vec<Refusal> {
         self.take();
         let why = |o: &Output| match o {
