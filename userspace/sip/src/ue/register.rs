@@ -27,7 +27,10 @@ impl Ue {
         let Some(client) = self.clients.find(&branch).cloned() else {
             return self.ignored(Ignored::NoTransaction);
         };
-        let came = self.set_of(local, remote).map(|s| s.token);
+        let own = client
+            .set
+            .filter(|set| self.came_through(*set, local, remote));
+        let came = own.or_else(|| self.set_of(local, remote).map(|s| s.token));
         let status = message.status().unwrap_or(500);
         if came != client.set && !self.clear_failure(local, came, client.set, status) {
             return self.ignored(Ignored::WrongSa);

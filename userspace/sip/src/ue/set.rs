@@ -54,10 +54,23 @@ impl UeSet {
 }
 
 impl Ue {
-    /// All sets: the one in use, those that end, the one of the procedure.
+    /// All sets, the newest first: the one of the procedure, the one in use, those
+    /// that end. An older one may have the same addresses and ports.
     fn sets(&self) -> impl Iterator<Item = &UeSet> {
         let procedure = self.procedure.as_ref().and_then(|p| p.set.as_ref());
-        self.current.iter().chain(&self.old).chain(procedure)
+        let old = self.old.iter().rev();
+        procedure.into_iter().chain(&self.current).chain(old)
+    }
+
+    /// Whether a message came through that very set.
+    pub(super) fn came_through(
+        &self,
+        token: SetToken,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> bool {
+        self.sets()
+            .any(|s| s.token == token && s.carries(local, remote))
     }
 
     /// Whether this is a protected address and port of one of our sets.

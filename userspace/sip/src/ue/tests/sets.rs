@@ -428,6 +428,21 @@ fn the_answer_to_a_deregistration_comes_through_the_sa_and_then_all_sets_go() {
     assert_eq!(rig.ue.next_timeout(), None);
 }
 
+/// A P-CSCF may use the ports of a set again that we still keep for its last answer.
+#[test]
+fn a_new_set_with_the_ports_of_one_that_ends_is_told_from_it() {
+    let mut rig = Rig::set_up(|c| c.client_ports = 31100..=31101);
+    let old = rig.registered();
+    rig.ue.deregister(rig.now).expect("starts");
+    let (_, leave) = rig.last();
+    rig.answer_through(&old, &Message::response(&leave, 200, "OK", "s"));
+    let new = rig.registered();
+    assert_eq!(new.params.pcscf_ends, old.params.pcscf_ends);
+    assert_ne!(new.token, old.token);
+    rig.answer_through(&new, &message());
+    assert_eq!(rig.last().1.status(), Some(200));
+}
+
 /// Clause 6.1.4 by the reg event package of RFC 3680.
 #[test]
 fn the_network_asks_for_an_authentication_and_gets_it() {
