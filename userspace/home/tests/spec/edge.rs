@@ -7,8 +7,8 @@ use crate::parts::SoftSim;
 use crate::world::*;
 
 /// Registered twice, the second set not used yet.
-fn two_sets() -> World {
-    let mut world = World::new();
+fn two_sets(nat: bool) -> World {
+    let mut world = World::at(nat);
     world.register();
     world.authenticate_again();
     assert_eq!(world.sets(), (2, 2));
@@ -16,8 +16,8 @@ fn two_sets() -> World {
 }
 
 /// Registered and challenged again; SM7 is lost.
-fn awaiting_sm7() -> (World, String) {
-    let mut world = World::new();
+fn awaiting_sm7(nat: bool) -> (World, String) {
+    let mut world = World::at(nat);
     world.register();
     let mut registers = 0;
     world.up = Box::new(move |text| {
@@ -41,9 +41,11 @@ fn marks(world: &World) -> Vec<bool> {
         .collect()
 }
 
-#[test]
-fn a_register_over_an_older_set_is_not_marked_as_protected() {
-    let mut world = two_sets();
+#[rstest]
+#[case::direct(false)]
+#[case::behind_a_nat(true)]
+fn a_register_over_an_older_set_is_not_marked_as_protected(#[case] nat: bool) {
+    let mut world = two_sets(nat);
     assert_eq!(marks(&world), [false, true, true, true]);
     // A refresh over the latest set, then over the one before.
     let refresh = world.sent(true, "REGISTER")[2].text();
@@ -63,9 +65,11 @@ fn a_register_over_an_older_set_is_not_marked_as_protected() {
     }
 }
 
-#[test]
-fn an_answer_to_no_challenge_of_this_set_is_not_marked_as_protected() {
-    let mut world = World::new();
+#[rstest]
+#[case::direct(false)]
+#[case::behind_a_nat(true)]
+fn an_answer_to_no_challenge_of_this_set_is_not_marked_as_protected(#[case] nat: bool) {
+    let mut world = World::at(nat);
     world.register();
     let sm7 = world.sent(true, "REGISTER")[1].text();
     let nonce = sm7.find("nonce=\"").expect("a nonce") + 7;
@@ -80,9 +84,11 @@ fn an_answer_to_no_challenge_of_this_set_is_not_marked_as_protected() {
     assert_eq!(&marks(&world)[before..], [false]);
 }
 
-#[test]
-fn until_sm12_the_new_set_carries_nothing_else() {
-    let (mut world, _) = awaiting_sm7();
+#[rstest]
+#[case::direct(false)]
+#[case::behind_a_nat(true)]
+fn until_sm12_the_new_set_carries_nothing_else(#[case] nat: bool) {
+    let (mut world, _) = awaiting_sm7(nat);
     world.message();
     let before = world.to_core.len();
     let request = another(&world.last(true, "MESSAGE").text(), "z");
@@ -100,7 +106,7 @@ fn until_sm12_the_new_set_carries_nothing_else() {
 #[case::replaced(false)]
 #[case::lingering(true)]
 fn sm1_over_a_set_that_ends_is_dropped(#[case] leaves: bool) {
-    let mut world = two_sets();
+    let mut world = two_sets(false);
     let sm1 = another(&world.sent(true, "REGISTER")[2].text(), "y");
     let ends = if leaves {
         world.home.registrar().always_challenge = false;
@@ -127,9 +133,11 @@ fn sm1_over_a_set_that_ends_is_dropped(#[case] leaves: bool) {
     );
 }
 
-#[test]
-fn the_sm7_of_a_cancelled_attempt_comes_to_nothing() {
-    let mut world = World::new();
+#[rstest]
+#[case::direct(false)]
+#[case::behind_a_nat(true)]
+fn the_sm7_of_a_cancelled_attempt_comes_to_nothing(#[case] nat: bool) {
+    let mut world = World::at(nat);
     let mut registers = 0;
     world.up = Box::new(move |text| {
         registers += 1;
@@ -148,4 +156,41 @@ fn the_sm7_of_a_cancelled_attempt_comes_to_nothing() {
     world.run();
     assert_eq!(world.refusals(), [Refusal::NoSa]);
     assert_eq!(world.to_core.len(), before);
+}
+
+#[rstest]
+#[case::direct(false)]
+#[case::behind_a_nat(true)]
+fn sm7_belongs_on_the_new_set(#[case] nat: bool) {
+    let (mut world, sm7) = awaiting_sm7(nat);
+    let before = world.to_core.len();
+    let (from, to) = world.flow_up(0);
+    world.edge_hears(from, to, sm7.as_bytes());
+    world.run();
+    assert_eq!(world.refusals(), [Refusal::WrongSa]);
+    assert_eq!(world.to_core.len(), before);
+    // There it is taken.
+    world.pass(1_000);
+    assert_eq!(world.to_core.len(), before + 1);
+    assert!(world.phones[0].ue.is_registered());
+}
+
+#[rstest]
+#[case::success("SIP/2.0 200 OK\r\n")]
+#[case::failure("SIP/2.0 403 Forbidden\r\n")]
+fn nothing_of_the_cores_security_agreement_reaches_the_phone(#[case] first: &'static str) {
+    let mut world = World::new();
+    world.core_down = Box::new(move |text| {
+        let (line, rest) = text.split_once("\r\n").expect("a line");
+        if line.starts_with("SIP/2.0 401") {
+            return Some(text);
+        }
+        Some(format!(
+            "{first}Security-Server: ipsec-3gpp;alg=null\r\nSecurity-Client: tls\r\nSecurity-Verify: tls\r\n{rest}"
+        ))
+    });
+    world.register();
+    let last = world.last(false, first.trim_end());
+    assert!(last.over.is_some());
+    assert!(!last.text().contains("Security-"), "{}", last.text());
 }

@@ -20,9 +20,11 @@ fn wrong_response(n: usize) -> Way {
     })
 }
 
-#[test]
-fn a_failed_re_authentication_leaves_the_old_sets_in_use() {
-    let mut world = World::new();
+#[rstest]
+#[case::direct(false)]
+#[case::behind_a_nat(true)]
+fn a_failed_re_authentication_leaves_the_old_sets_in_use(#[case] nat: bool) {
+    let mut world = World::at(nat);
     world.register();
     world.up = wrong_response(2);
     world.authenticate_again();
@@ -41,9 +43,11 @@ fn a_failed_re_authentication_leaves_the_old_sets_in_use() {
     assert_eq!(world.last(false, "MESSAGE").ports().0, world.port_pc(0));
 }
 
-#[test]
-fn a_wrong_list_in_a_protected_registration_is_answered_over_the_old_set() {
-    let mut world = World::new();
+#[rstest]
+#[case::direct(false)]
+#[case::behind_a_nat(true)]
+fn a_wrong_list_in_a_protected_registration_is_answered_over_the_old_set(#[case] nat: bool) {
+    let mut world = World::at(nat);
     world.register();
     let mut registers = 0;
     world.up = Box::new(move |text| {
@@ -66,13 +70,7 @@ fn a_wrong_list_in_a_protected_registration_is_answered_over_the_old_set() {
 #[case::direct(false)]
 #[case::behind_a_nat(true)]
 fn each_way_to_fail_leaves_no_sas(#[case] nat: bool) {
-    let world = || {
-        if nat {
-            World::behind_nat()
-        } else {
-            World::new()
-        }
-    };
+    let world = || World::at(nat);
     // The user's answer is wrong: over the new set.
     let mut user = world();
     user.up = wrong_response(2);

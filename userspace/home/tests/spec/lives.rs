@@ -2,6 +2,7 @@
 
 use gm_sip::edge::{FlowEvent, RemoveReason};
 use gm_sip::ue::UeConfig;
+use rstest::rstest;
 
 use crate::parts::SoftSim;
 use crate::world::*;
@@ -9,9 +10,11 @@ use crate::world::*;
 const HOUR: u64 = 3_600_000;
 const MARGIN: u64 = 30_000;
 
-#[test]
-fn sas_end_shortly_after_the_registration_at_both_ends() {
-    let mut world = World::new();
+#[rstest]
+#[case::direct(false)]
+#[case::behind_a_nat(true)]
+fn sas_end_shortly_after_the_registration_at_both_ends(#[case] nat: bool) {
+    let mut world = World::at(nat);
     world.register();
     world.pass(HOUR + MARGIN - 1);
     assert_eq!(world.sets(), (1, 1));
@@ -21,9 +24,11 @@ fn sas_end_shortly_after_the_registration_at_both_ends() {
 }
 
 /// The second registration is granted ten minutes: its set lives as long as the first.
-#[test]
-fn a_new_set_lives_as_long_as_the_old_one_would_have() {
-    let mut world = World::new();
+#[rstest]
+#[case::direct(false)]
+#[case::behind_a_nat(true)]
+fn a_new_set_lives_as_long_as_the_old_one_would_have(#[case] nat: bool) {
+    let mut world = World::at(nat);
     world.register();
     world.core_down = replaced("expires=3600", "expires=600");
     world.authenticate_again();
@@ -41,9 +46,11 @@ fn a_new_set_lives_as_long_as_the_old_one_would_have() {
     assert_eq!(world.sets(), (0, 0));
 }
 
-#[test]
-fn a_new_set_lives_until_after_its_registration_when_that_is_later() {
-    let mut world = World::new();
+#[rstest]
+#[case::direct(false)]
+#[case::behind_a_nat(true)]
+fn a_new_set_lives_until_after_its_registration_when_that_is_later(#[case] nat: bool) {
+    let mut world = World::at(nat);
     world.register();
     world.pass(1_800_000);
     world.authenticate_again();
@@ -54,9 +61,11 @@ fn a_new_set_lives_until_after_its_registration_when_that_is_later() {
     assert_eq!(world.sets(), (0, 0));
 }
 
-#[test]
-fn a_refresh_shrinks_no_life_and_prolongs_it_where_needed() {
-    let mut world = World::new();
+#[rstest]
+#[case::direct(false)]
+#[case::behind_a_nat(true)]
+fn a_refresh_shrinks_no_life_and_prolongs_it_where_needed(#[case] nat: bool) {
+    let mut world = World::at(nat);
     world.register();
     // Ten minutes more, then an hour more: the end stays, then it moves.
     world.pass(1_800_000);
@@ -74,9 +83,11 @@ fn a_refresh_shrinks_no_life_and_prolongs_it_where_needed() {
 }
 
 /// Nothing comes over the new set: the old one goes when its life ends, the new one takes over.
-#[test]
-fn an_old_set_ends_with_its_life_when_the_new_one_is_not_used() {
-    let mut world = World::new();
+#[rstest]
+#[case::direct(false)]
+#[case::behind_a_nat(true)]
+fn an_old_set_ends_with_its_life_when_the_new_one_is_not_used(#[case] nat: bool) {
+    let mut world = World::at(nat);
     world.register();
     world.pass(1_800_000);
     world.authenticate_again();
@@ -92,9 +103,11 @@ fn an_old_set_ends_with_its_life_when_the_new_one_is_not_used() {
     assert_eq!(world.requests(), 2);
 }
 
-#[test]
-fn a_third_set_drives_the_first_one_out() {
-    let mut world = World::new();
+#[rstest]
+#[case::direct(false)]
+#[case::behind_a_nat(true)]
+fn a_third_set_drives_the_first_one_out(#[case] nat: bool) {
+    let mut world = World::at(nat);
     world.register();
     world.authenticate_again();
     world.authenticate_again();
@@ -113,9 +126,11 @@ fn a_third_set_drives_the_first_one_out() {
     assert!(tokens(&world).contains(&third));
 }
 
-#[test]
-fn an_answer_to_what_was_begun_on_the_old_set_leaves_over_it() {
-    let mut world = World::new();
+#[rstest]
+#[case::direct(false)]
+#[case::behind_a_nat(true)]
+fn an_answer_to_what_was_begun_on_the_old_set_leaves_over_it(#[case] nat: bool) {
+    let mut world = World::at(nat);
     world.register();
     // The core takes its time with the answer to the first MESSAGE.
     world.core_down = Box::new(|text| {

@@ -118,3 +118,37 @@ fn over_a_tunnel_an_offer_without_the_tunnel_is_refused_and_the_old_set_stays() 
     let modes: Vec<_> = world.installs.iter().map(|s| s.params.mode()).collect();
     assert_eq!(modes, [Mode::UdpEncTun, Mode::UdpEncTun]);
 }
+
+/// RFC 3948 clause 4: one octet from 4500 to 4500, as long as there is a tunnel.
+#[test]
+fn a_registered_phone_keeps_the_binding_of_its_nat_alive() {
+    let mut world = World::behind_nat();
+    world.register();
+    world.pass(600_000);
+    let local = world.phones[0].local;
+    for (_, packet) in &world.keepalives {
+        assert_eq!(
+            (packet.local, packet.remote.port()),
+            ((local, 4500).into(), 4500)
+        );
+        assert_eq!(packet.remote.ip(), addr(EDGE).ip());
+    }
+    let mut times: Vec<_> = world.keepalives.iter().map(|(at, _)| *at).collect();
+    times.insert(0, 1_000_000);
+    times.push(world.now);
+    let longest = times.windows(2).map(|w| w[1] - w[0]).max();
+    assert!(longest <= Some(30_000), "{longest:?}");
+    // They end with the registration, and without a NAT there are none.
+    world.top_up();
+    let now = world.now;
+    world.phones[0].ue.deregister(now).expect("starts");
+    world.run();
+    world.pass(60_000);
+    let ended = world.keepalives.len();
+    world.pass(600_000);
+    assert_eq!(world.keepalives.len(), ended);
+    let mut direct = World::new();
+    direct.register();
+    direct.pass(600_000);
+    assert!(direct.keepalives.is_empty());
+}

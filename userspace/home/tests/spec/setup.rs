@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use gm_sip::edge::EdgeConfig;
 use gm_sip::ue::UeConfig;
 
+use crate::world::World;
+
 pub const DOMAIN: &str = "home.example";
 pub const PUBLIC: &str = "198.51.100.7";
 pub const EDGE: &str = "203.0.113.1:5060";
@@ -53,4 +55,27 @@ pub fn lose_first(mark: &'static str) -> Way {
 
 pub fn replaced(from: &'static str, to: &'static str) -> Way {
     Box::new(move |text| Some(text.replace(from, to)))
+}
+
+impl World {
+    /// A MESSAGE of the first phone; its echo comes back as another one.
+    pub fn message(&mut self) {
+        let echo = format!("sip:echo@{DOMAIN}");
+        let now = self.now;
+        self.phones[0]
+            .ue
+            .send(now, "MESSAGE", &echo, "text/plain", b"hello")
+            .expect("registered");
+        self.run();
+    }
+
+    /// A MESSAGE of the network to a phone.
+    pub fn message_to(&mut self, number: usize) {
+        let impu = self.phones[number].impu.clone();
+        let bytes = self
+            .home
+            .originate(self.now, "MESSAGE", &impu, b"hi", &mut self.random);
+        self.home_sends(bytes);
+        self.run();
+    }
 }

@@ -3,6 +3,7 @@
 use gm_sip::message::Message;
 use gm_sip::sec_agree::{SECURITY_CLIENT, SecList};
 use gm_sip::ue::{Ignored, UeEvent, UeFailure};
+use rstest::rstest;
 
 use crate::world::*;
 
@@ -17,9 +18,11 @@ fn the_first_offer_has_encryption_algorithms() {
     assert!(all.iter().any(|p| p.suite.ealg() == "aes-gcm"));
 }
 
-#[test]
-fn a_second_sm1_and_its_challenge_travel_over_the_old_set() {
-    let mut world = World::new();
+#[rstest]
+#[case::direct(false)]
+#[case::behind_a_nat(true)]
+fn a_second_sm1_and_its_challenge_travel_over_the_old_set(#[case] nat: bool) {
+    let mut world = World::at(nat);
     world.register();
     world.authenticate_again();
     let registers = world.sent(true, "REGISTER");
@@ -37,9 +40,11 @@ fn a_second_sm1_and_its_challenge_travel_over_the_old_set() {
     assert_eq!(yes.last().map(Sent::ports), Some((world.port_pc(1), 31800)));
 }
 
-#[test]
-fn a_challenge_in_clear_is_no_answer_to_a_protected_register() {
-    let mut world = World::new();
+#[rstest]
+#[case::direct(false)]
+#[case::behind_a_nat(true)]
+fn a_challenge_in_clear_is_no_answer_to_a_protected_register(#[case] nat: bool) {
+    let mut world = World::at(nat);
     world.register();
     world.home.registrar().always_challenge = true;
     world.down = lose_all();
@@ -59,9 +64,11 @@ fn a_challenge_in_clear_is_no_answer_to_a_protected_register() {
     assert_eq!(world.sent(true, "REGISTER").len(), 4);
 }
 
-#[test]
-fn a_success_that_came_another_way_than_over_the_new_set_is_none() {
-    let mut world = World::new();
+#[rstest]
+#[case::direct(false)]
+#[case::behind_a_nat(true)]
+fn a_success_that_came_another_way_than_over_the_new_set_is_none(#[case] nat: bool) {
+    let mut world = World::at(nat);
     world.register();
     world.home.registrar().always_challenge = true;
     world.down = lose_first("SIP/2.0 200");
@@ -88,9 +95,11 @@ fn a_success_that_came_another_way_than_over_the_new_set_is_none() {
 }
 
 /// SM12 is lost once: until it comes again everything but SM7 uses the old set.
-#[test]
-fn while_sm12_is_awaited_other_messages_use_the_old_set() {
-    let mut world = World::new();
+#[rstest]
+#[case::direct(false)]
+#[case::behind_a_nat(true)]
+fn while_sm12_is_awaited_other_messages_use_the_old_set(#[case] nat: bool) {
+    let mut world = World::at(nat);
     world.register();
     world.home.registrar().always_challenge = true;
     // SM7 itself is lost, so that both ends wait.
@@ -127,9 +136,11 @@ fn while_sm12_is_awaited_other_messages_use_the_old_set() {
     assert_eq!(world.last(false, "MESSAGE").ports().0, world.port_pc(1));
 }
 
-#[test]
-fn before_the_first_sm12_there_is_no_service() {
-    let mut world = World::new();
+#[rstest]
+#[case::direct(false)]
+#[case::behind_a_nat(true)]
+fn before_the_first_sm12_there_is_no_service(#[case] nat: bool) {
+    let mut world = World::at(nat);
     world.down = Box::new(|text| (!text.starts_with("SIP/2.0 200")).then_some(text));
     world.register();
     assert_eq!(world.sets(), (1, 1));
@@ -139,9 +150,11 @@ fn before_the_first_sm12_there_is_no_service() {
     assert!(world.sent(true, "MESSAGE").is_empty());
 }
 
-#[test]
-fn clear_messages_that_belong_to_nothing_are_not_taken() {
-    let mut world = World::new();
+#[rstest]
+#[case::direct(false)]
+#[case::behind_a_nat(true)]
+fn clear_messages_that_belong_to_nothing_are_not_taken(#[case] nat: bool) {
+    let mut world = World::at(nat);
     world.register();
     let local = (world.phones[0].local, 5060).into();
     let sent = world.log.len();
@@ -171,9 +184,11 @@ fn answers_and_errors_about_clear_registers_are_taken_in_clear() {
     assert!(world.phones[0].ue.is_registered());
 }
 
-#[test]
-fn no_answer_over_the_sas_sends_the_next_register_in_clear() {
-    let mut world = World::new();
+#[rstest]
+#[case::direct(false)]
+#[case::behind_a_nat(true)]
+fn no_answer_over_the_sas_sends_the_next_register_in_clear(#[case] nat: bool) {
+    let mut world = World::at(nat);
     world.register();
     // The edge has restarted: nothing of it is left.
     world.up = lose_all();

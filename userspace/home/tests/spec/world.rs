@@ -61,6 +61,8 @@ pub struct World {
     /// What the home network sends to the edge.
     pub core_down: Way,
     pub log: Vec<Sent>,
+    /// NAT keepalives (RFC 3948) of phones, and when.
+    pub keepalives: Vec<(u64, Packet)>,
     pub to_core: Vec<String>,
     pub events: Vec<FlowEvent>,
     pub installs: Vec<SaSetRequest>,
@@ -91,6 +93,7 @@ impl World {
             down: pass_all(),
             core_down: pass_all(),
             log: Vec::new(),
+            keepalives: Vec::new(),
             to_core: Vec::new(),
             events: Vec::new(),
             installs: Vec::new(),
@@ -98,6 +101,15 @@ impl World {
         };
         world.add(ue, None);
         world
+    }
+
+    /// One phone, behind a NAT or not.
+    pub fn at(nat: bool) -> World {
+        if nat {
+            World::behind_nat()
+        } else {
+            World::new()
+        }
     }
 
     /// One phone behind a NAT.
@@ -169,27 +181,6 @@ impl World {
         }
     }
 
-    /// A MESSAGE of the first phone; its echo comes back as another one.
-    pub fn message(&mut self) {
-        let echo = format!("sip:echo@{DOMAIN}");
-        let now = self.now;
-        self.phones[0]
-            .ue
-            .send(now, "MESSAGE", &echo, "text/plain", b"hello")
-            .expect("registered");
-        self.run();
-    }
-
-    /// A MESSAGE of the network to a phone.
-    pub fn message_to(&mut self, number: usize) {
-        let impu = self.phones[number].impu.clone();
-        let bytes = self
-            .home
-            .originate(self.now, "MESSAGE", &impu, b"hi", &mut self.random);
-        self.home_sends(bytes);
-        self.run();
-    }
-
     /// Carries everything out until all are quiet.
     pub fn run(&mut self) {
         loop {
@@ -249,6 +240,9 @@ impl World {
     }
 
     fn uplink(&mut self, number: usize, mut packet: Packet) {
+        if packet.bytes == [0xff] {
+            return self.keepalives.push((self.now, packet));
+        }
         let phone = &self.phones[number];
         let sealed = phone.sas.outbound(&packet);
         self.log.push(Sent {
