@@ -32,11 +32,11 @@ pub use crate::lifecycle::{ContactKey, RemoveReason, Timers};
 pub use challenge::{Answered, Challenged, Granted};
 pub use config::{AgentConfig, ConfigError, Limits};
 pub use event::{Command, FlowEvent};
-pub use pending::{Attempt, AttemptId, Kind};
+pub use pending::{Attempt, AttemptId, Kind, Source};
 pub use refusal::{Refusal, offered};
 pub use register::Register;
 
-use pending::{Attempts, Source, Strangers};
+use pending::{Attempts, Strangers};
 
 /// A registration set between SM4 and SM12.
 struct Held {
@@ -165,7 +165,10 @@ impl Agent {
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: u64) {
         while let Some(attempt) = self.attempts.expire(now) {
-            attempt.source.into_iter().for_each(|s| self.strangers.leave(s));
+            attempt
+                .source
+                .into_iter()
+                .for_each(|s| self.strangers.leave(s));
         }
         self.table.handle_timeout(now);
         self.carry_out();
@@ -182,7 +185,10 @@ impl Agent {
         let Some(attempt) = self.attempts.remove(id) else {
             return;
         };
-        attempt.source.into_iter().for_each(|s| self.strangers.leave(s));
+        attempt
+            .source
+            .into_iter()
+            .for_each(|s| self.strangers.leave(s));
         let set = attempt.challenged.or(attempt.over);
         if let Some(set) = set.and_then(|t| self.table.set(t))
             && set.state == SetState::Registration
@@ -290,7 +296,11 @@ impl Agent {
     /// The agent's name for a contact: the same as long as the agent lives, and
     /// nobody else can make one.
     fn path(&self, key: &ContactKey) -> String {
-        let parts = [b"path".as_slice(), key.impi.as_bytes(), key.instance.as_bytes()];
+        let parts = [
+            b"path".as_slice(),
+            key.impi.as_bytes(),
+            key.instance.as_bytes(),
+        ];
         let mut path = rand::hex(&rand::keyed(&self.secret, &parts));
         path.truncate(24);
         path

@@ -174,6 +174,20 @@ impl Refusal {
         lines
     }
 
+    /// The reason as one word in kebab case, for counters and programs.
+    pub fn word(&self) -> String {
+        let name = format!("{self:?}");
+        let end = name.find(|c: char| !c.is_alphanumeric());
+        let mut word = String::with_capacity(name.len() + 4);
+        for (at, letter) in name[..end.unwrap_or(name.len())].char_indices() {
+            if letter.is_uppercase() && at > 0 {
+                word.push('-');
+            }
+            word.push(letter.to_ascii_lowercase());
+        }
+        word
+    }
+
     /// For the operator: what it means and which setting or place matters. No
     /// secrets, nothing that the sender wrote.
     pub fn explain(&self) -> String {
