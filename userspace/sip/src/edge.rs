@@ -24,12 +24,14 @@ mod challenge;
 mod config;
 mod dialog;
 mod down;
+mod emergency;
 mod forward;
 mod identity;
 mod io;
 mod peers;
 mod refuse;
 mod register;
+mod resolve;
 mod transport;
 mod tx;
 
@@ -57,6 +59,8 @@ pub struct Edge {
     txs: Transactions,
     held: HashMap<SetToken, Held>,
     peers: Peers,
+    calls: emergency::Calls,
+    names: resolve::Names,
     /// Until then TCP to the core is not tried where UDP can do it.
     core_tcp_failed: u64,
     now: u64,
@@ -79,6 +83,8 @@ impl Edge {
             txs: Transactions::default(),
             held: HashMap::new(),
             peers: Peers::default(),
+            calls: emergency::Calls::default(),
+            names: resolve::Names::default(),
             core_tcp_failed: 0,
             now: 0,
             out: VecDeque::new(),
@@ -131,7 +137,8 @@ impl Edge {
                     bytes,
                 } => self.unsent_to_ue(local, remote, bytes),
                 Input::UnsentToCore { remote, bytes } => self.unsent_to_core(remote, bytes),
-                Input::Resolved { .. } | Input::Installed { .. } => {}
+                Input::Resolved { id, addresses } => self.resolved(now, id, addresses),
+                Input::Installed { .. } => {}
             }
         }
         self.carry_out();
@@ -144,15 +151,23 @@ impl Edge {
 
     /// When [`Edge::handle_timeout`] is due.
     pub fn next_timeout(&self) -> Option<u64> {
-        [self.agent.next_timeout(), self.txs.next_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        let all = [
+            self.agent.next_timeout(),
+            self.txs.next_timeout(),
+            self.calls.next_timeout(),
+            self.names.next_timeout(),
+        ];
+        all.into_iter().flatten().min()
     }
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: u64) {
-        while self.txs.expire(now).is_some() {}
+        self.now = now;
+        while let Some(tx) = self.txs.expire(now) {
+            self.over(now, &tx);
+        }
+        self.calls.expire(now);
+        self.expire_names(now);
         self.agent.handle_timeout(now);
         self.carry_out();
     }
@@ -186,13 +201,11 @@ impl Edge {
 
     /// Clause 7.1: what unprotected ports take.
     fn clear_message(&mut self, now: u64, at: &Packet, message: Message) {
-        if message.method().is_none() {
-            return self.refused(at.remote, Refusal::Unprotected);
-        }
         let reply = clear_reply(at, &message);
         let done = match message.method() {
             Some("REGISTER") => self.register(now, at, None, reply, &message),
-            _ => Err(Refusal::Unprotected),
+            Some(_) => self.emergency_up(now, at, reply, &message),
+            None => self.emergency_response_up(now, at, &message),
         };
         if let Err(why) = done {
             self.refuse(at.remote, &message, reply, why);

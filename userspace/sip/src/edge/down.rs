@@ -26,7 +26,15 @@ impl Edge {
         let branch = self.branch(message, remote)?;
         let mut down = message.clone();
         hop(&mut down)?;
-        let id = self.find_contact(&mut down).ok_or(Refusal::NoContact)?;
+        let user = self.take_route(&mut down)?;
+        if let Some(user) = user.as_deref().filter(|user| self.is_call(user)) {
+            return self.emergency_down(now, remote, reply, (user, down), message);
+        }
+        let id = match user {
+            Some(user) => self.by_user(&user),
+            None => self.by_uri(&down),
+        };
+        let id = id.ok_or(Refusal::NoContact)?;
         let contact = self.agent.table().contact(id).ok_or(Refusal::NoContact)?;
         let set = contact
             .current
@@ -64,7 +72,7 @@ impl Edge {
         }
         down.insert_top("Via", &via(over));
         if method != "ACK" {
-            let tx = Tx::of(reply, id).over(over);
+            let tx = Tx::of(reply, id).through(token).over(over);
             self.remember_for(now, &branch, tx, method);
         }
         let way = Reply::Set {
@@ -98,6 +106,9 @@ impl Edge {
             return Ok(());
         }
         aka::strip_keys(&mut message);
+        if let Some(id) = contact {
+            self.emergency_response_down(now, id, &mut message);
+        }
         let path = contact.and_then(|id| Some(self.agent.table().contact(id)?.path.clone()));
         if let (
             Some(path),
@@ -110,23 +121,52 @@ impl Edge {
             self.turn_down(&mut message, &path, server, transport);
         }
         self.prolong(now, &branch, &message);
-        self.send(reply, message.to_bytes())
-            .map(|_| ())
-            .ok_or(Refusal::NoSa)
+        self.send_or_newer(reply, contact, &message)
     }
 
-    /// The contact that a request of the core is for; our Route comes off.
-    fn find_contact(&self, down: &mut Message) -> Option<ContactId> {
-        if let Some(route) = down.first_element("Route") {
-            let uri = NameAddr::parse(&route)?.parsed_uri()?;
-            if !self.is_own(&uri) {
-                return None;
-            }
-            down.remove_first_element("Route");
-            return self.by_user(uri.user.as_deref()?);
+    /// Sends an answer through the set of its request; when that has gone, through the
+    /// one that has taken its place, as a request would go.
+    fn send_or_newer(
+        &mut self,
+        reply: Reply,
+        contact: Option<ContactId>,
+        message: &Message,
+    ) -> Result<(), Refusal> {
+        if self.send(reply, message.to_bytes()).is_some() {
+            return Ok(());
         }
+        let way = contact.and_then(|id| self.agent.way_to(id));
+        let (Some(way), Reply::Set { transport, .. }) = (way, reply) else {
+            return Err(Refusal::NoSa);
+        };
+        let newer = Reply::Set {
+            set: way.set,
+            local: way.local,
+            remote: way.remote,
+            transport,
+        };
+        let sent = self.send(newer, message.to_bytes());
+        sent.map(|_| ()).ok_or(Refusal::NoSa)
+    }
+
+    /// The user part of our own Route in a request of the core, which comes off.
+    fn take_route(&self, down: &mut Message) -> Result<Option<String>, Refusal> {
+        let Some(route) = down.first_element("Route") else {
+            return Ok(None);
+        };
+        let uri = NameAddr::parse(&route).and_then(|route| route.parsed_uri());
+        let uri = uri.filter(|uri| self.is_own(uri));
+        down.remove_first_element("Route");
+        uri.and_then(|uri| uri.user)
+            .map(Some)
+            .ok_or(Refusal::NoContact)
+    }
+
+    /// The contact at the address in the Request-URI.
+    fn by_uri(&self, down: &Message) -> Option<ContactId> {
         let uri = Uri::parse(down.uri()?)?;
-        self.agent.table()
+        self.agent
+            .table()
             .by_server_port(SocketAddr::new(uri.host?.ip()?, uri.port?))
     }
 }

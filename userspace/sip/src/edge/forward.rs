@@ -151,15 +151,29 @@ impl Edge {
         } else {
             timers.transaction
         };
-        self.txs.insert(branch, tx, now.saturating_add(period));
+        if let Some(set) = tx.set {
+            self.agent.hold(set, now);
+        }
+        if let Some(replaced) = self.txs.insert(branch, tx, now.saturating_add(period)) {
+            self.over(now, &replaced);
+        }
     }
 
-    /// A provisional answer to INVITE starts its period again (timer C).
+    /// A transaction is completed or has timed out: its set need not stay for it.
+    pub(super) fn over(&mut self, now: u64, tx: &Tx) {
+        if let Some(set) = tx.set {
+            self.agent.let_go(set, now);
+        }
+    }
+
+    /// A provisional answer to INVITE starts its period again (timer C); after a final
+    /// one it is remembered as long as any other.
     pub(super) fn prolong(&mut self, now: u64, branch: &str, message: &Message) {
         let invite = header::cseq(message).is_some_and(|(_, method)| method == "INVITE");
-        if invite && message.status().is_some_and(|s| s < 200) {
-            self.txs
-                .extend(branch, now.saturating_add(self.config.timers.invite));
+        if invite && let Some(status) = message.status() {
+            let timers = &self.config.timers;
+            let period = if status < 200 { timers.invite } else { timers.transaction };
+            self.txs.extend(branch, now.saturating_add(period));
         }
     }
 
@@ -175,7 +189,7 @@ impl Edge {
     }
 
     /// The same as a phone sees it that sends to `local`: any port of that address.
-    fn is_own_for(&self, uri: &Uri, local: SocketAddr) -> bool {
+    pub(super) fn is_own_for(&self, uri: &Uri, local: SocketAddr) -> bool {
         let ip = uri.host.as_ref().and_then(Host::ip);
         ip == Some(local.ip()) || self.is_own(uri)
     }

@@ -21,8 +21,12 @@ const NETWORK_ONLY: [&str; 9] = [
     "Path",
 ];
 
-/// What the network says to itself (RFC 7315 clause 5, TS 24.229 clause 5.2.6.4).
-const NOT_FOR_PHONES: [&str; 5] = [
+/// What the network says to itself (RFC 7315 clause 5, TS 24.229 clause 5.2.6.4), and the
+/// security agreement of others: only ours is between the edge and a phone.
+const NOT_FOR_PHONES: [&str; 8] = [
+    SECURITY_CLIENT,
+    SECURITY_SERVER,
+    SECURITY_VERIFY,
     "P-Charging-Function-Addresses",
     "P-Charging-Vector",
     "P-Profile-Key",

@@ -1,8 +1,12 @@
 //! REGISTER of UEs on its way to the core: SM1 and SM7 (TS 33.203 clauses 7.1, 7.2).
 
+use std::net::IpAddr;
+
+use super::resolve::Arrival;
 use super::tx::{RegisterTx, Reply, Tx};
 use super::{Edge, Refusal, top_via};
 use crate::agent::{Attempt, Register};
+use crate::header::Host;
 use crate::message::Message;
 use crate::sa_set::SetToken;
 use crate::{Packet, Transport, aka};
@@ -21,9 +25,33 @@ impl Edge {
         if self.repeated(&branch, message, over)? {
             return Ok(());
         }
-        let via = top_via(message).ok_or(Refusal::Headers)?;
-        let via = via.host.ip().ok_or(Refusal::ViaName)?;
-        let register = Register::from_message(message, at.remote, at.local, vec![via])?;
+        let arrival = Arrival {
+            at: at.clone(),
+            over,
+            reply,
+            branch,
+        };
+        match top_via(message).ok_or(Refusal::Headers)?.host {
+            Host::Ip(ip) => self.register_from(now, arrival, message, &[ip]),
+            Host::Name(name) => self.resolve(now, arrival, &name, message),
+        }
+    }
+
+    /// A REGISTER whose Via has these addresses.
+    pub(super) fn register_from(
+        &mut self,
+        now: u64,
+        arrival: Arrival,
+        message: &Message,
+        via: &[IpAddr],
+    ) -> Result<(), Refusal> {
+        let Arrival {
+            at,
+            over,
+            reply,
+            branch,
+        } = arrival;
+        let register = Register::from_message(message, at.remote, at.local, via.to_vec())?;
         let mut up = message.clone();
         self.prepare_up(&mut up, at.remote)?;
         let contact = over.and_then(|t| self.agent.set(t)).map(|s| s.contact);
@@ -36,7 +64,7 @@ impl Edge {
         let id = match done {
             Ok(id) => id,
             Err(why) => {
-                self.failed_sm7(over, way, message, at, why);
+                self.failed_sm7(over, way, message, &at, why);
                 return Err(why);
             }
         };

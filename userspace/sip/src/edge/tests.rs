@@ -8,8 +8,16 @@ use rig::*;
 
 #[path = "tests/hostile.rs"]
 mod hostile;
+#[path = "tests/names.rs"]
+mod names;
 #[path = "tests/refusals.rs"]
 mod refusals;
+#[path = "tests/emergency.rs"]
+mod emergency;
+#[path = "tests/forwarding.rs"]
+mod forwarding;
+#[path = "tests/tcp.rs"]
+mod tcp;
 #[path = "tests/rig.rs"]
 mod rig;
 

@@ -132,9 +132,11 @@ impl Edge {
             return;
         }
         // It is another transaction when the phone tries again.
-        let gone = self.txs.remove(&branch).and_then(|tx| tx.register);
-        if let Some(register) = gone {
-            self.agent.abort(register.attempt);
+        if let Some(gone) = self.txs.remove(&branch) {
+            self.over(self.now, &gone);
+            if let Some(register) = gone.register {
+                self.agent.abort(register.attempt);
+            }
         }
         let answer = Message::response(&message, 503, "Service Unavailable", "gm");
         let answer = answer.with("Retry-After", "10").with("Content-Length", "0");

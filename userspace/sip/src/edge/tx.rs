@@ -59,6 +59,8 @@ pub(super) struct Tx {
     pub contact: Option<ContactId>,
     /// What its request went over, for what must go the same way.
     pub sent: Option<Transport>,
+    /// The set that it was begun on: it stays for it (TS 33.203 clause 7.4.2a).
+    pub set: Option<SetToken>,
     deadline: u64,
 }
 
@@ -69,6 +71,10 @@ impl Tx {
             register: None,
             contact: None,
             sent: None,
+            set: match reply {
+                Reply::Set { set, .. } => Some(set),
+                _ => None,
+            },
             deadline: 0,
         }
     }
@@ -78,6 +84,12 @@ impl Tx {
             contact: Some(contact),
             ..Tx::new(reply)
         }
+    }
+
+    /// Its request went to the UE through this set.
+    pub fn through(mut self, set: SetToken) -> Tx {
+        self.set = Some(set);
+        self
     }
 
     /// Its request went over this.
@@ -112,18 +124,19 @@ impl Transactions {
         self.all.get_mut(branch)
     }
 
-    /// Remembers one until `deadline`; one of the same branch is replaced.
-    pub fn insert(&mut self, branch: &str, mut tx: Tx, deadline: u64) {
-        self.remove(branch);
+    /// Remembers one until `deadline`; gives one of the same branch that it replaces.
+    pub fn insert(&mut self, branch: &str, mut tx: Tx, deadline: u64) -> Option<Tx> {
+        let replaced = self.remove(branch);
         tx.deadline = deadline;
         if let Some(contact) = tx.contact {
             *self.per_contact.entry(contact).or_default() += 1;
         }
         self.ends.insert((deadline, branch.to_owned()));
         self.all.insert(branch.to_owned(), tx);
+        replaced
     }
 
-    /// Makes one live longer.
+    /// Gives one another end.
     pub fn extend(&mut self, branch: &str, deadline: u64) {
         if let Some(tx) = self.all.get_mut(branch) {
             self.ends.remove(&(tx.deadline, branch.to_owned()));

@@ -109,7 +109,9 @@ fn refused_first_registers(
     #[case] status: u16,
     #[case] why: Refusal,
 ) {
-    let mut rig = Rig::new();
+    let mut config = EdgeConfig::new(addr(CORE), addr("203.0.113.1:5080"));
+    config.resolve_via = false;
+    let mut rig = Rig::with(config);
     let text = phone("a", 1).sm1();
     assert!(text.contains(from));
     let out = rig.ue(addr(UE), addr(CLEAR), &text.replace(from, to));
