@@ -1,12 +1,21 @@
-//! The embedded home network as a SIP element on loopback: a UDP socket of its
-//! own, so that the edge speaks real SIP to its next hop.
+//! The embedded home network as a SIP element on loopback, over UDP and TCP, so that the
+//! edge speaks real SIP to its next hop.
 
+use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use gm_home::{Home, HomeConfig, Subscriber};
-use tokio::net::UdpSocket;
+use gm_sip::Message;
+use gm_sip::framing::{self, Frame};
+use gm_sip::header::Via;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::edge::OsRandom;
@@ -15,13 +24,28 @@ use crate::edge::OsRandom;
 const MAX_EXPIRES: u32 = 600_000;
 /// Largest UDP payload.
 const LARGEST: usize = 65_535;
+/// Messages that may wait for a connection.
+const QUEUE: usize = 256;
+/// Connections that may wait to be accepted.
+const WAITING: u32 = 64;
 
 /// Why it does not start.
 #[derive(Debug, thiserror::Error)]
 #[error("[home] listen: cannot listen on {address}: {error}; is another home network there?")]
 pub struct HomeError {
     address: SocketAddr,
-    error: std::io::Error,
+    error: io::Error,
+}
+
+/// It as it runs.
+struct Running {
+    home: Mutex<Home>,
+    listen: SocketAddr,
+    edge: Option<SocketAddr>,
+    started: Instant,
+    udp: UdpSocket,
+    /// Connections by their other end.
+    tcp: Mutex<HashMap<SocketAddr, Sender<Zeroizing<Vec<u8>>>>>,
 }
 
 /// Starts it; it ends with the runtime. With `edge` it hears nobody else: its
@@ -34,11 +58,8 @@ pub fn start(
     runtime: &Handle,
 ) -> Result<(), HomeError> {
     let _inside = runtime.enter();
-    let bound = std::net::UdpSocket::bind(listen).and_then(|socket| {
-        socket.set_nonblocking(true)?;
-        UdpSocket::from_std(socket)
-    });
-    let socket = bound.map_err(|error| HomeError {
+    let sockets = udp(listen).and_then(|udp| Ok((udp, tcp(listen)?.listen(WAITING)?)));
+    let (udp, tcp) = sockets.map_err(|error| HomeError {
         address: listen,
         error,
     })?;
@@ -53,36 +74,195 @@ pub fn start(
         .into_iter()
         .for_each(|subscriber| home.add(subscriber));
     tracing::info!(%listen, domain, subscribers = count, "embedded home network: for labs only");
-    tokio::spawn(serve(socket, edge, home));
+    let running = Arc::new(Running {
+        home: Mutex::new(home),
+        listen,
+        edge,
+        started: Instant::now(),
+        udp,
+        tcp: Mutex::default(),
+    });
+    tokio::spawn(Arc::clone(&running).datagrams());
+    tokio::spawn(running.connections(tcp));
     Ok(())
 }
 
-async fn serve(socket: UdpSocket, edge: Option<SocketAddr>, mut home: Home) {
-    let started = Instant::now();
-    let mut buffer = Zeroizing::new(vec![0; LARGEST]);
-    loop {
-        let (n, remote) = match socket.recv_from(&mut buffer).await {
-            Ok(received) => received,
-            // An ICMP error about something that was sent.
-            Err(error) => {
-                tracing::debug!(%error, "home network: receive");
-                continue;
+fn udp(listen: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = std::net::UdpSocket::bind(listen)?;
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket)
+}
+
+/// At exactly this address, which what listens and what connects share: the edge believes
+/// on loopback only what comes from there.
+fn tcp(listen: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if listen.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind(listen)?;
+    Ok(socket)
+}
+
+async fn connect(listen: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    tcp(listen)?.connect(to).await
+}
+
+/// What the Via of a request of ours says.
+fn is_over_tcp(request: &[u8]) -> bool {
+    let message = Message::parse(request).ok();
+    let via = message.and_then(|message| message.first_element("Via"));
+    via.and_then(|via| Via::parse(&via))
+        .is_some_and(|via| via.transport == "TCP")
+}
+
+impl Running {
+    /// Whether it listens to somebody there.
+    fn hears(&self, remote: SocketAddr) -> bool {
+        let heard = self.edge.is_none_or(|edge| edge == remote);
+        if !heard {
+            tracing::debug!(%remote, "home network: not the edge");
+        }
+        heard
+    }
+
+    async fn datagrams(self: Arc<Self>) {
+        let mut buffer = Zeroizing::new(vec![0; LARGEST]);
+        loop {
+            match self.udp.recv_from(&mut buffer).await {
+                Ok((n, remote)) if self.hears(remote) => self.take(remote, &buffer[..n]).await,
+                Ok(_) => {}
+                // An ICMP error about something that was sent.
+                Err(error) => tracing::debug!(%error, "home network: receive"),
+            }
+        }
+    }
+
+    async fn connections(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, remote)) if self.hears(remote) => {
+                    let messages = self.enter(remote);
+                    tokio::spawn(Arc::clone(&self).serve(stream, remote, messages));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "home network: accept");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    fn enter(&self, remote: SocketAddr) -> Receiver<Zeroizing<Vec<u8>>> {
+        let (queue, messages) = channel(QUEUE);
+        let mut all = self.tcp.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(remote, queue);
+        messages
+    }
+
+    fn queue(&self, remote: SocketAddr) -> Option<Sender<Zeroizing<Vec<u8>>>> {
+        let all = self.tcp.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&remote).filter(|queue| !queue.is_closed()).cloned()
+    }
+
+    async fn serve(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        remote: SocketAddr,
+        mut messages: Receiver<Zeroizing<Vec<u8>>>,
+    ) {
+        let (mut from, mut to) = stream.split();
+        let write = async {
+            while let Some(message) = messages.recv().await {
+                if to.write_all(&message).await.is_err() {
+                    return;
+                }
             }
         };
-        if edge.is_some_and(|edge| edge != remote) {
-            tracing::debug!(%remote, "home network: not the edge");
-            continue;
-        }
-        let now = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        for (to, mut bytes) in home.handle(now, remote, &buffer[..n], &mut OsRandom) {
-            if let Err(error) = socket.send_to(&bytes, to).await {
-                tracing::warn!(%to, %error, "home network: cannot send");
+        let read = async {
+            let mut buffer = Zeroizing::new(Vec::with_capacity(2 * LARGEST));
+            let mut part = Zeroizing::new([0; 4096]);
+            loop {
+                match framing::next(&buffer) {
+                    Ok(Frame::Message(n)) => {
+                        let message: Zeroizing<Vec<u8>> =
+                            Zeroizing::new(buffer.drain(..n).collect());
+                        self.take(remote, &message).await;
+                    }
+                    Ok(Frame::Keepalive(n)) => drop(buffer.drain(..n)),
+                    Ok(Frame::Incomplete) => match from.read(&mut part[..]).await {
+                        Ok(n) if n > 0 => buffer.extend_from_slice(&part[..n]),
+                        _ => return,
+                    },
+                    Err(error) => return tracing::debug!(%remote, %error, "home network"),
+                }
             }
-            // A 401 to the edge has IK and CK in it.
-            bytes.zeroize();
+        };
+        tokio::select! {
+            () = read => {}
+            () = write => {}
         }
-        for event in home.take_events() {
+    }
+
+    /// The same with a type that has a name: connections are opened while others serve.
+    fn serve_boxed(
+        self: Arc<Self>,
+        stream: TcpStream,
+        remote: SocketAddr,
+        messages: Receiver<Zeroizing<Vec<u8>>>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(self.serve(stream, remote, messages))
+    }
+
+    async fn take(self: &Arc<Self>, remote: SocketAddr, bytes: &[u8]) {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let (messages, events) = {
+            let mut home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
+            let messages = home.handle(now, remote, bytes, &mut OsRandom);
+            (messages, home.take_events())
+        };
+        for (to, bytes) in messages {
+            // A 401 to the edge has IK and CK in it.
+            self.send(to, Zeroizing::new(bytes)).await;
+        }
+        for event in events {
             tracing::debug!(?event, "home network");
         }
+    }
+
+    /// On the connection where there is one, which for an answer is the request's. A
+    /// request that is to go over TCP opens one.
+    async fn send(self: &Arc<Self>, to: SocketAddr, mut bytes: Zeroizing<Vec<u8>>) {
+        let request = !bytes.starts_with(b"SIP/2.0 ");
+        let wants_tcp = request && is_over_tcp(&bytes);
+        let queue = self.queue(to).filter(|_| wants_tcp || !request);
+        if let Some(queue) = queue {
+            if queue.try_send(bytes).is_err() {
+                tracing::warn!(%to, "home network: the connection takes no more");
+            }
+            return;
+        }
+        if wants_tcp {
+            let messages = self.enter(to);
+            if let Some(queue) = self.queue(to) {
+                let _ = queue.try_send(bytes);
+            }
+            let home = Arc::clone(self);
+            tokio::spawn(async move {
+                match connect(home.listen, to).await {
+                    Ok(stream) => home.serve_boxed(stream, to, messages).await,
+                    Err(error) => tracing::warn!(%to, %error, "home network: cannot connect"),
+                }
+            });
+            return;
+        }
+        if let Err(error) = self.udp.send_to(&bytes, to).await {
+            tracing::warn!(%to, %error, "home network: cannot send");
+        }
+        bytes.zeroize();
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
+use gm_sip::Transport;
 use gm_sip::header::{self, NameAddr, Uri, Via, via::mark_source};
 use gm_sip::message::Message;
 use gm_sip::rand::Randomness;
@@ -119,8 +120,12 @@ impl Home {
         std::mem::take(&mut self.events)
     }
 
-    /// Takes in one datagram and gives those to send. `now` is in milliseconds of a
-    /// clock that never goes back. What is no SIP is dropped.
+    /// Takes in one message and gives those to send, each with where to. `now` is in
+    /// milliseconds of a clock that never goes back. What is no SIP is dropped.
+    ///
+    /// Over TCP `remote` is the other end of the connection, and so is where an answer
+    /// goes, for the edge's Via has `rport`. Our own requests say in their Via what they
+    /// go over.
     pub fn handle(
         &mut self,
         now: u64,
@@ -187,9 +192,7 @@ impl Home {
                 self.config.domain,
                 random.token(6)
             );
-            let mut message = Message::request(method, &binding.contact)
-                .with("Via", &self.via(&branch))
-                .with("Max-Forwards", "70");
+            let mut message = Message::request(method, &binding.contact).with("Max-Forwards", "70");
             for route in &binding.path {
                 message.push("Route", route);
             }
@@ -201,8 +204,9 @@ impl Home {
             if !body.is_empty() {
                 message.push("Content-Type", "text/plain");
             }
-            let message = message.with_body(body);
-            if let Some(to) = next_hop(&message) {
+            let mut message = message.with_body(body);
+            if let Some((to, over)) = next_hop(&message) {
+                message.insert_top("Via", &self.via(over, &branch));
                 self.originated.insert(branch, false);
                 out.push((to, message.to_bytes()));
             }
@@ -269,11 +273,11 @@ impl Home {
                 .rev()
                 .for_each(|route| message.insert_top("Route", route));
         }
-        let Some(to) = next_hop(&message) else {
+        let Some((to, over)) = next_hop(&message) else {
             return Vec::new();
         };
         let branch = format!("z9hG4bKhome{}", random.token(10));
-        message.insert_top("Via", &self.via(&branch));
+        message.insert_top("Via", &self.via(over, &branch));
         self.forwarded.insert(branch, back);
         let method = message.method().unwrap_or_default().to_owned();
         self.events.push(HomeEvent::Routed { method, to: uri });
@@ -308,8 +312,9 @@ impl Home {
         (back, bytes)
     }
 
-    fn via(&self, branch: &str) -> String {
-        format!("SIP/2.0/UDP {};branch={branch};rport", self.config.local)
+    fn via(&self, over: Transport, branch: &str) -> String {
+        let (name, local) = (over.name(), self.config.local);
+        format!("SIP/2.0/{name} {local};branch={branch};rport")
     }
 
     fn strip_own_routes(&self, message: &mut Message) {
@@ -338,12 +343,20 @@ impl Home {
     }
 }
 
-/// Where a request goes: its first Route, else its Request-URI; addresses only.
-fn next_hop(message: &Message) -> Option<SocketAddr> {
+/// Where a request goes: its first Route, else its Request-URI; addresses only. Over UDP,
+/// or over TCP where that says so.
+fn next_hop(message: &Message) -> Option<(SocketAddr, Transport)> {
     let route = message
         .first_element("Route")
         .and_then(|r| NameAddr::parse(&r))
         .map(|r| r.uri);
     let uri = Uri::parse(&route.unwrap_or_else(|| message.uri().unwrap_or_default().to_owned()))?;
-    Some(SocketAddr::new(uri.host?.ip()?, uri.port.unwrap_or(5060)))
+    let transport = uri.params.get("transport").unwrap_or_default();
+    let over = if transport.eq_ignore_ascii_case("tcp") {
+        Transport::Tcp
+    } else {
+        Transport::Udp
+    };
+    let to = SocketAddr::new(uri.host?.ip()?, uri.port.unwrap_or(5060));
+    Some((to, over))
 }

@@ -2,25 +2,24 @@
 //! it says, strictly in order. Commands to the data plane are in force before
 //! the next message leaves.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::RecvTimeoutError;
-use gm_api::control::ApiError;
-use gm_dataplane::{Dir, NewSa};
 use gm_sip::edge::{Edge, Input, Output};
-use gm_sip::{SaSetRequest, SetToken, Transport};
+use gm_sip::{Packet, SaSetRequest, SetToken, Transport};
 
-use super::flow::Flow;
+use super::names::Names;
 use super::sockets::Sockets;
 use super::tcp::Connections;
 use super::{Arrivals, Arrived, EdgeError, Inbox};
 use crate::control::App;
+use crate::hands::Hands;
 
 /// Without anything to do: how often the pool of SPIs is looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -34,7 +33,7 @@ pub struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         // Waits for room: the executor is taking messages out.
-        let stopped = self.inbox.first.send(Arrived::Stop).is_ok();
+        let stopped = self.inbox.stop();
         if let Some(thread) = self.thread.take()
             && stopped
         {
@@ -43,40 +42,44 @@ impl Drop for Running {
     }
 }
 
+/// What the executor sends with and asks.
+pub(super) struct Ways {
+    /// Our address towards the core.
+    pub core: SocketAddr,
+    pub udp: Sockets,
+    pub tcp: Connections,
+    pub names: Names,
+}
+
 struct Executor {
-    app: Arc<App>,
+    hands: Hands,
     edge: Edge,
-    udp: Sockets,
-    tcp: Connections,
-    flow: Flow,
+    ways: Ways,
+    /// The connections that a set can have: they end with it.
+    connections: HashMap<SetToken, [(SocketAddr, SocketAddr); 2]>,
     started: Instant,
-    /// A refusal of SPIs is logged once, until there are some again.
-    short: bool,
 }
 
 pub(super) fn start(
     app: Arc<App>,
     edge: Edge,
-    (udp, tcp): (Sockets, Connections),
+    ways: Ways,
     inbox: Inbox,
     arrived: Arrivals,
 ) -> Result<Running, EdgeError> {
-    let flow = Flow::default();
     let mut executor = Executor {
-        app,
+        hands: Hands::new(app),
         edge,
-        udp,
-        tcp,
-        flow,
+        ways,
+        connections: HashMap::new(),
         started: Instant::now(),
-        short: false,
     };
     // Before the first phone asks.
     executor.refill();
     let thread = std::thread::Builder::new()
         .name("gm-edge".into())
         .spawn(move || {
-            let app = Arc::clone(&executor.app);
+            let app = Arc::clone(executor.hands.app());
             // Without it no phone gets in or out: better a restart.
             if catch_unwind(AssertUnwindSafe(|| executor.run(&arrived))).is_err() {
                 app.edge_died.notify_one();
@@ -106,11 +109,38 @@ impl Executor {
                         bytes: &bytes,
                     });
                 }
-                Ok(Arrived::FromCore { remote, bytes }) => {
+                Ok(Arrived::FromCore {
+                    remote,
+                    transport,
+                    bytes,
+                }) => {
                     self.input(Input::FromCore {
                         remote,
-                        transport: Transport::Udp,
+                        transport,
                         bytes: &bytes,
+                    });
+                }
+                Ok(Arrived::UnsentToUe {
+                    local,
+                    remote,
+                    bytes,
+                }) => {
+                    self.input(Input::UnsentToUe {
+                        local,
+                        remote,
+                        bytes: &bytes,
+                    });
+                }
+                Ok(Arrived::UnsentToCore { remote, bytes }) => {
+                    self.input(Input::UnsentToCore {
+                        remote,
+                        bytes: &bytes,
+                    });
+                }
+                Ok(Arrived::Resolved { id, addresses }) => {
+                    self.input(Input::Resolved {
+                        id,
+                        addresses: &addresses,
                     });
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -145,118 +175,91 @@ impl Executor {
     fn carry_out(&mut self) {
         while let Some(output) = self.edge.poll() {
             match output {
-                Output::ToUe(packet) => match packet.transport {
-                    Transport::Udp => self.udp.to_ue(packet.local, packet.remote, &packet.bytes),
-                    Transport::Tcp => self.tcp.send(packet),
-                },
-                Output::ToCore { remote, bytes, .. } => self.to_core(remote, &bytes),
+                Output::ToUe(packet) => self.to_ue(packet),
+                Output::ToCore {
+                    remote,
+                    transport,
+                    bytes,
+                } => self.to_core(remote, transport, bytes),
+                Output::Resolve { id, name } => self.ways.names.ask(id, name),
                 Output::Install(request) => {
                     let set = request.token;
-                    let ok = self.install(&request);
+                    let ok = self.hands.install(&request);
+                    if ok {
+                        self.connections.insert(set, connections(&request));
+                    }
                     // Wiped before anything else happens.
                     drop(request);
                     self.edge.handle(self.now(), Input::Installed { set, ok });
                 }
-                Output::Activate { set } => {
-                    self.command(set, "activate", |app, number| app.sets.activate(number));
-                }
-                Output::Retire { set } => {
-                    self.command(set, "retire", |app, number| app.sets.retire(number));
-                }
+                Output::Activate { set } => self.hands.activate(set),
+                Output::Retire { set } => self.hands.retire(set),
                 Output::Remove { set } => {
-                    self.command(set, "remove", |app, number| app.sets.remove(number));
-                    self.flow.removed(set);
-                }
-                Output::Event(step) => {
-                    if let Some(event) = self.flow.step(&step) {
-                        self.flow.log(&step, &event, self.now());
-                        self.app.events.send(event);
+                    for ends in self.connections.remove(&set).into_iter().flatten() {
+                        self.ways.tcp.close(ends);
                     }
+                    self.hands.remove(set);
                 }
+                Output::Event(step) => self.hands.tell(&step, self.now()),
             }
-            self.app
-                .registrations
-                .store(self.flow.registrations(), Ordering::Relaxed);
+            self.hands.count();
         }
     }
 
-    fn to_core(&self, remote: SocketAddr, bytes: &[u8]) {
-        self.udp.to_core(remote, bytes);
-    }
-
-    /// All four or none.
-    fn install(&mut self, request: &SaSetRequest) -> bool {
-        let keys = request.keys();
-        let sa = |dir: Dir| {
-            let keys = keys.clone();
-            move |spec| NewSa {
-                spec,
-                keys: keys.clone(),
-                dir,
-                first_seq: None,
-            }
-        };
-        let sas = request.inbound.map(sa(Dir::In)).into_iter();
-        let sas = sas.chain(request.outbound.map(sa(Dir::Out))).collect();
-        match self.app.sets.install(None, sas) {
-            Ok(number) => {
-                self.flow.installed(request, number);
-                true
-            }
-            Err(error) => {
-                tracing::error!(set = request.token.0, %error, "SAs are not installed");
-                for sa in &request.inbound {
-                    // Nobody will use it now; there is nothing more to do.
-                    let _ = self.app.sets.plane().unreserve(sa.spi);
-                }
-                false
-            }
+    fn to_ue(&mut self, packet: Packet) {
+        if packet.transport == Transport::Udp {
+            return self
+                .ways
+                .udp
+                .to_ue(packet.local, packet.remote, &packet.bytes);
+        }
+        if let Err(packet) = self.ways.tcp.send(packet) {
+            let unsent = Input::UnsentToUe {
+                local: packet.local,
+                remote: packet.remote,
+                bytes: &packet.bytes,
+            };
+            self.edge.handle(self.now(), unsent);
         }
     }
 
-    /// A command on a set that is installed. One on a set that never was has
-    /// nothing to do.
-    fn command(
-        &self,
-        set: SetToken,
-        what: &str,
-        run: impl FnOnce(&App, u64) -> Result<(), ApiError>,
-    ) {
-        let Some(number) = self.flow.number(set) else {
-            return;
+    fn to_core(&mut self, remote: SocketAddr, transport: Transport, bytes: Vec<u8>) {
+        if transport == Transport::Udp {
+            return self.ways.udp.to_core(remote, &bytes);
+        }
+        let packet = Packet {
+            local: self.ways.core,
+            remote,
+            transport,
+            bytes,
         };
-        if let Err(error) = run(&self.app, number) {
-            tracing::error!(set = number, %error, "cannot {what} the set");
+        if let Err(packet) = self.ways.tcp.send(packet) {
+            let bytes = &packet.bytes;
+            let unsent = Input::UnsentToCore { remote, bytes };
+            self.edge.handle(self.now(), unsent);
         }
     }
 
     /// Keeps SPIs at hand, so that a REGISTER never waits for them.
     fn refill(&mut self) {
         while self.edge.wants_spis() {
-            match self.reserve_pair() {
-                Ok(pair) => {
-                    self.edge.add_spis(pair);
-                    self.short = false;
-                }
-                Err(error) => {
-                    if !std::mem::replace(&mut self.short, true) {
-                        tracing::warn!(%error, "no SPIs can be reserved; phones may be refused");
-                    }
-                    return;
-                }
+            match self.hands.reserve_pair() {
+                Some(pair) => self.edge.add_spis(pair),
+                None => return,
             }
         }
     }
+}
 
-    fn reserve_pair(&self) -> Result<[u32; 2], ApiError> {
-        let plane = self.app.sets.plane();
-        let first = plane.reserve(&[])?;
-        match plane.reserve(&[]) {
-            Ok(second) => Ok([first, second]),
-            Err(error) => {
-                plane.unreserve(first)?;
-                Err(error)
-            }
-        }
-    }
+/// Ours and the phone's end of the two connections that a set can have (clause 7.1).
+fn connections(request: &SaSetRequest) -> [(SocketAddr, SocketAddr); 2] {
+    let params = &request.params;
+    let (ue, pcscf) = (params.ue_ends, params.pcscf_ends);
+    let ends = |own: u16, theirs: u16| {
+        (
+            SocketAddr::new(params.pcscf, own),
+            SocketAddr::new(params.ue, theirs),
+        )
+    };
+    [ends(pcscf.port_s, ue.port_c), ends(pcscf.port_c, ue.port_s)]
 }

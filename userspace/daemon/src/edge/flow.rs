@@ -17,13 +17,15 @@ const LINES: u32 = 50;
 
 /// What is known of the sets.
 #[derive(Default)]
-pub(super) struct Flow {
+pub struct Flow {
     sets: HashMap<SetToken, About>,
     /// Who asked from where, until the answer is challenged.
     asked: HashMap<SocketAddr, String>,
     /// Registered sets by private identity; counted here, because there are many
     /// sets and this is asked after every message.
     live: HashMap<String, usize>,
+    /// Messages that were refused, by the reason's word.
+    refusals: BTreeMap<String, u64>,
     lines: Lines,
 }
 
@@ -87,7 +89,7 @@ impl About {
 
 impl Flow {
     /// A set was installed, as the set with this number.
-    pub(super) fn installed(&mut self, request: &SaSetRequest, number: u64) {
+    pub fn installed(&mut self, request: &SaSetRequest, number: u64) {
         let params = &request.params;
         let [first, _] = &request.inbound;
         let row = SaRow::from_spec(first);
@@ -113,12 +115,12 @@ impl Flow {
     }
 
     /// The number of a set that is installed.
-    pub(super) fn number(&self, set: SetToken) -> Option<u64> {
+    pub fn number(&self, set: SetToken) -> Option<u64> {
         self.sets.get(&set)?.number
     }
 
     /// A set is gone. It is forgotten when that was told, too.
-    pub(super) fn removed(&mut self, set: SetToken) {
+    pub fn removed(&mut self, set: SetToken) {
         self.forget(set, |about| about.removed = true);
     }
 
@@ -133,12 +135,17 @@ impl Flow {
     }
 
     /// Private identities with a registration that is live.
-    pub(super) fn registrations(&self) -> usize {
+    pub fn registrations(&self) -> usize {
         self.live.len()
     }
 
+    /// Messages that were refused since the start, by the reason's word.
+    pub fn refusals(&self) -> &BTreeMap<String, u64> {
+        &self.refusals
+    }
+
     /// A step: the event to tell. `None`: not one for people.
-    pub(super) fn step(&mut self, step: &Step) -> Option<FlowEvent> {
+    pub fn step(&mut self, step: &Step) -> Option<FlowEvent> {
         let event = match step {
             Step::Sm1 {
                 impi,
@@ -218,18 +225,27 @@ impl Flow {
                 self.forget(*set, |about| about.told = true);
                 event
             }
-            Step::Refused { from, why } => FlowEvent {
-                ue: Some(from.to_string()),
-                impi: self.asked.get(from).cloned(),
-                reason: Some(why.to_string()),
-                ..named("refused")
-            },
+            Step::Refused { from, why, offered } => {
+                *self.refusals.entry(why.word()).or_default() += 1;
+                let explain = match offered {
+                    Some(offered) => format!("{}; the phone offers {offered}", why.explain()),
+                    None => why.explain(),
+                };
+                FlowEvent {
+                    ue: Some(from.to_string()),
+                    impi: self.asked.get(from).cloned(),
+                    status: why.status().map(|(status, _)| status),
+                    reason: Some(why.to_string()),
+                    explain: Some(explain),
+                    ..named("refused")
+                }
+            }
         };
         Some(event)
     }
 
     /// Writes the step into the log; of those that strangers cause only so many.
-    pub(super) fn log(&mut self, step: &Step, event: &FlowEvent, now: u64) {
+    pub fn log(&mut self, step: &Step, event: &FlowEvent, now: u64) {
         let strangers = matches!(step, Step::Sm1 { over: None, .. } | Step::Refused { .. });
         if !strangers || self.lines.room(now) {
             log(event);
@@ -274,6 +290,7 @@ fn log(event: &FlowEvent) {
         spis = (!spis.is_empty()).then(|| spis.join(" ")),
         status = event.status,
         reason = event.reason,
+        explain = event.explain,
         "{}",
         event.step
     );

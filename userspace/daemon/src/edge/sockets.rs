@@ -55,7 +55,11 @@ pub(super) fn open(places: &Places, core: SocketAddr, inbox: &Inbox) -> Result<S
     let core = bind(core)?;
     let inbox = inbox.clone();
     tokio::spawn(receive(Arc::clone(&core), move |remote, bytes| {
-        inbox.put(Arrived::FromCore { remote, bytes })
+        inbox.put(Arrived::FromCore {
+            remote,
+            transport: Transport::Udp,
+            bytes,
+        })
     }));
     Ok(Sockets { gm, core })
 }

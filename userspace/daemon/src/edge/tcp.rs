@@ -1,21 +1,31 @@
-//! The edge's TCP connections: accepted on the unprotected port and port_ps,
-//! opened from port_pc. Messages are cut out of the stream by gm-sip.
+//! The edge's TCP connections (TS 33.203 clause 7.1, ARCHITECTURE, reading A-13).
+//!
+//! ```text
+//! phone, any port ---> sip_port      in clear; answers only
+//! phone, port_uc  ---> port_ps       requests of the phone, and their answers
+//! phone, port_us  <--- port_pc       opened when there is a request for the phone
+//! core            ---> core          requests of the core, and their answers
+//! core            <--- core          opened when there is a request for the core
+//! ```
+//!
+//! Nobody waits here: a message that a connection does not take goes back to the edge,
+//! which knows other ways. A connection lives as long as its place in the table.
+
+mod open;
+mod stream;
 
 use std::collections::HashMap;
-use std::io;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use gm_sip::framing::{self, Frame};
-use gm_sip::{Packet, Transport};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use gm_sip::Packet;
+use gm_sip::edge::EdgeConfig;
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc::{Receiver, Sender, WeakSender, channel};
-use tokio::time::timeout;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use super::{Arrived, EdgeError, Inbox, Places};
@@ -24,53 +34,144 @@ use super::{Arrived, EdgeError, Inbox, Places};
 const MOST: usize = 16_384;
 /// Connections to the unprotected port: strangers can open those.
 const MOST_CLEAR: usize = 1024;
-/// And of those from one address.
+/// And of those from one IPv4 address or IPv6 /64.
 const MOST_CLEAR_EACH: usize = 64;
+/// Connections that the core opens.
+const MOST_CORE: usize = 256;
 /// Messages that may wait for a slow peer.
 const QUEUE: usize = 64;
-/// A stranger's connection that says nothing is closed.
-const IDLE_CLEAR: Duration = Duration::from_secs(60);
-/// A phone's: longer than any registration is refreshed.
-const IDLE: Duration = Duration::from_secs(2 * 3600);
-const CONNECT: Duration = Duration::from_secs(10);
-const WAITING: u32 = 256;
+/// And their bytes.
+const QUEUE_BYTES: usize = 256 << 10;
+/// Bytes that may wait for all peers together.
+const ALL_BYTES: usize = 64 << 20;
 
+/// Our end and the peer's. Ours is the core's address for all connections of the core,
+/// whatever port one of them has.
 type Ends = (SocketAddr, SocketAddr);
-/// By which a connection knows its own entry in the table.
-type Own = WeakSender<Vec<u8>>;
+
+/// Who is at the other end, and who opens the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Anybody, to the unprotected port.
+    Clear,
+    /// A phone, to port_ps, through its SA.
+    Server,
+    /// We, from port_pc, through the phone's SA.
+    Client,
+    /// The core or we.
+    Core,
+}
 
 /// All connections.
 #[derive(Clone)]
 pub(super) struct Connections(Arc<Shared>);
 
 struct Shared {
-    open: Mutex<HashMap<Ends, Sender<Vec<u8>>>>,
-    clear: Vec<SocketAddr>,
-    client: Vec<SocketAddr>,
+    table: Mutex<Table>,
+    places: Places,
+    config: EdgeConfig,
     inbox: Inbox,
     runtime: Handle,
-    /// Connections that were too many.
+    times: Times,
+    /// Connections that were too many or not the core's.
     closed: AtomicU64,
+    waiting: Arc<AtomicUsize>,
+}
+
+#[derive(Default)]
+struct Table {
+    open: HashMap<Ends, Link>,
+    next: u64,
+    /// Strangers' connections by source.
+    clear: HashMap<IpAddr, usize>,
+    strangers: usize,
+    core: usize,
+}
+
+/// A connection's place in the table. Dropped, it ends the connection.
+struct Link {
+    number: u64,
+    kind: Kind,
+    queue: Sender<Waiting>,
+    bytes: Arc<AtomicUsize>,
+    _open: oneshot::Sender<()>,
+}
+
+/// What the task of a connection has of it.
+struct Held {
+    ends: Ends,
+    number: u64,
+    kind: Kind,
+    messages: Receiver<Waiting>,
+    closed: oneshot::Receiver<()>,
+}
+
+/// A message that waits for its connection; counted while it is there.
+struct Waiting {
+    bytes: Zeroizing<Vec<u8>>,
+    counted: [Arc<AtomicUsize>; 2],
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        for count in &self.counted {
+            count.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// How long a connection may do nothing, and what else takes time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// A stranger's connection that says nothing is closed.
+    pub idle_clear: Duration,
+    /// Another one: longer than any registration is refreshed.
+    pub idle: Duration,
+    /// A message that has begun to arrive.
+    pub part: Duration,
+    /// A message that is being written; and what was written is heard of.
+    pub stall: Duration,
+    /// To open one.
+    pub connect: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Times {
+        Times {
+            idle_clear: Duration::from_secs(60),
+            idle: Duration::from_secs(2 * 3600),
+            part: Duration::from_secs(30),
+            stall: Duration::from_secs(20),
+            connect: Duration::from_secs(4),
+        }
+    }
 }
 
 impl Connections {
     /// Listens where connections are accepted. Must be called inside the
     /// runtime.
     pub(super) fn open(
-        places: &Places,
+        places: Places,
+        config: &EdgeConfig,
         inbox: &Inbox,
         runtime: Handle,
+        times: Times,
     ) -> Result<Connections, EdgeError> {
         let connections = Connections(Arc::new(Shared {
-            open: Mutex::new(HashMap::new()),
-            clear: places.clear.clone(),
-            client: places.client.clone(),
+            table: Mutex::new(Table::default()),
+            places,
+            config: config.clone(),
             inbox: inbox.clone(),
             runtime,
+            times,
             closed: AtomicU64::new(0),
+            waiting: Arc::default(),
         }));
-        for address in places.clear.iter().chain(&places.server) {
-            let listener = listen(*address).map_err(|error| EdgeError::Bind {
+        let Shared { places, config, .. } = &*connections.0;
+        let phones = places.clear.iter().chain(&places.server);
+        for address in phones.chain([&config.core_local]) {
+            let core = *address == config.core_local;
+            let listener = open::listen(*address, core).map_err(|error| EdgeError::Bind {
                 address: *address,
                 transport: "TCP",
                 error,
@@ -80,45 +181,48 @@ impl Connections {
         Ok(connections)
     }
 
-    /// Sends on the connection that is there, or opens one from a protected
-    /// client port. Answers on a connection that is gone are lost: the phone
-    /// repeats its request.
-    pub(super) fn send(&self, packet: Packet) {
+    /// Sends on the connection that is there, or opens one where we may: from port_pc
+    /// to a phone, and to the core.
+    ///
+    /// # Errors
+    /// The message, when there is no connection for it or that takes no more.
+    pub(super) fn send(&self, packet: Packet) -> Result<(), Packet> {
         let ends = (packet.local, packet.remote);
-        let mut open = self.table();
-        let queued = match open.get(&ends) {
-            Some(queue) => queue.try_send(packet.bytes).is_ok(),
-            None if self.0.client.contains(&packet.local) && open.len() < MOST => {
-                let (queue, messages) = channel(QUEUE);
-                let queued = queue.try_send(packet.bytes).is_ok();
-                let own = queue.downgrade();
-                open.insert(ends, queue);
-                let connect = self.clone().connect(ends, messages, own);
-                self.0.runtime.spawn(connect);
-                queued
+        let mut table = self.table();
+        if !table.open.contains_key(&ends) {
+            let kind = self.kind(ends.0);
+            if !matches!(kind, Kind::Client | Kind::Core) || table.open.len() >= MOST {
+                return Err(packet);
             }
-            None => false,
-        };
-        if !queued {
-            tracing::warn!(local = %ends.0, remote = %ends.1, "no connection takes the message");
+            let held = table.enter(ends, kind);
+            self.0.runtime.spawn(self.clone().connect(held));
         }
+        match table.open.get(&ends) {
+            Some(link) => link.take(packet, &self.0.waiting),
+            None => Err(packet),
+        }
+    }
+
+    /// Closes a connection: its SAs go.
+    pub(super) fn close(&self, ends: Ends) {
+        let link = self.table().leave(ends, None);
+        drop(link);
     }
 
     async fn accept(self, listener: TcpListener, local: SocketAddr) {
         loop {
             match listener.accept().await {
-                Ok((stream, remote)) => {
-                    let (queue, messages) = channel(QUEUE);
-                    let own = queue.downgrade();
-                    if self.admit((local, remote), queue) {
-                        tokio::spawn(self.clone().serve(stream, (local, remote), messages, own));
-                    } else {
+                Ok((stream, remote)) => match self.admit((local, remote)) {
+                    Some(held) => {
+                        tokio::spawn(self.clone().serve(stream, held));
+                    }
+                    None => {
                         let closed = 1 + self.0.closed.fetch_add(1, Ordering::Relaxed);
                         if closed.is_power_of_two() {
-                            tracing::warn!(closed, %local, %remote, "too many connections: closed");
+                            tracing::warn!(closed, %local, %remote, "connections closed: too many, or not from the core");
                         }
                     }
-                }
+                },
                 Err(error) => {
                     // Out of file descriptors, as a rule; give others time.
                     tracing::warn!(%local, %error, "accept");
@@ -128,199 +232,169 @@ impl Connections {
         }
     }
 
-    fn admit(&self, ends: Ends, queue: Sender<Vec<u8>>) -> bool {
-        let mut open = self.table();
-        if open.len() >= MOST {
-            return false;
-        }
-        if self.is_clear(ends.0) {
-            let strangers = || open.keys().filter(|(local, _)| self.is_clear(*local));
-            let same = |(_, remote): &&Ends| remote.ip() == ends.1.ip();
-            if strangers().count() >= MOST_CLEAR
-                || strangers().filter(same).count() >= MOST_CLEAR_EACH
-            {
-                return false;
-            }
-        }
-        open.insert(ends, queue);
-        true
+    /// Gives a connection that was opened to us its place, if it may have one.
+    fn admit(&self, ends: Ends) -> Option<Held> {
+        let kind = self.kind(ends.0);
+        let mut table = self.table();
+        let source = table.clear.get(&source(ends.1.ip())).copied();
+        let room = match kind {
+            Kind::Clear => table.strangers < MOST_CLEAR && source.unwrap_or(0) < MOST_CLEAR_EACH,
+            Kind::Core => table.core < MOST_CORE && self.0.config.is_core(ends.1),
+            Kind::Server | Kind::Client => true,
+        };
+        (room && table.open.len() < MOST).then(|| table.enter(ends, kind))
     }
 
-    async fn connect(self, ends: Ends, messages: Receiver<Vec<u8>>, own: Own) {
-        let (local, remote) = ends;
-        match timeout(CONNECT, open(local, remote)).await {
-            Ok(Ok(stream)) => self.serve(stream, ends, messages, own).await,
-            result => {
-                let why = match result {
-                    Ok(Err(error)) => error.to_string(),
-                    _ => "no answer".into(),
-                };
-                tracing::warn!(%local, %remote, why, "cannot connect");
-                self.forget(ends, &own);
+    async fn connect(self, held: Held) {
+        let (local, remote) = held.ends;
+        match open::connect(local, remote, held.kind, self.0.times.connect).await {
+            Ok(stream) => self.serve(stream, held).await,
+            Err(error) => {
+                tracing::info!(%local, %remote, %error, "cannot connect");
+                self.over(held, None);
             }
         }
     }
 
-    /// Takes the connection out of the table, unless a new one has its place: a
-    /// phone may come again from the same port before the old one is seen to end.
-    fn forget(&self, ends: Ends, own: &Own) {
-        let mut open = self.table();
-        let there = open.get(&ends).zip(own.upgrade());
-        if there.is_some_and(|(there, own)| there.same_channel(&own)) {
-            open.remove(&ends);
+    /// A connection has ended: what it has not sent goes back to the edge.
+    fn over(&self, mut held: Held, begun: Option<Waiting>) {
+        let link = self.table().leave(held.ends, Some(held.number));
+        drop(link);
+        held.messages.close();
+        let rest = std::iter::from_fn(|| held.messages.try_recv().ok());
+        for mut message in begun.into_iter().chain(rest) {
+            let (local, remote) = held.ends;
+            let bytes = message.give();
+            self.0.inbox.put(match held.kind {
+                Kind::Core => Arrived::UnsentToCore { remote, bytes },
+                _ => Arrived::UnsentToUe {
+                    local,
+                    remote,
+                    bytes,
+                },
+            });
         }
     }
 
-    async fn serve(self, stream: TcpStream, ends: Ends, messages: Receiver<Vec<u8>>, own: Own) {
-        let idle = if self.is_clear(ends.0) {
-            IDLE_CLEAR
+    fn kind(&self, local: SocketAddr) -> Kind {
+        let Shared { places, config, .. } = &*self.0;
+        if local == config.core_local {
+            Kind::Core
+        } else if places.server.contains(&local) {
+            Kind::Server
+        } else if places.client.contains(&local) {
+            Kind::Client
         } else {
-            IDLE
-        };
-        // Small messages, and the phone waits for each.
-        let _ = stream.set_nodelay(true);
-        let (reader, writer) = stream.into_split();
-        let (pong, pongs) = channel(1);
-        tokio::select! {
-            () = read(reader, ends, idle, &self.0.inbox, pong) => {}
-            () = write(writer, messages, pongs) => {}
+            Kind::Clear
         }
-        self.forget(ends, &own);
     }
 
-    fn is_clear(&self, local: SocketAddr) -> bool {
-        self.0.clear.contains(&local)
-    }
-
-    fn table(&self) -> MutexGuard<'_, HashMap<Ends, Sender<Vec<u8>>>> {
-        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn socket(local: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = if local.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    }?;
-    // Several connections from one port_pc, and a restart without a wait.
-    socket.set_reuseaddr(true)?;
-    socket.bind(local)?;
-    Ok(socket)
-}
+impl Table {
+    /// A new connection. One with the same ends is over: a phone may come again from
+    /// the same port before its old connection is seen to end.
+    fn enter(&mut self, ends: Ends, kind: Kind) -> Held {
+        drop(self.leave(ends, None));
+        let (queue, messages) = channel(QUEUE);
+        let (open, closed) = oneshot::channel();
+        self.next += 1;
+        match kind {
+            Kind::Clear => {
+                self.strangers += 1;
+                *self.clear.entry(source(ends.1.ip())).or_default() += 1;
+            }
+            Kind::Core => self.core += 1,
+            Kind::Server | Kind::Client => {}
+        }
+        let link = Link {
+            number: self.next,
+            kind,
+            queue,
+            bytes: Arc::default(),
+            _open: open,
+        };
+        self.open.insert(ends, link);
+        Held {
+            ends,
+            number: self.next,
+            kind,
+            messages,
+            closed,
+        }
+    }
 
-fn listen(local: SocketAddr) -> io::Result<TcpListener> {
-    socket(local)?.listen(WAITING)
-}
-
-async fn open(local: SocketAddr, remote: SocketAddr) -> io::Result<TcpStream> {
-    socket(local)?.connect(remote).await
-}
-
-/// Until the peer closes, says nothing for too long, or what cannot be SIP.
-async fn read(
-    mut from: OwnedReadHalf,
-    ends: Ends,
-    idle: Duration,
-    inbox: &Inbox,
-    pong: Sender<()>,
-) {
-    let (local, remote) = ends;
-    let mut buffer = Zeroizing::new(Vec::new());
-    let mut part = Zeroizing::new([0_u8; 4096]);
-    loop {
-        loop {
-            match framing::next(&buffer) {
-                Ok(Frame::Incomplete) => break,
-                Ok(Frame::Keepalive(n)) => {
-                    // A ping of two CRLFs is answered with one (RFC 5626 3.5.1).
-                    if n >= 4 {
-                        let _ = pong.try_send(());
+    /// Takes one out, when it still is the one with this number.
+    fn leave(&mut self, ends: Ends, number: Option<u64>) -> Option<Link> {
+        let there = self.open.get(&ends)?.number;
+        if number.is_some_and(|number| number != there) {
+            return None;
+        }
+        let link = self.open.remove(&ends)?;
+        match link.kind {
+            Kind::Clear => {
+                self.strangers -= 1;
+                let source = source(ends.1.ip());
+                if let Some(count) = self.clear.get_mut(&source) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.clear.remove(&source);
                     }
-                    buffer.drain(..n);
-                }
-                Ok(Frame::Message(n)) => {
-                    let bytes = Zeroizing::new(buffer.drain(..n).collect());
-                    let transport = Transport::Tcp;
-                    if !inbox.put(Arrived::FromUe {
-                        local,
-                        remote,
-                        transport,
-                        bytes,
-                    }) {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    tracing::debug!(%local, %remote, %error, "not SIP: connection closed");
-                    return;
                 }
             }
+            Kind::Core => self.core -= 1,
+            Kind::Server | Kind::Client => {}
         }
-        match timeout(idle, from.read(&mut part[..])).await {
-            Ok(Ok(n)) if n > 0 => buffer.extend_from_slice(&part[..n]),
-            _ => return,
-        }
+        Some(link)
     }
 }
 
-async fn write(mut to: OwnedWriteHalf, mut messages: Receiver<Vec<u8>>, mut pongs: Receiver<()>) {
-    loop {
-        let written = tokio::select! {
-            message = messages.recv() => match message {
-                Some(message) => to.write_all(&message).await,
-                None => return,
-            },
-            Some(()) = pongs.recv() => to.write_all(b"\r\n").await,
-        };
-        if written.is_err() {
-            return;
+impl Link {
+    fn take(&self, packet: Packet, all: &Arc<AtomicUsize>) -> Result<(), Packet> {
+        let n = packet.bytes.len();
+        let room = |count: &AtomicUsize, most| count.load(Ordering::Relaxed) + n <= most;
+        if !room(&self.bytes, QUEUE_BYTES) || !room(all, ALL_BYTES) {
+            return Err(packet);
+        }
+        let counted = [Arc::clone(&self.bytes), Arc::clone(all)];
+        for count in &counted {
+            count.fetch_add(n, Ordering::Relaxed);
+        }
+        let (local, remote, transport) = (packet.local, packet.remote, packet.transport);
+        let bytes = Zeroizing::new(packet.bytes);
+        let waiting = Waiting { bytes, counted };
+        self.queue.try_send(waiting).map_err(|refused| Packet {
+            local,
+            remote,
+            transport,
+            bytes: std::mem::take(&mut *refused.into_inner().give()),
+        })
+    }
+}
+
+impl Waiting {
+    /// Takes the bytes out; they count no more.
+    fn give(&mut self) -> Zeroizing<Vec<u8>> {
+        for count in &self.counted {
+            count.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        }
+        std::mem::take(&mut self.bytes)
+    }
+}
+
+/// Strangers are counted by IPv4 address or IPv6 /64.
+fn source(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn the_end_of_an_old_connection_leaves_the_new_one() {
-        let (inbox, _arrivals) = Inbox::new(5060);
-        let places = Places {
-            clear: Vec::new(),
-            server: Vec::new(),
-            client: Vec::new(),
-        };
-        let all = Connections::open(&places, &inbox, Handle::current()).unwrap();
-        let ends = (
-            "192.0.2.1:5064".parse().unwrap(),
-            "192.0.2.2:31100".parse().unwrap(),
-        );
-        let ((old, _old), (new, _new)) = (channel(1), channel(1));
-        let (own_old, own_new) = (old.downgrade(), new.downgrade());
-        assert!(all.admit(ends, old) && all.admit(ends, new));
-        all.forget(ends, &own_old);
-        assert_eq!(all.table().len(), 1);
-        all.forget(ends, &own_new);
-        assert!(all.table().is_empty());
-    }
-
-    #[tokio::test]
-    async fn one_stranger_does_not_take_all_connections() {
-        let (inbox, _arrivals) = Inbox::new(5060);
-        let clear: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let places = Places {
-            clear: vec![clear],
-            server: Vec::new(),
-            client: Vec::new(),
-        };
-        let all = Connections::open(&places, &inbox, Handle::current()).unwrap();
-        let admitted =
-            |address: [u8; 4], port: u16| all.admit((clear, (address, port).into()), channel(1).0);
-        let count = (1..=200)
-            .filter(|port| admitted([192, 0, 2, 1], *port))
-            .count();
-        assert_eq!(count, MOST_CLEAR_EACH);
-        assert!(admitted([192, 0, 2, 2], 1));
-    }
-}
+mod tests;

@@ -163,6 +163,8 @@ impl World {
 
     fn ue_does(&mut self, output: UeOutput) {
         match output {
+            // A NAT keepalive ends in the data plane (RFC 3948 clause 2.3).
+            UeOutput::Send(packet) if packet.bytes == [0xff] => {}
             UeOutput::Send(mut packet) => {
                 let Some(bytes) = (self.uplink)(std::mem::take(&mut packet.bytes)) else {
                     return;
@@ -236,6 +238,10 @@ impl World {
                         ok: self.edge_installs,
                     },
                 );
+            }
+            Output::Resolve { id, .. } => {
+                let addresses = &[];
+                self.edge.handle(self.now, Input::Resolved { id, addresses });
             }
             Output::Activate { set } => self.edge_sas.set(set, true),
             Output::Retire { set } => self.edge_sas.set(set, false),

@@ -1,0 +1,174 @@
+//! What waits for the executor. What strangers can send waits apart, so that it takes no
+//! room and no turn from anything else.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use gm_sip::Transport;
+use zeroize::Zeroizing;
+
+/// Messages of the core and through SAs that may wait for the executor; more are
+/// dropped, and the phones repeat them.
+const BACKLOG: usize = 4096;
+/// The same for messages in clear, which anybody can send.
+const BACKLOG_CLEAR: usize = 1024;
+
+/// Something for the executor. Messages of the core carry IK and CK, so all
+/// are wiped after use.
+pub(super) enum Arrived {
+    /// A message on the Gm side.
+    FromUe {
+        local: SocketAddr,
+        remote: SocketAddr,
+        transport: Transport,
+        bytes: Zeroizing<Vec<u8>>,
+    },
+    /// A message on the core side.
+    FromCore {
+        remote: SocketAddr,
+        transport: Transport,
+        bytes: Zeroizing<Vec<u8>>,
+    },
+    /// A message for a phone that no connection took.
+    UnsentToUe {
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: Zeroizing<Vec<u8>>,
+    },
+    /// A message for the core that no connection took.
+    UnsentToCore {
+        remote: SocketAddr,
+        bytes: Zeroizing<Vec<u8>>,
+    },
+    /// The addresses of a name.
+    Resolved { id: u64, addresses: Vec<IpAddr> },
+    /// The end.
+    Stop,
+}
+
+/// Where sockets and connections put what arrives.
+#[derive(Clone)]
+pub(super) struct Inbox {
+    first: Sender<Arrived>,
+    clear: Sender<Arrived>,
+    sip_port: u16,
+    dropped: Arc<AtomicU64>,
+}
+
+/// The other end of an [`Inbox`].
+pub(super) struct Arrivals {
+    first: Receiver<Arrived>,
+    clear: Receiver<Arrived>,
+}
+
+impl Inbox {
+    pub fn new(sip_port: u16) -> (Inbox, Arrivals) {
+        let (first, first_out) = bounded(BACKLOG);
+        let (clear, clear_out) = bounded(BACKLOG_CLEAR);
+        let inbox = Inbox {
+            first,
+            clear,
+            sip_port,
+            dropped: Arc::new(AtomicU64::new(0)),
+        };
+        let arrivals = Arrivals {
+            first: first_out,
+            clear: clear_out,
+        };
+        (inbox, arrivals)
+    }
+
+    /// Never waits; what there is no room for is dropped. False: nobody will ever take it.
+    pub fn put(&self, arrived: Arrived) -> bool {
+        match self.offer(arrived) {
+            Ok(there) => there,
+            Err(arrived) => {
+                self.lost(arrived);
+                true
+            }
+        }
+    }
+
+    /// Never waits; gives back what there is no room for. False: nobody will ever take it.
+    pub fn offer(&self, arrived: Arrived) -> Result<bool, Arrived> {
+        let way = if self.is_clear(&arrived) {
+            &self.clear
+        } else {
+            &self.first
+        };
+        match way.try_send(arrived) {
+            Ok(()) => Ok(true),
+            Err(TrySendError::Full(back)) => Err(back),
+            Err(TrySendError::Disconnected(_)) => Ok(false),
+        }
+    }
+
+    /// Counts something that is dropped.
+    pub fn lost(&self, arrived: Arrived) {
+        let clear = self.is_clear(&arrived);
+        let dropped = 1 + self.dropped.fetch_add(1, Ordering::Relaxed);
+        // A line each would be the next overload.
+        if dropped.is_power_of_two() {
+            tracing::warn!(dropped, clear, "SIP overload: messages are dropped");
+        }
+    }
+
+    /// Ends the executor; waits for room. False: it has ended.
+    pub fn stop(&self) -> bool {
+        self.first.send(Arrived::Stop).is_ok()
+    }
+
+    fn is_clear(&self, arrived: &Arrived) -> bool {
+        matches!(arrived, Arrived::FromUe { local, .. } if local.port() == self.sip_port)
+    }
+}
+
+impl Arrivals {
+    /// The next one; one in clear only when nothing else waits.
+    pub fn next(&self, patience: Duration) -> Result<Arrived, RecvTimeoutError> {
+        if let Ok(arrived) = self.first.try_recv() {
+            return Ok(arrived);
+        }
+        let gone = |_| RecvTimeoutError::Disconnected;
+        crossbeam::channel::select! {
+            recv(self.first) -> arrived => arrived.map_err(gone),
+            recv(self.clear) -> arrived => arrived.map_err(gone),
+            default(patience) => Err(RecvTimeoutError::Timeout),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_strangers_send_waits_for_everything_else() {
+        let (inbox, arrivals) = Inbox::new(5060);
+        let from_ue = |port: u16, n: u8| Arrived::FromUe {
+            local: ([192, 0, 2, 1], port).into(),
+            remote: ([192, 0, 2, 2], 5060).into(),
+            transport: Transport::Udp,
+            bytes: Zeroizing::new(vec![n]),
+        };
+        for _ in 0..2 * BACKLOG {
+            assert!(inbox.put(from_ue(5060, 0)));
+        }
+        assert!(inbox.put(from_ue(5064, 1)));
+        let from_core = Arrived::FromCore {
+            remote: ([192, 0, 2, 3], 5060).into(),
+            transport: Transport::Udp,
+            bytes: Zeroizing::new(vec![2]),
+        };
+        assert!(inbox.put(from_core));
+        let next = || match arrivals.next(Duration::ZERO) {
+            Ok(Arrived::FromUe { bytes, .. } | Arrived::FromCore { bytes, .. }) => Some(bytes[0]),
+            _ => None,
+        };
+        assert_eq!([next(), next(), next()], [Some(1), Some(2), Some(0)]);
+        assert_eq!(std::iter::from_fn(next).count(), BACKLOG_CLEAR - 1);
+    }
+}
