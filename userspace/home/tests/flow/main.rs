@@ -1,5 +1,6 @@
 //! Whole registrations in memory: UE, edge and home network (TS 33.203 clauses 6.1, 7.2 to 7.4, M.7).
 
+mod bidding;
 mod failures;
 mod legacy;
 mod parts;

@@ -7,6 +7,7 @@
 //! | `whole` | whole registrations by phone through an edge |
 //! | `server_shapes` | Security-Server by core, met by the UE role |
 //! | `verify` | Security-Verify |
+//! | `policy` | what policies on confidentiality announce |
 //! | `digest` | challenges of cores, credentials of phones |
 //! | `registering` | registering again, leaving |
 //! | `headers` | odd headers |
@@ -19,6 +20,7 @@ mod habits;
 mod headers;
 mod messages;
 mod models;
+mod policy;
 mod random;
 mod registering;
 mod requests;
