@@ -198,6 +198,10 @@ pub struct StateReply {
 pub struct Stats {
     /// Packets by reason; every reason is there, zero or not.
     pub reasons: BTreeMap<String, u64>,
+    /// SIP messages that were refused, by reason in kebab case; reasons with none
+    /// are left out.
+    #[serde(default)]
+    pub refusals: BTreeMap<String, u64>,
     /// One entry per worker thread.
     pub workers: Vec<WorkerRow>,
 }
@@ -337,6 +341,9 @@ pub struct FlowEvent {
     /// Why, when something was refused or ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What that means and which setting matters, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explain: Option<String>,
 }
 
 #[cfg(test)]

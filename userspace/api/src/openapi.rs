@@ -64,14 +64,11 @@ mod tests {
             answer: of(schemas, schema::<register::EndReply>),
         });
         add(Operation {
-            method: "get",
+            method: "post",
             path: register::path::FLOW,
-            summary: "Who may speak over the SA that a message came through.",
-            parameters: &[
-                ("source", "query", true, "Address and port of the phone."),
-                ("destination", "query", true, "Address and port of ours."),
-            ],
-            body: None,
+            summary: "A message came through an SA: who may speak over it.",
+            parameters: &[],
+            body: Some(of(schemas, schema::<register::FlowRequest>)),
             answer: of(schemas, schema::<register::Flow>),
         });
         add(Operation {

@@ -8,7 +8,7 @@
 //! | `POST /v1/register` | [`RegisterRequest`] | [`RegisterReply`] |
 //! | `POST /v1/register/{id}/response` | [`ResponseRequest`] | [`ResponseReply`] |
 //! | `DELETE /v1/register/{id}` | | [`EndReply`] |
-//! | `GET /v1/flow?source=A:P&destination=A:P` | | [`Flow`] |
+//! | `POST /v1/flow` | [`FlowRequest`] | [`Flow`] |
 //! | `GET /v1/way?to=A:P` or `?impi=I` | | [`Way`] |
 //! | `GET /v1/registrations` | | array of [`Registration`] |
 //! | `DELETE /v1/registrations?impi=I` | | [`EndReply`] |
@@ -47,7 +47,7 @@ pub mod path {
     pub const RESPONSE: &str = "/v1/register/{id}/response";
     /// It comes to nothing (`DELETE`).
     pub const REGISTER_ID: &str = "/v1/register/{id}";
-    /// Who may speak over an SA (`GET`).
+    /// Who may speak over an SA (`POST`).
     pub const FLOW: &str = "/v1/flow";
     /// From where to where a request to a phone goes (`GET`).
     pub const WAY: &str = "/v1/way";
@@ -75,9 +75,9 @@ pub enum Transport {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RegisterRequest {
-    /// Address and port of the phone, as the proxy's socket saw it.
+    /// Address and port of the phone, as the proxy's socket saw it. Always there.
     pub source: Option<SocketAddr>,
-    /// Address and port of ours on which it came: this tells the SA.
+    /// Address and port of ours on which it came: this tells the SA. Always there.
     pub destination: Option<SocketAddr>,
     /// What carried it.
     #[serde(default)]
@@ -163,7 +163,8 @@ pub struct RegisterReply {
     /// Private identity that it is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub impi: Option<String>,
-    /// Where the answer to the phone leaves and goes; absent: as it came.
+    /// Where answers to the phone leave and go over UDP; absent: as it came.
+    /// Over TCP they go back on the connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub way: Option<Way>,
     /// Why not, and what the phone gets; with `reply` and `drop`.
@@ -190,14 +191,18 @@ pub struct RefusalBody {
     pub explain: String,
 }
 
-/// The core's answer to a REGISTER. For a challenge either the whole header field
-/// in `www_authenticate`, or `nonce`, `ik` and `ck`.
+/// The core's answer to a REGISTER: the whole message in `sip`, or what of it is
+/// needed. For a challenge that is either the whole header field in
+/// `www_authenticate`, or `nonce`, `ik` and `ck`.
 #[derive(Clone, Default, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ResponseRequest {
     /// Its status; 408 when none came.
     pub status: u16,
+    /// The whole message, in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sip: Option<String>,
     /// WWW-Authenticate of a 401, with ik and ck.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub www_authenticate: Option<String>,
@@ -249,7 +254,8 @@ pub struct ResponseReply {
     /// `trans` or `UDP-enc-tun`; with a challenge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
-    /// Where the answer to the phone leaves and goes; absent: as the REGISTER came.
+    /// Where the answer to the phone leaves and goes over UDP; absent: as the
+    /// REGISTER came. Over TCP it goes back on the connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub way: Option<Way>,
     /// Why not; with `reply`.
@@ -268,6 +274,19 @@ pub struct Way {
     pub local: SocketAddr,
     /// Address and port of the phone: port_us.
     pub remote: SocketAddr,
+}
+
+/// Another message than REGISTER came through an SA: whose is it? Being told is also
+/// how gmesp learns that the phone uses a new set (clause 7.4.2a), so it is to be
+/// asked for every message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct FlowRequest {
+    /// Address and port of the phone, as the proxy's socket saw it.
+    pub source: SocketAddr,
+    /// Address and port of ours on which it came.
+    pub destination: SocketAddr,
 }
 
 /// Who may speak over the SA that a message came through.

@@ -53,6 +53,10 @@ pub(crate) fn execute(args: Args, input: &mut dyn Read, out: &mut dyn Write) -> 
                 return print_json(out, &stats);
             }
             writeln!(out, "{}", table::reasons(&stats))?;
+            let refusals = table::refusals(&stats);
+            if !refusals.is_empty() {
+                writeln!(out, "{refusals}")?;
+            }
             writeln!(out, "{}", table::workers(&stats))?;
         }
         Command::Health { json } => {

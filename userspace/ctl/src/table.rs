@@ -81,6 +81,19 @@ pub fn reasons(stats: &Stats) -> String {
     table.to_string()
 }
 
+/// What the SIP side has refused; empty when it has nothing.
+pub fn refusals(stats: &Stats) -> String {
+    if stats.refusals.is_empty() {
+        return String::new();
+    }
+    let mut table = new(&["refused", "messages"]);
+    for (reason, n) in &stats.refusals {
+        table.add_row([reason.clone(), n.to_string()]);
+    }
+    right(&mut table, &[1]);
+    table.to_string()
+}
+
 /// The workers and their sockets, one line each.
 pub fn workers(stats: &Stats) -> String {
     let mut table = new(&[
@@ -179,6 +192,7 @@ pub fn event(event: &FlowEvent) -> String {
     add("SPIs", (!spis.is_empty()).then(|| spis.join(" ")));
     add("status", event.status.map(|status| status.to_string()));
     add("reason:", event.reason.clone());
+    add("that is:", event.explain.clone());
     line
 }
 
@@ -269,9 +283,11 @@ mod tests {
     fn quiet_counters_are_left_out() {
         let stats = Stats {
             reasons: [("ok".to_owned(), 2), ("replay".to_owned(), 0)].into(),
+            refusals: [("collision".to_owned(), 3)].into(),
             workers: Vec::new(),
         };
         let shown = reasons(&stats);
         assert!(shown.contains("ok") && !shown.contains("replay"), "{shown}");
+        assert!(refusals(&stats).contains("collision"));
     }
 }

@@ -102,6 +102,7 @@ fn state(state: SlotState) -> &'static str {
 fn stats(stats: gm_dataplane::Stats) -> Stats {
     Stats {
         reasons: by_name(&stats.reasons).collect(),
+        refusals: std::collections::BTreeMap::new(),
         workers: stats.workers.into_iter().map(worker).collect(),
     }
 }

@@ -8,12 +8,13 @@ use anyhow::{Context, Result, bail};
 use gm_api::control::FlowEvent;
 use gm_dataplane::{DataPlane, Event};
 use gm_home::Subscriber;
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
-use crate::control::{self, App};
+use crate::control::{self, App, Token};
+use crate::door;
 use crate::edge;
 use crate::events::Events;
 use crate::harden;
@@ -44,6 +45,7 @@ pub fn run(config: Config, subscribers: Vec<Subscriber>, until_stdin_closes: boo
     let group = config.control.group.as_deref();
     let (socket, listener) =
         ControlSocket::bind(&config.control.socket, config.control.mode_bits()?, group)?;
+    let http = Http::open(&config)?;
     harden::drop_capabilities(pin_dir(&config)).context("capabilities cannot be dropped")?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -71,7 +73,7 @@ pub fn run(config: Config, subscribers: Vec<Subscriber>, until_stdin_closes: boo
             .map(|edge| edge.core());
         home::start(table.listen, edge, domain, subscribers, runtime.handle())?;
     }
-    let result = serve(&config, &runtime, listener, &plane, end, &mut ends);
+    let result = serve(&config, &runtime, (listener, http), &plane, end, &mut ends);
     let stopped = match &result {
         Ok(()) => plane
             .shutdown()
@@ -91,7 +93,7 @@ pub fn run(config: Config, subscribers: Vec<Subscriber>, until_stdin_closes: boo
 fn serve(
     config: &Config,
     runtime: &tokio::runtime::Runtime,
-    listener: std::os::unix::net::UnixListener,
+    (listener, http): (std::os::unix::net::UnixListener, Option<Http>),
     plane: &DataPlane,
     end: mpsc::UnboundedSender<End>,
     ends: &mut mpsc::UnboundedReceiver<End>,
@@ -100,9 +102,20 @@ fn serve(
     let app = App::new(config.clone(), sets, Events::new());
     watch_plane(plane, Arc::clone(&app), end)?;
     let edge = edge::start(&app, runtime.handle())?;
+    if let Some(door) = door::start(&app)? {
+        app.open(door);
+    }
     runtime.block_on(async {
         let listener = UnixListener::from_std(listener).context("the control socket")?;
         let server = tokio::spawn(control::serve(Arc::clone(&app), listener));
+        let http = match http {
+            Some(http) => {
+                let listener = TcpListener::from_std(http.listener).context("[control] http")?;
+                let app = Arc::clone(&app);
+                Some(tokio::spawn(control::serve_tcp(app, listener, http.token)))
+            }
+            None => None,
+        };
         ready(config)?;
         let end = tokio::select! {
             end = ends.recv() => end,
@@ -111,10 +124,12 @@ fn serve(
         tell_manager("STOPPING=1");
         app.stop();
         drop(edge);
-        server
-            .await
-            .context("the control server has failed")?
-            .context("the control server")?;
+        for server in [Some(server), http].into_iter().flatten() {
+            server
+                .await
+                .context("the control server has failed")?
+                .context("the control server")?;
+        }
         let closing = Arc::clone(&app);
         tokio::task::spawn_blocking(move || closing.stop_capture()).await?;
         match end {
@@ -126,6 +141,27 @@ fn serve(
         }
         Ok(())
     })
+}
+
+/// The control interface over loopback TCP.
+struct Http {
+    listener: std::net::TcpListener,
+    token: Token,
+}
+
+impl Http {
+    /// Reads the token and takes the port, where the configuration has them.
+    fn open(config: &Config) -> Result<Option<Http>> {
+        let control = &config.control;
+        let (Some(at), Some(file)) = (control.http, &control.token_file) else {
+            return Ok(None);
+        };
+        let token = Token::read(file).context("[control] token_file")?;
+        let listener = std::net::TcpListener::bind(at)
+            .with_context(|| format!("[control] http: {at} cannot be listened on"))?;
+        listener.set_nonblocking(true).context("[control] http")?;
+        Ok(Some(Http { listener, token }))
+    }
 }
 
 /// One line for people, and the service manager's message.

@@ -130,6 +130,7 @@ impl Plane for Fake {
     fn stats(&self) -> Result<Stats, ApiError> {
         Ok(Stats {
             reasons: BTreeMap::from([("ok".to_owned(), 5), ("replay".to_owned(), 0)]),
+            refusals: std::collections::BTreeMap::new(),
             workers: vec![WorkerRow {
                 packets: 9,
                 ..WorkerRow::default()

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use gm_api::control::{ApiError, ErrorBody};
 use serde::Serialize;
@@ -22,8 +23,9 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status = match self.0.code.as_str() {
             "bad-request" | "bad-sad" => StatusCode::BAD_REQUEST,
+            "unauthorized" => StatusCode::UNAUTHORIZED,
             "forbidden" => StatusCode::FORBIDDEN,
-            "not-found" => StatusCode::NOT_FOUND,
+            "not-found" | "no-door" => StatusCode::NOT_FOUND,
             "no-method" => StatusCode::METHOD_NOT_ALLOWED,
             "exists" | "refused" => StatusCode::CONFLICT,
             "too-large" => StatusCode::PAYLOAD_TOO_LARGE,
@@ -39,9 +41,15 @@ pub(super) fn json<T: Serialize>(value: T) -> Answer {
     Ok(Json(value).into_response())
 }
 
+/// The description of the interface.
+pub(super) async fn openapi() -> Response {
+    let json = [(CONTENT_TYPE, "application/json")];
+    (json, gm_api::openapi::OPENAPI).into_response()
+}
+
 pub(super) async fn no_path() -> Failure {
     ApiError::new("not-found", "there is no such path")
-        .hint("the paths are /v1/sa, /v1/stats, /v1/health, /v1/capture and /v1/events")
+        .hint("GET /v1/openapi.json describes the paths")
         .into()
 }
 

@@ -18,11 +18,11 @@ use super::answer::{Answer, Failure, json};
 use super::serve::Peer;
 use crate::capture::Capture;
 
-type Shared = State<Arc<App>>;
-type Body = Result<Bytes, BytesRejection>;
+pub(super) type Shared = State<Arc<App>>;
+pub(super) type Body = Result<Bytes, BytesRejection>;
 
 /// Runs what waits for the worker where waiting is allowed.
-async fn blocking<T, F>(app: &Arc<App>, work: F) -> Result<T, Failure>
+pub(super) async fn blocking<T, F>(app: &Arc<App>, work: F) -> Result<T, Failure>
 where
     T: Send + 'static,
     F: FnOnce(&App) -> Result<T, ApiError> + Send + 'static,
@@ -39,7 +39,7 @@ where
 }
 
 /// The body as JSON. The error does not repeat the text: it may hold keys.
-fn parse<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
+pub(super) fn parse<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
     let bytes = body.map_err(|rejection| {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
             ApiError::new("too-large", "the body is over 4 MiB").hint("split the file")
@@ -62,7 +62,7 @@ fn parse<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
         let message =
             format!("the body is not the JSON that is expected, line {line} column {column}");
         ApiError::new("bad-request", message)
-            .hint("gm_api::control describes the bodies")
+            .hint("GET /v1/openapi.json describes the bodies")
             .into()
     })
 }
@@ -165,7 +165,9 @@ fn number(text: &str) -> Result<u64, Failure> {
 }
 
 pub(super) async fn stats(State(app): Shared) -> Answer {
-    json(blocking(&app, |app| app.sets.plane().stats()).await?)
+    let mut stats = blocking(&app, |app| app.sets.plane().stats()).await?;
+    stats.refusals = app.refusals();
+    json(stats)
 }
 
 pub(super) async fn health(State(app): Shared) -> Answer {

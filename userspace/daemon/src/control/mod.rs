@@ -4,26 +4,32 @@
 mod answer;
 mod events;
 mod handlers;
+mod registrations;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod token;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use gm_api::control::{MAX_BODY, path};
+use gm_api::register;
 use tokio::sync::{Notify, watch};
 
 use crate::capture::Capture;
 use crate::config::Config;
+use crate::door::Door;
 use crate::events::Events;
 use crate::sets::Sets;
 
-pub use serve::serve;
+pub use serve::{serve, serve_tcp};
+pub use token::Token;
 
 /// What the interface works on.
 pub struct App {
@@ -35,8 +41,12 @@ pub struct App {
     pub events: Events,
     /// Registrations of the edge that are live.
     pub registrations: AtomicUsize,
+    /// SIP messages that were refused, by the reason's word.
+    refusals: Mutex<BTreeMap<String, u64>>,
     /// Told when the edge's thread has died: the daemon ends then.
     pub edge_died: Notify,
+    /// The second door, where it is open.
+    door: OnceLock<Door>,
     /// The capture that runs, and what captures had missed before it.
     capture: Mutex<Option<(Capture, u64)>>,
     started: Instant,
@@ -51,7 +61,9 @@ impl App {
             sets,
             events,
             registrations: AtomicUsize::new(0),
+            refusals: Mutex::default(),
             edge_died: Notify::new(),
+            door: OnceLock::new(),
             capture: Mutex::new(None),
             started: Instant::now(),
             stopping: watch::Sender::new(false),
@@ -81,6 +93,23 @@ impl App {
         self.capture.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Opens the second door; once.
+    pub fn open(&self, door: Door) {
+        let opened = self.door.set(door);
+        debug_assert!(opened.is_ok(), "there is one door");
+    }
+
+    /// Notes what was refused so far.
+    pub fn refused(&self, by_reason: &BTreeMap<String, u64>) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.clone_from(by_reason);
+    }
+
+    fn refusals(&self) -> BTreeMap<String, u64> {
+        let refusals = self.refusals.lock();
+        refusals.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn live_registrations(&self) -> usize {
         self.registrations.load(Ordering::Relaxed)
     }
@@ -104,6 +133,16 @@ pub fn router(app: Arc<App>) -> Router {
             post(handlers::capture_start).delete(handlers::capture_stop),
         )
         .route(path::EVENTS, get(events::events))
+        .route(register::path::OPENAPI, get(answer::openapi))
+        .route(register::path::REGISTER, post(registrations::register))
+        .route(register::path::RESPONSE, post(registrations::response))
+        .route(register::path::REGISTER_ID, delete(registrations::abort))
+        .route(register::path::FLOW, post(registrations::flow))
+        .route(register::path::WAY, get(registrations::way))
+        .route(
+            register::path::REGISTRATIONS,
+            get(registrations::list).delete(registrations::deregister),
+        )
         .fallback(answer::no_path)
         .method_not_allowed_fallback(answer::no_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))

@@ -19,8 +19,10 @@ const LINES: u32 = 50;
 #[derive(Default)]
 pub struct Flow {
     sets: HashMap<SetToken, About>,
-    /// Who asked from where, until the answer is challenged.
+    /// Who asked from where, to name those who are refused.
     asked: HashMap<SocketAddr, String>,
+    /// Whose the sets are that are not installed yet.
+    chosen: HashMap<SetToken, String>,
     /// Registered sets by private identity; counted here, because there are many
     /// sets and this is asked after every message.
     live: HashMap<String, usize>,
@@ -102,7 +104,7 @@ impl Flow {
         ];
         let about = About {
             number: Some(number),
-            impi: None,
+            impi: self.chosen.remove(&request.token),
             suite: format!("{}/{}", row.alg, row.ealg),
             mode: row.mode,
             spis: spis
@@ -165,20 +167,26 @@ impl Flow {
                     ..named("SM1")
                 }
             }
-            Step::Sm4 { .. } | Step::Sm8 { .. } => return None,
-            Step::Sm6 { set, ue } => {
-                // SM6 may be sent again, and then nobody has asked.
-                if let Some(impi) = self.asked.remove(ue)
-                    && let Some(about) = self.sets.get_mut(set)
-                {
-                    about.impi = Some(impi);
+            Step::Sm4 {
+                set, impi, suite, ..
+            } => {
+                if suite.is_legacy() {
+                    tracing::warn!(
+                        target: "gmespd::flow",
+                        impi,
+                        %suite,
+                        "a suite of older releases is used: edge.legacy_suites allows it"
+                    );
                 }
-                FlowEvent {
-                    ue: Some(ue.to_string()),
-                    status: Some(401),
-                    ..self.about(*set, "SM6")
-                }
+                self.chosen.insert(*set, impi.clone());
+                return None;
             }
+            Step::Sm8 { .. } => return None,
+            Step::Sm6 { set, ue } => FlowEvent {
+                ue: Some(ue.to_string()),
+                status: Some(401),
+                ..self.about(*set, "SM6")
+            },
             Step::Sm7 { set, ue } => FlowEvent {
                 ue: Some(ue.to_string()),
                 ..self.about(*set, "SM7")
@@ -222,6 +230,7 @@ impl Flow {
                     reason: Some(format!("{why:?}").to_lowercase()),
                     ..self.about(*set, "removed")
                 };
+                self.chosen.remove(set);
                 self.forget(*set, |about| about.told = true);
                 event
             }

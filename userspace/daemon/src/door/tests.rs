@@ -1,0 +1,439 @@
+//! The door as a SIP proxy finds it: over HTTP on loopback TCP, with the token. The
+//! data plane behind it is a fake that keeps a list.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gm_sip::aka::base64;
+use serde_json::{Value, json};
+
+use crate::config::Config;
+use crate::control::{App, Token, serve_tcp};
+use crate::events::Events;
+use crate::plane::Plane;
+use crate::sets::Sets;
+use crate::testing::{CK, Fake, IK, assert_no_keys, log_everything};
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+const OFFER: &str = "ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-cbc;prot=esp;mod=trans;\
+                     spi-c=2000000001;spi-s=2000000002;port-c=6101;port-s=6100";
+const NONCE: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+struct Proxy {
+    fake: Arc<Fake>,
+    at: std::net::SocketAddr,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Proxy {
+    fn start() -> Proxy {
+        Proxy::with("door = \"http\"\nport_ps = 5063\n")
+    }
+
+    fn with(edge: &str) -> Proxy {
+        log_everything();
+        let text = format!(
+            "[gm]\nuplinks = [\"gmtest0\"]\naddresses = [\"192.0.2.1\"]\n\
+             server_ports = [5063]\nclient_ports = [\"5064-5071\"]\n[edge]\n{edge}"
+        );
+        let config = Config::parse(&text, Path::new("t.toml")).unwrap();
+        let fake = Arc::new(Fake::default());
+        let sets = Sets::new(Arc::clone(&fake) as Arc<dyn Plane>);
+        let app = App::new(config, sets, Events::new());
+        if let Some(door) = super::start(&app).unwrap() {
+            app.open(door);
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), TOKEN).unwrap();
+        std::fs::set_permissions(file.path(), PermissionsExt::from_mode(0o600)).unwrap();
+        let token = Token::read(file.path()).unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let listener = runtime
+            .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
+            .unwrap();
+        let at = listener.local_addr().unwrap();
+        runtime.spawn(serve_tcp(app, listener, token));
+        Proxy {
+            fake,
+            at,
+            _runtime: runtime,
+        }
+    }
+
+    /// Status and body.
+    fn ask(&self, method: &str, path: &str, token: &str, body: &Value) -> (u16, Value) {
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        let mut stream = TcpStream::connect(self.at).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+             authorization: Bearer {token}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert_no_keys(&answer);
+        let status = answer[9..12].parse().unwrap();
+        let body = answer.split_once("\r\n\r\n").unwrap().1;
+        (status, serde_json::from_str(body).unwrap())
+    }
+
+    fn good(&self, method: &str, path: &str, body: &Value) -> Value {
+        let (status, answer) = self.ask(method, path, TOKEN, body);
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+
+    fn register(&self, body: &Value) -> Value {
+        self.good("POST", "/v1/register", body)
+    }
+
+    fn response(&self, told: &Value, body: &Value) -> Value {
+        let path = format!("/v1/register/{}/response", told["id"]);
+        self.good("POST", &path, body)
+    }
+
+    /// SM1, its challenge, and SM7: what was told about SM4, and about SM7.
+    fn challenged(&self) -> (Value, Value) {
+        let told = self.register(&sm1());
+        let sm6 = self.response(&told, &challenge());
+        let sm7 = self.register(&sm7(&sm6));
+        (sm6, sm7)
+    }
+
+    fn states(&self) -> Vec<String> {
+        let state = self.fake.state.lock().unwrap();
+        let mut states: Vec<_> = state.rows.iter().map(|row| row.state.clone()).collect();
+        states.sort();
+        states.dedup();
+        states
+    }
+}
+
+fn sm1() -> Value {
+    json!({
+        "source": "192.0.2.9:5060", "destination": "192.0.2.1:5060",
+        "via": "SIP/2.0/UDP 192.0.2.9:5060;branch=z9hG4bK1",
+        "to": "<sip:alice@ims.example>",
+        "contact": "<sip:192.0.2.9:6100>;+sip.instance=\"<urn:gsma:imei:1>\"",
+        "expires": 600000,
+        "authorization": "Digest username=\"alice@ims.example\", realm=\"ims.example\", nonce=\"\", uri=\"sip:ims.example\", response=\"\"",
+        "security_client": [OFFER],
+    })
+}
+
+fn challenge() -> Value {
+    json!({ "status": 401, "www_authenticate": format!(
+        "Digest realm=\"ims.example\", nonce=\"{NONCE}\", algorithm=AKAv1-MD5, ck=\"{CK}\", ik=\"{IK}\", qop=\"auth\"") })
+}
+
+/// Through the new set, with both lists.
+fn sm7(sm6: &Value) -> Value {
+    let server = sm6["security_server"].as_str().unwrap();
+    let param = |name: &str| {
+        let all = server
+            .split([';', ','])
+            .map(|p| p.split_once('=').unwrap_or((p, "")));
+        all.clone()
+            .find(|(n, _)| n.trim() == name)
+            .unwrap()
+            .1
+            .trim()
+            .to_owned()
+    };
+    let mut sm7 = sm1();
+    sm7["source"] = "192.0.2.9:6101".into();
+    sm7["destination"] = format!("192.0.2.1:{}", param("port-s")).into();
+    sm7["via"] = "SIP/2.0/UDP 192.0.2.9:6100;branch=z9hG4bK2".into();
+    sm7["security_verify"] = json!([server]);
+    sm7["authorization"] = format!("Digest username=\"alice@ims.example\", realm=\"ims.example\", nonce=\"{NONCE}\", uri=\"sip:ims.example\", response=\"0123456789abcdef0123456789abcdef\"").into();
+    sm7
+}
+
+#[test]
+fn a_proxy_registers_a_phone_and_lets_it_go() {
+    let proxy = Proxy::start();
+    let told = proxy.register(&sm1());
+    assert_eq!(told["action"], "forward");
+    assert_eq!(told["step"], "first");
+    assert_eq!(told["integrity_protected"], "no");
+    assert_eq!(told["impi"], "alice@ims.example");
+    let sm6 = proxy.response(&told, &challenge());
+    assert_eq!(sm6["action"], "forward");
+    assert_eq!(sm6["suite"], "hmac-sha-1-96/aes-cbc");
+    let header = sm6["www_authenticate"].as_str().unwrap();
+    assert!(
+        header.contains(NONCE) && !header.contains("ik="),
+        "{header}"
+    );
+    assert_eq!(
+        proxy.fake.state.lock().unwrap().rows.len(),
+        4,
+        "installed before SM6"
+    );
+
+    let told = proxy.register(&sm7(&sm6));
+    assert_eq!(
+        (&told["step"], &told["integrity_protected"]),
+        (&json!("answer"), &json!("yes"))
+    );
+    let way = &told["way"];
+    assert_eq!(way["remote"], "192.0.2.9:6100");
+    assert!(
+        way["local"].as_str().unwrap().starts_with("192.0.2.1:50"),
+        "{way}"
+    );
+    let sm12 = proxy.response(
+        &told,
+        &json!({ "status": 200, "expires": 600,
+        "associated": ["<sip:alice@ims.example>", "<tel:+1555>"] }),
+    );
+    assert_eq!((&sm12["action"], &sm12["way"]), (&json!("forward"), way));
+    assert_eq!(proxy.states(), ["live"]);
+
+    let flow = json!({ "source": "192.0.2.9:6101", "destination": "192.0.2.1:5063" });
+    let owner = proxy.good("POST", "/v1/flow", &flow);
+    assert_eq!(
+        (&owner["established"], &owner["impi"]),
+        (&json!(true), &json!("alice@ims.example"))
+    );
+    assert_eq!(
+        owner["identities"],
+        json!(["sip:alice@ims.example", "tel:+1555"])
+    );
+    let found = proxy.good("GET", "/v1/way?to=192.0.2.9:6100", &Value::Null);
+    assert_eq!(&found, way);
+    let all = proxy.good("GET", "/v1/registrations", &Value::Null);
+    assert_eq!(all[0]["sets"][0]["state"], "established");
+    assert!(all[0]["sets"][0]["left_s"].as_u64().unwrap() > 600);
+
+    let mut leave = sm7(&sm6);
+    leave["expires"] = 0.into();
+    leave["via"] = "SIP/2.0/UDP 192.0.2.9:6100;branch=z9hG4bK3".into();
+    let told = proxy.register(&leave);
+    assert_eq!(told["step"], "again");
+    let bye = proxy.response(&told, &json!({ "status": 200 }));
+    assert_eq!(&bye["way"], way, "the 200 still leaves through the SA");
+    let (status, _) = proxy.ask("GET", "/v1/way?to=192.0.2.9:6100", TOKEN, &Value::Null);
+    assert_eq!(status, 404);
+}
+
+#[test]
+fn a_whole_message_says_the_same() {
+    let proxy = Proxy::start();
+    let fields: gm_api::register::RegisterRequest = serde_json::from_value(sm1()).unwrap();
+    let message = super::message::register(&fields).unwrap();
+    let told = proxy.register(&json!({ "source": "192.0.2.9:5060",
+        "destination": "192.0.2.1:5060", "sip": base64::encode(&message.to_bytes()) }));
+    assert_eq!(told["impi"], "alice@ims.example");
+    let reply = format!(
+        "SIP/2.0 401 Unauthorized\r\nWWW-Authenticate: {}\r\n\r\n",
+        challenge()["www_authenticate"].as_str().unwrap()
+    );
+    let sm6 = proxy.response(
+        &told,
+        &json!({ "status": 401,
+        "sip": base64::encode(reply.as_bytes()) }),
+    );
+    assert!(sm6["security_server"].is_string(), "{sm6}");
+    let told = proxy.register(&sm7(&sm6));
+    let reply = "SIP/2.0 200 OK\r\nContact: <sip:192.0.2.9:6100>;expires=77\r\n\
+                 P-Associated-URI: <sip:alice@ims.example>\r\n\r\n";
+    proxy.response(
+        &told,
+        &json!({ "status": 200, "sip": base64::encode(reply.as_bytes()) }),
+    );
+    let all = proxy.good("GET", "/v1/registrations", &Value::Null);
+    let left = all[0]["sets"][0]["left_s"].as_u64().unwrap();
+    assert!((60..=77 + 240).contains(&left), "{left}");
+}
+
+#[test]
+fn bidding_down_is_answered_where_sm6_went() {
+    let proxy = Proxy::start();
+    let told = proxy.register(&sm1());
+    let sm6 = proxy.response(&told, &challenge());
+    let mut cheated = sm7(&sm6);
+    cheated["security_verify"] =
+        json!(["ipsec-3gpp;alg=hmac-sha-1-96;spi-c=1;spi-s=2;port-c=3;port-s=4"]);
+    let told = proxy.register(&cheated);
+    assert_eq!(
+        (&told["action"], &told["status"]),
+        (&json!("reply"), &json!(494))
+    );
+    assert_eq!(told["reason"], "security-verify");
+    assert_eq!(told["way"]["remote"], "192.0.2.9:5060", "{told}");
+    assert_eq!(told["way"]["local"], "192.0.2.1:5060");
+    assert!(
+        proxy
+            .fake
+            .state
+            .lock()
+            .unwrap()
+            .rows
+            .iter()
+            .all(|row| row.state != "live")
+    );
+}
+
+#[test]
+fn silence_is_said_to_be_silence_and_explained() {
+    let proxy = Proxy::start();
+    let mut behind = sm1();
+    behind["source"] = "203.0.113.5:40000".into();
+    let told = proxy.register(&behind);
+    assert_eq!(
+        (&told["action"], &told["reason"]),
+        (&json!("drop"), &json!("nat-without-tunnel"))
+    );
+    assert!(told["status"].is_null());
+    assert!(told["explain"].as_str().unwrap().contains("NAT"));
+}
+
+#[test]
+fn a_refused_offer_says_what_the_server_wants() {
+    let proxy = Proxy::start();
+    let mut poor = sm1();
+    poor["security_client"] = json!(["tls;q=0.1"]);
+    let told = proxy.register(&poor);
+    assert_eq!(told["status"], 494);
+    let headers = told["headers"].as_array().unwrap();
+    assert!(headers.iter().any(|h| {
+        h.as_str()
+            .unwrap()
+            .starts_with("Security-Server: ipsec-3gpp")
+    }));
+}
+
+#[test]
+fn a_set_that_cannot_be_installed_is_an_error_in_the_place_of_the_challenge() {
+    let proxy = Proxy::start();
+    let told = proxy.register(&sm1());
+    let sm6 = {
+        let bad = json!({ "status": 401, "www_authenticate": "Digest nonce=\"AA==\"" });
+        proxy.response(&told, &bad)
+    };
+    assert_eq!(
+        (&sm6["action"], &sm6["status"]),
+        (&json!("reply"), &json!(500))
+    );
+}
+
+#[test]
+fn an_attempt_that_comes_to_nothing_is_forgotten() {
+    let proxy = Proxy::start();
+    let (_, sm7) = proxy.challenged();
+    let path = format!("/v1/register/{}", sm7["id"]);
+    assert_eq!(proxy.good("DELETE", &path, &Value::Null)["ended"], 1);
+    assert_eq!(proxy.good("DELETE", &path, &Value::Null)["ended"], 0);
+    assert_eq!(
+        proxy.good("GET", "/v1/registrations", &Value::Null),
+        json!([])
+    );
+    let (status, answer) = proxy.ask(
+        "POST",
+        &format!("{path}/response"),
+        TOKEN,
+        &json!({ "status": 200, "expires": 1 }),
+    );
+    assert_eq!(
+        (status, &answer["error"]["code"]),
+        (404, &json!("not-found"))
+    );
+}
+
+#[test]
+fn the_network_ends_a_users_registrations() {
+    let proxy = Proxy::start();
+    let (_, sm7) = proxy.challenged();
+    proxy.response(&sm7, &json!({ "status": 200, "expires": 600 }));
+    let ended = proxy.good(
+        "DELETE",
+        "/v1/registrations?impi=alice@ims.example",
+        &Value::Null,
+    );
+    assert_eq!(ended["ended"], 1);
+    let (status, _) = proxy.ask("GET", "/v1/way?impi=alice@ims.example", TOKEN, &Value::Null);
+    assert_eq!(status, 404);
+}
+
+#[test]
+fn without_the_token_nothing_is_answered() {
+    let proxy = Proxy::start();
+    for path in ["/v1/health", "/v1/openapi.json", "/nowhere"] {
+        let (status, answer) = proxy.ask("GET", path, "wrong", &Value::Null);
+        assert_eq!(
+            (status, &answer["error"]["code"]),
+            (401, &json!("unauthorized"))
+        );
+    }
+    let document = proxy.good("GET", "/v1/openapi.json", &Value::Null);
+    assert_eq!(document["openapi"], "3.1.0");
+}
+
+#[test]
+fn files_are_not_written_for_who_comes_over_tcp() {
+    let proxy = Proxy::start();
+    let (status, answer) = proxy.ask(
+        "POST",
+        "/v1/capture",
+        TOKEN,
+        &json!({ "file": "/tmp/x.pcapng" }),
+    );
+    assert_eq!(
+        (status, &answer["error"]["code"]),
+        (403, &json!("forbidden"))
+    );
+}
+
+#[test]
+fn where_the_edge_speaks_sip_itself_there_is_no_door() {
+    let proxy = Proxy::with("next_hop = \"127.0.0.1:5059\"\nport_ps = 5063\nenabled = false\n");
+    let (status, answer) = proxy.ask("POST", "/v1/register", TOKEN, &sm1());
+    assert_eq!((status, &answer["error"]["code"]), (404, &json!("no-door")));
+    assert!(
+        answer["error"]["hint"]
+            .as_str()
+            .unwrap()
+            .contains("door = \"http\"")
+    );
+}
+
+#[test]
+fn requests_that_make_no_sense_are_http_errors() {
+    let proxy = Proxy::start();
+    for (path, body, says) in [
+        ("/v1/register", json!({}), "source is missing"),
+        (
+            "/v1/register",
+            json!({ "source": "192.0.2.9:1", "destination": "198.51.100.1:5060" }),
+            "none of [gm] addresses",
+        ),
+        (
+            "/v1/register",
+            json!({ "source": "192.0.2.9:1", "destination": "192.0.2.1:5060", "nonsense": 1 }),
+            "not the JSON",
+        ),
+        (
+            "/v1/register/x/response",
+            json!({ "status": 200 }),
+            "no number",
+        ),
+    ] {
+        let (status, answer) = proxy.ask("POST", path, TOKEN, &body);
+        assert_eq!(status, 400, "{answer}");
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.contains(says), "{message}");
+    }
+}
