@@ -59,6 +59,9 @@ pub enum OfferError {
     /// prot is not esp.
     #[error("only prot=esp is possible")]
     Protocol,
+    /// A parameter stands twice in one entry.
+    #[error("a parameter stands twice in one mechanism")]
+    Twice,
     /// spi-c or spi-s is missing, no number, 0 to 255, or both are equal.
     #[error("spi-c or spi-s is missing or forbidden")]
     Spi,

@@ -37,11 +37,14 @@ impl Uri {
         if scheme != "sip" && scheme != "sips" {
             return None;
         }
-        let rest = rest.split_once('?').map_or(rest, |(uri, _)| uri);
-        let (user, rest) = match rest.rsplit_once('@') {
+        // A user may hold ? and ; but no at sign, and neither may what follows: with two
+        // of them readers disagree about who it is.
+        let (user, rest) = match rest.split_once('@') {
+            Some((_, rest)) if rest.contains('@') => return None,
             Some((user, rest)) => (Some(user.split(':').next().unwrap_or("").to_owned()), rest),
             None => (None, rest),
         };
+        let rest = rest.split_once('?').map_or(rest, |(uri, _)| uri);
         let (host, params) = rest.split_once(';').unwrap_or((rest, ""));
         let (host, port) = host_port(host)?;
         Some(Uri {
@@ -166,6 +169,12 @@ mod tests {
             Some("+1555")
         );
         assert_eq!(Uri::parse("mailto:a@b"), None);
+        let odd = Uri::parse("sip:a?b;c@h.example;lr?x=y").expect("a URI");
+        assert_eq!(odd.user.as_deref(), Some("a?b;c"));
+        assert_eq!(odd.host, Some(Host::Name("h.example".into())));
+        for two in ["sip:a@h.example?x=@evil.example", "sip:a@b@h.example"] {
+            assert_eq!(Uri::parse(two), None, "{two}");
+        }
         let a = Uri::parse("sip:a@Home.Example").expect("a URI");
         assert!(a.same_identity(&Uri::parse("sip:a@home.example;user=phone").expect("a URI")));
     }

@@ -40,6 +40,9 @@ impl Mechanism {
         if !self.is_ipsec() {
             return Err(OfferError::NotIpsec);
         }
+        if !self.is_unambiguous() {
+            return Err(OfferError::Twice);
+        }
         let text =
             |name: &str, default: &str| self.params.get(name).unwrap_or_else(|| default.to_owned());
         if !text("prot", "esp").eq_ignore_ascii_case("esp") {
@@ -85,6 +88,17 @@ impl Mechanism {
             return Err(OfferError::Port);
         }
         Ok(proposal)
+    }
+
+    /// Whether each parameter of ours stands once: of two values everybody picks his own.
+    fn is_unambiguous(&self) -> bool {
+        const OURS: [&str; 9] = [
+            "q", "alg", "ealg", "prot", "mod", "spi-c", "spi-s", "port-c", "port-s",
+        ];
+        OURS.iter().all(|ours| {
+            let names = self.params.0.iter().map(|(name, _)| name);
+            names.filter(|name| name.eq_ignore_ascii_case(ours)).count() < 2
+        })
     }
 
     /// Name and parameters by value, without q.

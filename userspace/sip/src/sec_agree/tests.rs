@@ -41,6 +41,8 @@ fn shapes(#[case] value: &str, #[case] suites: &[Suite]) {
 #[case("ipsec-3gpp ; q=0.1", OfferError::Algorithms)]
 #[case(&format!("ipsec-3gpp;alg=hmac-md5-96;ealg=aes-gcm;{ENDS}"), OfferError::Algorithms)]
 #[case(&format!("ipsec-3gpp;alg=hmac-sha-1-96;prot=ah;{ENDS}"), OfferError::Protocol)]
+#[case(&format!("ipsec-3gpp;alg=hmac-sha-1-96;{ENDS};SPI-C=19500109"), OfferError::Twice)]
+#[case(&format!("ipsec-3gpp;alg=hmac-sha-1-96;alg=null;{ENDS}"), OfferError::Twice)]
 #[case(&format!("ipsec-3gpp;alg=hmac-sha-1-96;mod=tun;{ENDS}"), OfferError::Mode)]
 #[case(
     "ipsec-3gpp;alg=hmac-sha-1-96;spi-c=1;spi-s=69500202;port-c=31100;port-s=31800",
