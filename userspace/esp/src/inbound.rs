@@ -18,7 +18,7 @@ use crate::sa::{Mode, Sa};
 use crate::selector::{InnerFlow, address};
 
 /// Next header of a dummy packet (RFC 4303 2.6).
-const DUMMY: u8 = 59;
+pub(crate) const DUMMY: u8 = 59;
 /// Next header of IPv4 in a tunnel.
 const IPV4: u8 = 4;
 /// Next header of IPv6 in a tunnel.

@@ -7,6 +7,7 @@ use gm_engines::{Engine, HEADER_LEN, Key, MAX_IV_LEN};
 use crate::batch::{self, InFlight};
 use crate::encap;
 use crate::headers::{self, IPV6_LEN, MAX_LENGTH};
+use crate::inbound::DUMMY;
 use crate::iv::IvSource;
 use crate::packet::PacketBuf;
 use crate::sa::Sa;
@@ -59,7 +60,8 @@ impl<'p, 's> Selected<'p, 's> {
     /// # Errors
     /// [`Reason::OutMalformed`] when it is no whole IP packet, a fragment
     /// included: transport mode protects datagrams (RFC 4303 3.3.4).
-    /// [`Reason::OutNoSa`] when it is not this SA's traffic.
+    /// [`Reason::OutNoSa`] when it is not this SA's traffic, or would leave as a dummy
+    /// packet (TS 33.203 6.2).
     /// [`Reason::OutTooBig`] when it would outgrow IP, or its buffer.
     pub fn new(mut packet: PacketBuf<'p>, sa: &'s Sa) -> Result<Selected<'p, 's>, Reason> {
         let L3::Ip(ip) = wire::parse_ip(packet.data(), 0) else {
@@ -68,7 +70,9 @@ impl<'p, 's> Selected<'p, 's> {
         if ip.contradicts || ip.hidden || ip.frag.is_some() {
             return Err(Reason::OutMalformed);
         }
-        if !sa.spec.selector.matches(&InnerFlow::of(&ip)) {
+        let flow = InnerFlow::of(&ip);
+        // An SA for any protocol would make a dummy of it.
+        if flow.proto == DUMMY || !sa.spec.selector.matches(&flow) {
             return Err(Reason::OutNoSa);
         }
         packet.truncate(ip.end);
