@@ -309,27 +309,47 @@ fn log(event: &FlowEvent) {
 mod tests {
     use super::*;
 
+    fn request(set: u64) -> SaSetRequest {
+        let ends = |n: u32| gm_sip::sec_agree::Ends {
+            spi_c: 1000 * n,
+            spi_s: 1000 * n + 1,
+            port_c: 5064,
+            port_s: 5063,
+        };
+        let params = gm_sip::sa_set::SetParams {
+            ue: [192, 0, 2, 1].into(),
+            pcscf: [192, 0, 2, 2].into(),
+            ue_ends: ends(1),
+            pcscf_ends: ends(2),
+            suite: gm_esp::Suite::NullAesGcm,
+            tunnel: None,
+            replay_window: 64,
+        };
+        let (ik, ck) = (
+            gm_esp::Ik::from_bytes([1; 16]),
+            gm_esp::Ck::from_bytes([2; 16]),
+        );
+        SaSetRequest::new(SetToken(set), gm_sip::Role::Pcscf, params, ik, ck)
+    }
+
     #[test]
     fn registrations_are_counted_by_identity() {
         let mut flow = Flow::default();
-        let ue: SocketAddr = "192.0.2.1:5060".parse().unwrap();
-        for (set, impi) in [(1, "a"), (2, "b"), (3, "a")].map(|(n, impi)| (SetToken(n), impi)) {
-            flow.sets.insert(set, About::default());
-            let impi = impi.to_owned();
-            flow.step(&Step::Sm1 {
-                impi,
-                ue,
-                over: None,
-                nat: false,
-            });
-            // The second one is a retransmission.
-            flow.step(&Step::Sm6 { set, ue });
-            flow.step(&Step::Sm6 { set, ue });
-            flow.step(&Step::Sm12 {
+        for (n, impi) in [(1, "a"), (2, "b"), (3, "a")] {
+            let set = SetToken(n);
+            let ue: SocketAddr = "192.0.2.1:5060".parse().unwrap();
+            flow.step(&Step::Sm4 {
                 set,
-                ue,
-                expires: 1,
+                impi: impi.to_owned(),
+                suite: gm_esp::Suite::NullAesGcm,
+                mode: gm_esp::Mode::Trans,
             });
+            flow.installed(&request(n), n);
+            // A second registration is asked for and answered on other ports.
+            let event = flow.step(&Step::Sm6 { set, ue }).unwrap();
+            assert_eq!(event.impi.as_deref(), Some(impi));
+            let expires = 1;
+            flow.step(&Step::Sm12 { set, ue, expires });
         }
         assert_eq!(flow.registrations(), 2);
         for (set, left) in [(1, 2), (2, 1), (3, 0)] {

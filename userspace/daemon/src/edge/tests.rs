@@ -40,6 +40,8 @@ impl Net {
     }
 }
 
+mod tcp;
+
 struct Bench {
     net: Net,
     app: Arc<App>,
@@ -93,12 +95,17 @@ const UE_PORTS: &str = "spi-c=35001;spi-s=35002;port-c=31100;port-s=31800";
 
 impl Bench {
     fn start() -> Bench {
+        Bench::with("")
+    }
+
+    /// With more lines for `[edge]`.
+    fn with(more: &str) -> Bench {
         log_everything();
         let net = Net::new();
         let text = format!(
             "[gm]\nuplinks = [\"gmtest0\"]\naddresses = [\"{}\"]\nserver_ports = [5064]\n\
              client_ports = [\"5065-5067\"]\nmax_sas = 64\n\
-             [edge]\nnext_hop = \"{}\"\ncore = \"{}:5062\"\n",
+             [edge]\nnext_hop = \"{}\"\ncore = \"{}:5062\"\n{more}\n",
             net.gm, net.core, net.gm
         );
         let config = Config::parse(&text, Path::new("t.toml")).unwrap();

@@ -99,6 +99,7 @@ impl Agent {
         }
         self.event(FlowEvent::Sm4 {
             set: token,
+            impi: attempt.key.impi.clone(),
             suite: chosen.suite,
             mode,
         });

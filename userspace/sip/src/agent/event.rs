@@ -41,6 +41,8 @@ pub enum FlowEvent {
     Sm4 {
         /// The new set.
         set: SetToken,
+        /// The private identity, empty when the UE gave none.
+        impi: String,
         /// The choice.
         suite: Suite,
         /// By the NAT test.
