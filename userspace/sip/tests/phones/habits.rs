@@ -171,3 +171,40 @@ fn crlf_keepalives_over_udp() {
     assert!(rig.protected(&phone, "\r\n\r\n").is_empty());
     assert!(rig.ue(phone.source, addr(CLEAR), "\r\n\r\n").is_empty());
 }
+
+/// The largest of each kind seen, over UDP: fragments are put together below, and
+/// nothing here minds the length.
+#[test]
+fn messages_of_the_sizes_seen_go_through() {
+    let padded = |text: &str, size: usize| {
+        let room = size - text.len() - "X-Pad: \r\n".len();
+        text.replacen(
+            "Max-Forwards",
+            &format!("X-Pad: {}\r\nMax-Forwards", "a".repeat(room)),
+            1,
+        )
+    };
+    let phone = Phone::new(HUAWEI);
+    let mut rig = Rig::new();
+    let sm1 = padded(&phone.text(&phone.sm1()), 1764);
+    assert_eq!(sm1.len(), 1764);
+    let sm2 = to_core(&rig.ue(phone.source, addr(CLEAR), &sm1));
+    let (_, sm6) = rig.challenged(&sm2, 1, &keys());
+    let server = sm6.value("Security-Server").expect("a list").into_owned();
+    let sm7 = phone.text(&phone.sm7(&crate::messages::nonce(1), &server));
+    let sm8 = to_core(&rig.protected(&phone, &padded(&sm7, 2107)));
+    rig.core(&crate::messages::success(&sm8, 3600));
+    for (method, size) in [
+        ("SUBSCRIBE", 1203),
+        ("INVITE", 2466),
+        ("BYE", 1370),
+        ("MESSAGE", 1427),
+        ("OPTIONS", 470),
+    ] {
+        let text = padded(&request(&phone, method, ""), size);
+        assert_eq!(text.len(), size, "{method}");
+        let up = to_core(&rig.protected(&phone, &text));
+        assert_eq!(up.method(), Some(method));
+    }
+    assert!(rig.refusals().is_empty(), "{:?}", rig.refusals());
+}
