@@ -238,6 +238,13 @@ impl Host {
         Ok(self.plane.remove(set)?)
     }
 
+    /// Closes a port for messages in clear, and its connections. Sending from it opens
+    /// it again.
+    pub fn close(&mut self, local: SocketAddr) {
+        self.udp.close(local);
+        self.tcp.close(local);
+    }
+
     /// Sends a message from exactly its local address. What cannot be sent over
     /// UDP is lost, as on any wire; over TCP it comes back as
     /// [`Arrival::Unreachable`].

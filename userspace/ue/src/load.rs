@@ -36,8 +36,8 @@ use summary::Summary;
 const SAS_EACH: u32 = 12;
 /// Datagrams that wait, at most.
 const QUEUE: usize = 8192;
-/// Sockets of a phone: UDP on two ports and TCP on one, twice at a re-registration.
-const FILES_EACH: u64 = 6;
+/// Sockets of a phone: in clear, UDP on two ports and TCP on one, connections.
+const FILES_EACH: u64 = 8;
 
 const HELP: &str = "\
 ue.toml is that of gm-ue register with {n} in impi and impu (ue{n}@home.test, or \
@@ -178,7 +178,7 @@ async fn run(args: &Args) -> Result<Summary> {
         hold: u64::from(args.hold) * 1000,
         deregister: args.deregister,
     };
-    let mut load = Load::start(common(args, &config), places, subscribers, host, incoming).await?;
+    let mut load = Load::new(common(args, &config), places, subscribers, host, incoming);
     let bar = progress(args, count as u64);
     let show = |(registered, failed): (usize, u64), under_way: usize| {
         bar.set_position(registered as u64);

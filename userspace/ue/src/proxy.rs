@@ -40,7 +40,7 @@ does the ESP. One UE a proxy.
 With SIPp (Debian: sip-tester), whose scenario has Authorization with an empty nonce \
 in its first REGISTER and this in its second:
   [authentication username=alice@home.test aka_K=0x... aka_OP=0x... aka_AMF=0x8000]
-run
+(SIPp takes the octets of K and OP for text: none may be 00 or 5b) run
   gm-ue proxy --config ue.toml --listen 127.0.0.1:5070 &
   sipp 127.0.0.1:5070 -sf register.xml -i 127.0.0.1 -p 5071 -auth_uri home.test -m 1
 and, for requests of the network to the Contact of that REGISTER (port 5072), another

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use gm_sip::ue::{Ue, UeConfig, UeEvent};
-use gm_sip::{Message, Packet};
 use tokio::sync::mpsc;
 
 use super::pace::{Goal, Pace, Step};
@@ -28,8 +27,6 @@ struct Slot {
     doing: Option<(Doing, u64)>,
     /// When it stands in the queue of timers.
     timer: Option<u64>,
-    /// The Call-ID of its REGISTERs, once one has left.
-    call: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,41 +44,31 @@ pub struct Load {
     host: Host,
     incoming: mpsc::Receiver<Arrival>,
     phones: HashMap<usize, Slot>,
-    /// Phones by Call-ID: the port for messages in clear belongs to all of an address.
-    calls: HashMap<String, usize>,
     timers: BinaryHeap<Reverse<(u64, usize)>>,
     tally: Tally,
     began: Instant,
 }
 
 impl Load {
-    /// Opens the port for messages in clear on every address.
-    ///
-    /// # Errors
-    /// When it cannot be had.
-    pub async fn start(
+    /// No phone yet.
+    pub fn new(
         common: UeConfig,
         places: Places,
         subscribers: Subscribers,
-        mut host: Host,
+        host: Host,
         incoming: mpsc::Receiver<Arrival>,
-    ) -> Result<Load> {
-        for address in places.addresses() {
-            host.listen(SocketAddr::new(*address, common.clear_port))
-                .await?;
-        }
-        Ok(Load {
+    ) -> Load {
+        Load {
             common,
             places,
             subscribers,
             host,
             incoming,
             phones: HashMap::new(),
-            calls: HashMap::new(),
             timers: BinaryHeap::new(),
             tally: Tally::default(),
             began: Instant::now(),
-        })
+        }
     }
 
     /// Runs until every phone has done what it was to do, or until `stop`. `show` hears
@@ -116,7 +103,7 @@ impl Load {
                 () = tokio::time::sleep(Duration::from_millis(wait)) => {}
             }
             for arrival in arrivals.drain(..) {
-                let Some(index) = self.whose(&arrival) else {
+                let Some(index) = self.places.index(arrival.local()) else {
                     continue;
                 };
                 self.with(index, &mut pace, |phone, now, ear| {
@@ -151,7 +138,6 @@ impl Load {
                 phone: Phone::new(ue),
                 doing: Some((doing, self.now())),
                 timer: None,
-                call: None,
             };
             self.phones.insert(index, slot);
             // It gets its first SPIs.
@@ -175,13 +161,14 @@ impl Load {
 
     fn ue(&self, index: usize) -> Option<Ue> {
         let subscriber = self.subscribers.get(index)?;
-        let (local, server_port, client_ports) = self.places.of(index);
+        let place = self.places.of(index);
         let config = UeConfig {
             impi: subscriber.impi,
             impu: subscriber.impu,
-            local,
-            server_port,
-            client_ports,
+            local: place.address,
+            clear_port: place.clear,
+            server_port: place.server,
+            client_ports: place.clients,
             ..self.common.clone()
         };
         let usim = Usim::new(*subscriber.k, *subscriber.opc);
@@ -206,17 +193,6 @@ impl Load {
         Ok(())
     }
 
-    fn whose(&self, arrival: &Arrival) -> Option<usize> {
-        let local = arrival.local();
-        if local.port() != self.common.clear_port {
-            return self.places.index(local);
-        }
-        let Arrival::Message { bytes, .. } = arrival else {
-            return None;
-        };
-        self.calls.get(&call_id(bytes)?).copied()
-    }
-
     /// Does something with a phone, carries out what follows, and counts.
     async fn with(
         &mut self,
@@ -229,18 +205,9 @@ impl Load {
         let Some(slot) = self.phones.get_mut(&index) else {
             return Ok(());
         };
-        let mut ear = Ear {
-            events: Vec::new(),
-            // Only until it is known.
-            clear: slot.call.is_none().then_some(self.common.clear_port),
-            call: None,
-        };
+        let mut ear = Ear { events: Vec::new() };
         act(&mut slot.phone, now(), &mut ear);
         slot.phone.carry_out(&mut self.host, now, &mut ear).await?;
-        if let Some(call) = ear.call {
-            self.calls.insert(call.clone(), index);
-            slot.call = Some(call);
-        }
         for event in ear.events {
             self.tally_up(index, event, pace);
         }
@@ -280,6 +247,9 @@ impl Load {
             _ => return,
         }
         slot.doing = None;
+        // From here on it speaks through its SAs, or not at all.
+        let place = self.places.of(index);
+        self.host.close(SocketAddr::new(place.address, place.clear));
     }
 
     /// A phone with nothing more to wait for is let go.
@@ -289,9 +259,7 @@ impl Load {
         };
         match slot.phone.next_timeout() {
             None if slot.doing.is_none() => {
-                if let Some(call) = self.phones.remove(&index).and_then(|slot| slot.call) {
-                    self.calls.remove(&call);
-                }
+                self.phones.remove(&index);
             }
             Some(at) if slot.timer.is_none_or(|timer| at < timer) => {
                 slot.timer = Some(at);
@@ -309,24 +277,10 @@ impl Load {
 /// Listens to one phone while it is driven.
 struct Ear {
     events: Vec<UeEvent>,
-    /// The port for messages in clear, while the Call-ID is not known.
-    clear: Option<u16>,
-    call: Option<String>,
 }
 
 impl Watch for Ear {
     fn event(&mut self, event: UeEvent) {
         self.events.push(event);
     }
-
-    fn sends(&mut self, packet: &Packet) {
-        if self.call.is_none() && self.clear == Some(packet.local.port()) {
-            self.call = call_id(&packet.bytes);
-        }
-    }
-}
-
-fn call_id(bytes: &[u8]) -> Option<String> {
-    let message = Message::parse(bytes).ok()?;
-    Some(message.value("Call-ID")?.into_owned())
 }

@@ -10,8 +10,10 @@ use zeroize::Zeroizing;
 
 use crate::config::{Config, key, read_private};
 
-/// The first port_us of an address; the others follow.
-const FIRST_SERVER: u16 = 10_000;
+/// The first port for messages in clear of an address; the others follow.
+const FIRST_CLEAR: u16 = 4_400;
+/// The first port_us.
+const FIRST_SERVER: u16 = FIRST_CLEAR + EACH as u16;
 /// port_uc of one phone: one a set, and up to three sets live side by side.
 const CLIENTS: u16 = 3;
 /// Phones of one address: below the ports that the kernel draws from for others.
@@ -149,7 +151,21 @@ impl Subscribers {
     }
 }
 
-/// Addresses and protected ports, dealt out to the phones in turn.
+/// What a phone has of an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The address.
+    pub address: IpAddr,
+    /// Its port for messages in clear: a phone has a host of its own elsewhere, and
+    /// is told from others by it.
+    pub clear: u16,
+    /// port_us.
+    pub server: u16,
+    /// Ports to draw port_uc from.
+    pub clients: RangeInclusive<u16>,
+}
+
+/// Addresses and ports, dealt out to the phones in turn.
 #[derive(Debug)]
 pub struct Places {
     addresses: Vec<IpAddr>,
@@ -177,25 +193,27 @@ impl Places {
         &self.addresses
     }
 
-    /// A phone's address, port_us, and its ports to draw port_uc from.
-    pub fn of(&self, index: usize) -> (IpAddr, u16, RangeInclusive<u16>) {
-        let address = self.addresses[index % self.addresses.len()];
+    /// A phone's place.
+    pub fn of(&self, index: usize) -> Place {
         let turn = (index / self.addresses.len()) as u16;
         let client = FIRST_CLIENT + CLIENTS * turn;
-        (
-            address,
-            FIRST_SERVER + turn,
-            client..=client + (CLIENTS - 1),
-        )
+        Place {
+            address: self.addresses[index % self.addresses.len()],
+            clear: FIRST_CLEAR + turn,
+            server: FIRST_SERVER + turn,
+            clients: client..=client + (CLIENTS - 1),
+        }
     }
 
-    /// The phone whose protected port this is.
+    /// The phone whose port this is.
     pub fn index(&self, local: SocketAddr) -> Option<usize> {
         let at = self.addresses.iter().position(|a| *a == local.ip())?;
-        let turn = match local.port().checked_sub(FIRST_CLIENT) {
-            Some(offset) => usize::from(offset / CLIENTS),
-            None => usize::from(local.port().checked_sub(FIRST_SERVER)?),
+        let turn = match local.port() {
+            port @ FIRST_CLIENT.. => (port - FIRST_CLIENT) / CLIENTS,
+            port @ FIRST_SERVER.. => port - FIRST_SERVER,
+            port => port.checked_sub(FIRST_CLEAR)?,
         };
+        let turn = usize::from(turn);
         (turn < self.each).then_some(turn * self.addresses.len() + at)
     }
 
@@ -224,19 +242,20 @@ mod tests {
             let places = Places::new(addresses(n), count).unwrap();
             let mut seen = std::collections::HashSet::new();
             for index in (0..count).step_by(7) {
-                let (ip, server, clients) = places.of(index);
-                assert!(places.server_ports().contains(&server));
-                assert!(clients.clone().all(|p| places.client_ports().contains(&p)));
-                assert!(!places.client_ports().contains(&server));
-                for port in clients.chain([server]) {
-                    let at = SocketAddr::new(ip, port);
+                let place = places.of(index);
+                let (servers, clients) = (places.server_ports(), places.client_ports());
+                assert!(servers.contains(&place.server) && !clients.contains(&place.server));
+                assert!(place.clients.clone().all(|p| clients.contains(&p)));
+                assert!(!servers.contains(&place.clear) && !clients.contains(&place.clear));
+                for port in place.clients.chain([place.server, place.clear]) {
+                    let at = SocketAddr::new(place.address, port);
                     assert!(seen.insert(at), "{at} twice");
                     assert_eq!(places.index(at), Some(index));
                 }
             }
         }
         let places = Places::new(addresses(1), 10).unwrap();
-        for port in [5060, 9_999, 10_010, 65_535] {
+        for port in [0, 4_399, 4_410, 10_010, 15_630, 65_535] {
             assert_eq!(places.index(([192, 0, 2, 1], port).into()), None, "{port}");
         }
     }
