@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 #[path = "requirements/names.rs"]
 mod names;
@@ -19,6 +20,12 @@ fn root() -> PathBuf {
         .parent()
         .expect("the repository")
         .to_owned()
+}
+
+/// Read once: the sources are many.
+fn names() -> &'static BTreeSet<String> {
+    static NAMES: OnceLock<BTreeSet<String>> = OnceLock::new();
+    NAMES.get_or_init(|| names::of_workspace(&root()))
 }
 
 fn spec(file: &str) -> PathBuf {
@@ -37,13 +44,13 @@ fn report(problems: &[String]) {
 #[test]
 fn every_requirement_is_shown_by_a_test_that_exists_or_says_why_not() {
     let table: Requirements = table::read(&spec("requirements.toml"));
-    report(&table.problems(&root(), &names::of_workspace(&root())));
+    report(&table.problems(&root(), names()));
 }
 
 #[test]
 fn every_habit_of_phones_is_shown_by_a_test_that_exists_or_says_why_not() {
     let table: Phones = table::read(&spec("phones.toml"));
-    report(&table.problems(&root(), &names::of_workspace(&root())));
+    report(&table.problems(&root(), names()));
 }
 
 #[test]
@@ -94,9 +101,10 @@ fn names_are_those_that_the_harness_lists() {
             ))
         })
         .collect();
-    let read: BTreeSet<String> = names::of_workspace(&root())
-        .into_iter()
+    let read: BTreeSet<String> = names()
+        .iter()
         .filter(|n| n.starts_with("gm-tests/requirements: "))
+        .cloned()
         .collect();
     assert_eq!(read, listed);
 }
@@ -135,7 +143,7 @@ fn a_test_that_is_not_there_is_noticed() {
 fn list_names() {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    for name in names::of_workspace(&root()) {
+    for name in names() {
         let _ = writeln!(out, "{name}");
     }
 }

@@ -181,3 +181,41 @@ fn sas_of_an_old_address_go_when_the_new_one_is_registered() {
     assert!(world.events.contains(&removed));
     assert_eq!(world.sets(), (1, 1));
 }
+
+/// The phone notices that its address is another one (clause 7.5).
+#[rstest]
+#[case::direct(false)]
+#[case::behind_a_nat(true)]
+fn a_phone_that_moves_drops_its_sas_and_registers_in_clear_from_there(#[case] nat: bool) {
+    let mut world = World::at(nat);
+    world.register();
+    let old = world.edge_sas.0[0].0.token;
+    world.top_up();
+    let (now, address) = (world.now, [10, 0, 0, 99].into());
+    world.phones[0].local = address;
+    if nat {
+        world.phones[0].nat = "198.51.100.99".parse().ok();
+    }
+    world.phones[0]
+        .ue
+        .change_address(now, address)
+        .expect("starts");
+    world.run();
+    let registers = world.sent(true, "REGISTER");
+    assert_eq!(
+        (registers[2].over, registers[2].packet.local.ip()),
+        (None, address)
+    );
+    assert!(world.phones[0].ue.is_registered());
+    assert!(world.edge_sas.0.iter().all(|(s, _)| s.token != old));
+    assert_eq!(world.sets(), (1, 1));
+    world.message();
+    assert_eq!(world.answers(), [200]);
+    // The home network still has the old contact as well; both lead to the phone.
+    assert!(world.requests() >= 1);
+    let last = world.last(false, "MESSAGE");
+    assert_eq!(
+        last.packet.remote.ip(),
+        world.phones[0].nat.unwrap_or(address)
+    );
+}

@@ -2,7 +2,7 @@
 
 use gm_sip::message::Message;
 use gm_sip::sec_agree::{SECURITY_CLIENT, SecList};
-use gm_sip::ue::{Ignored, UeEvent, UeFailure};
+use gm_sip::ue::{Ignored, UeConfig, UeEvent, UeFailure};
 use rstest::rstest;
 
 use crate::world::*;
@@ -210,4 +210,32 @@ fn no_answer_over_the_sas_sends_the_next_register_in_clear(#[case] nat: bool) {
         None
     );
     assert!(world.phones[0].ue.is_registered());
+}
+
+/// Few ports: each new offer has one that no set uses, drawn at random.
+#[test]
+fn a_port_in_use_is_never_offered_again() {
+    let config = UeConfig {
+        client_ports: 31_100..=31_107,
+        ..ue_config(0)
+    };
+    let mut world = World::with(config, edge_config());
+    world.register();
+    world.home.registrar().always_challenge = true;
+    let mut seen = Vec::new();
+    for _ in 0..40 {
+        let sets = &world.phones[0].sas.0;
+        let used: Vec<_> = sets.iter().map(|(s, _)| s.params.ue_ends.port_c).collect();
+        world.register();
+        let installed = world.installs.last().expect("an Install").params.ue_ends;
+        assert!(!used.contains(&installed.port_c), "{used:?}");
+        assert_eq!(installed.port_s, 31800);
+        seen.push(installed.port_c);
+        world.message();
+        world.pass(40_000);
+    }
+    // In no order that a stranger could foretell.
+    let steps = seen.windows(2).map(|w| i32::from(w[1]) - i32::from(w[0]));
+    let steps: std::collections::BTreeSet<_> = steps.collect();
+    assert!(steps.len() > 3, "{seen:?}");
 }
