@@ -293,11 +293,11 @@ impl Edge {
     fn send(&mut self, reply: Reply, bytes: Vec<u8>) -> Option<SocketAddr> {
         let packet = match reply {
             Reply::Core { remote, transport } => {
-                return self.to_core(remote, transport, bytes);
+                return self.send_core(remote, transport, bytes);
             }
             Reply::Up => {
                 let transport = via_transport(&bytes);
-                return self.to_core(self.config.core, transport, bytes);
+                return self.send_core(self.config.core, transport, bytes);
             }
             Reply::Clear {
                 local,

@@ -175,12 +175,12 @@ impl Executor {
     fn carry_out(&mut self) {
         while let Some(output) = self.edge.poll() {
             match output {
-                Output::ToUe(packet) => self.to_ue(packet),
+                Output::ToUe(packet) => self.send_ue(packet),
                 Output::ToCore {
                     remote,
                     transport,
                     bytes,
-                } => self.to_core(remote, transport, bytes),
+                } => self.send_core(remote, transport, bytes),
                 Output::Resolve { id, name } => self.ways.names.ask(id, name),
                 Output::Install(request) => {
                     let set = request.token;
@@ -206,7 +206,7 @@ impl Executor {
         }
     }
 
-    fn to_ue(&mut self, packet: Packet) {
+    fn send_ue(&mut self, packet: Packet) {
         if packet.transport == Transport::Udp {
             return self
                 .ways
@@ -223,7 +223,7 @@ impl Executor {
         }
     }
 
-    fn to_core(&mut self, remote: SocketAddr, transport: Transport, bytes: Vec<u8>) {
+    fn send_core(&mut self, remote: SocketAddr, transport: Transport, bytes: Vec<u8>) {
         if transport == Transport::Udp {
             return self.ways.udp.to_core(remote, &bytes);
         }

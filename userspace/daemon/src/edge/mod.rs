@@ -7,6 +7,7 @@
 //! names, clock ────┘   (thread of its own)  └─> flow: log and events
 //! ```
 
+mod busy;
 mod executor;
 pub mod flow;
 mod inbox;

@@ -12,6 +12,7 @@ use gm_sip::Transport;
 use tokio::net::UdpSocket;
 use zeroize::Zeroizing;
 
+use super::busy::Busy;
 use super::{Arrived, EdgeError, Inbox, Places};
 
 /// Largest UDP payload.
@@ -34,6 +35,7 @@ pub(super) struct Sockets {
 /// Binds all and starts to receive. Must be called inside the runtime.
 pub(super) fn open(places: &Places, core: SocketAddr, inbox: &Inbox) -> Result<Sockets, EdgeError> {
     let mut gm = HashMap::new();
+    let busy = Arc::new(Busy::new());
     for local in places
         .clear
         .iter()
@@ -41,13 +43,23 @@ pub(super) fn open(places: &Places, core: SocketAddr, inbox: &Inbox) -> Result<S
         .chain(&places.client)
     {
         let socket = bind(*local)?;
-        let (local, inbox) = (*local, inbox.clone());
+        let clear = places.clear.contains(local).then(|| Arc::clone(&busy));
+        let (local, inbox, back) = (*local, inbox.clone(), Arc::clone(&socket));
         tokio::spawn(receive(Arc::clone(&socket), move |remote, bytes| {
-            inbox.put(Arrived::FromUe {
+            let arrived = Arrived::FromUe {
                 local,
                 remote,
                 transport: Transport::Udp,
                 bytes,
+            };
+            inbox.offer(arrived).unwrap_or_else(|arrived| {
+                if let (Some(busy), Arrived::FromUe { bytes, .. }) = (&clear, &arrived)
+                    && let Some((to, answer)) = busy.answer(remote, bytes)
+                {
+                    send(&back, to, &answer);
+                }
+                inbox.lost(arrived);
+                true
             })
         }));
         gm.insert(local, socket);
@@ -137,5 +149,49 @@ fn send(socket: &UdpSocket, remote: SocketAddr, bytes: &[u8]) {
         if failed.is_power_of_two() {
             tracing::warn!(failed, %remote, bytes = bytes.len(), %error, "cannot send");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stranger_hears_503_when_the_edge_has_no_room() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let _inside = runtime.enter();
+        let free = |port: u16| std::net::UdpSocket::bind(("127.0.0.1", port)).unwrap();
+        let (clear, core) = (free(0).local_addr().unwrap(), free(0).local_addr().unwrap());
+        // Nobody takes anything out.
+        let (inbox, _arrivals) = Inbox::new(clear.port());
+        let places = Places {
+            clear: vec![clear],
+            server: Vec::new(),
+            client: Vec::new(),
+        };
+        let _sockets = open(&places, core, &inbox).unwrap();
+        let phone = free(0);
+        phone
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        let text = "REGISTER sip:a SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1;rport;branch=z\r\n\r\n";
+        let mut answer = [0; 2048];
+        let heard = (0..20_000).any(|_| {
+            phone.send_to(text.as_bytes(), clear).unwrap();
+            phone.set_nonblocking(true).unwrap();
+            let heard = phone.recv_from(&mut answer).is_ok();
+            phone.set_nonblocking(false).unwrap();
+            heard
+        });
+        let n = if heard {
+            0
+        } else {
+            phone.recv_from(&mut answer).unwrap().0
+        };
+        let answer = String::from_utf8_lossy(&answer[..n.max(400)]);
+        assert!(
+            answer.starts_with("SIP/2.0 503 ") && answer.contains("Retry-After: 30"),
+            "{answer}"
+        );
     }
 }

@@ -117,7 +117,7 @@ impl Edge {
                 uri.and_then(|uri| uri.user).is_some_and(|u| user(&u))
             };
             let entries: Vec<&str> = list::split(line, ',').collect();
-            if !entries.iter().any(|entry| ours(entry)) {
+            if !entries.iter().any(ours) {
                 return None;
             }
             let turned = |entry: &&str| {

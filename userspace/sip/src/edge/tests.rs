@@ -8,6 +8,8 @@ use rig::*;
 
 #[path = "tests/hostile.rs"]
 mod hostile;
+#[path = "tests/agreement.rs"]
+mod agreement;
 #[path = "tests/names.rs"]
 mod names;
 #[path = "tests/refusals.rs"]
@@ -16,6 +18,8 @@ mod refusals;
 mod emergency;
 #[path = "tests/forwarding.rs"]
 mod forwarding;
+#[path = "tests/overload.rs"]
+mod overload;
 #[path = "tests/tcp.rs"]
 mod tcp;
 #[path = "tests/rig.rs"]

@@ -14,7 +14,7 @@ use crate::{Packet, Transport};
 const TCP_AGAIN: u64 = 60_000;
 
 impl Edge {
-    pub(super) fn to_core(
+    pub(super) fn send_core(
         &mut self,
         remote: SocketAddr,
         transport: Transport,
@@ -111,7 +111,7 @@ impl Edge {
         if message.method().is_none() {
             return match sent_by(&via).filter(|at| *at != remote && self.config.is_core(*at)) {
                 Some(at) => {
-                    self.to_core(at, Transport::Tcp, message.to_bytes());
+                    self.send_core(at, Transport::Tcp, message.to_bytes());
                 }
                 None => self.refused(remote, Refusal::Unreachable),
             };
@@ -119,7 +119,7 @@ impl Edge {
         if self.config.core_transport == Transport::Udp {
             self.core_tcp_failed = self.now.saturating_add(TCP_AGAIN);
             self.over_udp_now(&mut message);
-            self.to_core(remote, Transport::Udp, message.to_bytes());
+            self.send_core(remote, Transport::Udp, message.to_bytes());
             return;
         }
         self.refused(remote, Refusal::Unreachable);
