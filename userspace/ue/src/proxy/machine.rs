@@ -236,7 +236,7 @@ impl Proxy {
             ProxyInput::FromUe { remote, bytes } => match Message::parse(bytes) {
                 Err(ParseError::Empty) => Ok(()),
                 Err(_) => Err("no SIP message of the UE"),
-                Ok(message) => self.from_ue(now, remote, message),
+                Ok(message) => self.take_from_ue(now, remote, message),
             },
             ProxyInput::FromNetwork {
                 local,
@@ -258,7 +258,7 @@ impl Proxy {
         }
     }
 
-    fn from_ue(
+    fn take_from_ue(
         &mut self,
         now: u64,
         remote: SocketAddr,
@@ -305,12 +305,12 @@ impl Proxy {
         self.event(ProxyEvent::Failed { reason });
     }
 
-    pub(super) fn to_ue(&mut self, remote: SocketAddr, message: &Message) {
+    pub(super) fn send_to_ue(&mut self, remote: SocketAddr, message: &Message) {
         let bytes = message.to_bytes();
         self.out.push_back(ProxyOutput::ToUe { remote, bytes });
     }
 
-    pub(super) fn to_network(
+    pub(super) fn send_to_network(
         &mut self,
         (local, remote): (SocketAddr, SocketAddr),
         transport: Transport,
@@ -340,7 +340,7 @@ impl Proxy {
                 &format!("399 gm-ue \"{}\"", why.replace('"', "'")),
             )
             .with("Content-Length", "0");
-        self.to_ue(remote, &answer);
+        self.send_to_ue(remote, &answer);
     }
 
     /// The suite's name for people.

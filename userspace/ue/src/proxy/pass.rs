@@ -43,7 +43,7 @@ impl Proxy {
             ..tx
         };
         self.txs.keep(branch, tx);
-        self.to_network(set.way_out(), Transport::Udp, &message);
+        self.send_to_network(set.way_out(), Transport::Udp, &message);
         self.passed(&message, true);
         Ok(())
     }
@@ -109,7 +109,7 @@ impl Proxy {
     /// An answer as the UE knows it: its own Via and Contact, no security agreement.
     pub(super) fn answer_down(&mut self, tx: &Tx, mut message: Message) {
         self.prepare_down(tx, &mut message);
-        self.to_ue(tx.back, &message);
+        self.send_to_ue(tx.back, &message);
     }
 
     pub(super) fn prepare_down(&self, tx: &Tx, message: &mut Message) {
@@ -160,7 +160,7 @@ impl Proxy {
             "Via",
             &format!("SIP/2.0/UDP {listen};branch={DOWN}{mark}{token}.{branch}"),
         );
-        self.to_ue(ue.contact, &message);
+        self.send_to_ue(ue.contact, &message);
         self.passed(&message, false);
         Ok(())
     }
@@ -183,7 +183,7 @@ impl Proxy {
             Transport::Udp => set.way_out(),
             Transport::Tcp => set.way_back(),
         };
-        self.to_network(way, transport, &message);
+        self.send_to_network(way, transport, &message);
         Ok(())
     }
 

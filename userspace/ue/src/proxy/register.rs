@@ -122,7 +122,7 @@ impl Proxy {
         if let Some(set) = set.as_ref().filter(|s| self.is_pending(s.token)) {
             self.out.push_back(ProxyOutput::Activate(set.token));
         }
-        let packet = self.to_network(way, Transport::Udp, &message);
+        let packet = self.send_to_network(way, Transport::Udp, &message);
         self.txs.keep(
             branch.to_owned(),
             Tx {
@@ -285,7 +285,7 @@ impl Proxy {
             }
         } else if let Some(Held { remote, message }) = held {
             self.event(event);
-            self.to_ue(remote, &message);
+            self.send_to_ue(remote, &message);
         }
     }
 

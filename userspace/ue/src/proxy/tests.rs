@@ -145,11 +145,11 @@ impl Rig {
         out
     }
 
-    fn from_ue(&mut self, message: &Message) -> Out {
-        self.from_ue_at(UE, message)
+    fn ue_sends(&mut self, message: &Message) -> Out {
+        self.ue_sends_at(UE, message)
     }
 
-    fn from_ue_at(&mut self, remote: &str, message: &Message) -> Out {
+    fn ue_sends_at(&mut self, remote: &str, message: &Message) -> Out {
         let (bytes, remote) = (message.to_bytes(), at(remote));
         let input = ProxyInput::FromUe {
             remote,
@@ -160,7 +160,7 @@ impl Rig {
     }
 
     /// From `remote` to `local`, in clear or out of an SA by these addresses.
-    fn from_network(&mut self, local: SocketAddr, remote: SocketAddr, message: &Message) -> Out {
+    fn network_sends(&mut self, local: SocketAddr, remote: SocketAddr, message: &Message) -> Out {
         let bytes = message.to_bytes();
         let input = ProxyInput::FromNetwork {
             local,
@@ -173,7 +173,7 @@ impl Rig {
     }
 
     fn in_clear(&mut self, message: &Message) -> Out {
-        self.from_network(at(CLEAR), at(PCSCF), message)
+        self.network_sends(at(CLEAR), at(PCSCF), message)
     }
 
     /// Through a set: from port_pc to port_us.
@@ -181,7 +181,7 @@ impl Rig {
         let (ue, pcscf) = (set.params.ue, set.params.pcscf);
         let local = SocketAddr::new(ue, set.params.ue_ends.port_s);
         let remote = SocketAddr::new(pcscf, set.params.pcscf_ends.port_c);
-        self.from_network(local, remote, message)
+        self.network_sends(local, remote, message)
     }
 
     fn installed(&mut self, set: SetToken, ok: bool) -> Out {
@@ -228,15 +228,15 @@ impl Rig {
     fn registered(&mut self, autn: u8, expires: u32) -> SaSetRequest {
         let over = self.proxy.sets.current().map(|s| s.token);
         let first = self.first(expires);
-        let sm1 = self.from_ue(&first);
+        let sm1 = self.ue_sends(&first);
         let (packet, sm1) = sm1.to_network();
         let challenge = challenged(sm1, autn);
-        let sm6 = self.from_network(packet.local, packet.remote, &challenge);
+        let sm6 = self.network_sends(packet.local, packet.remote, &challenge);
         let set = sm6.installs[0].clone();
         assert_eq!(over.is_some(), packet.local != at(CLEAR));
         self.installed(set.token, true);
         let answer = self.answer(&nonce(autn), expires);
-        let sm7 = self.from_ue(&answer);
+        let sm7 = self.ue_sends(&answer);
         let ok = granted(&sm7.to_network().1, expires);
         let sm12 = self.sealed(&set, &ok);
         assert_eq!(sm12.to_ue().status(), Some(200));

@@ -23,7 +23,7 @@ fn a_200_without_a_challenge_keeps_the_set_and_gives_the_offer_back() {
     let set = rig.registered(1, 600);
     rig.now += 300_000;
     let again = rig.first(600);
-    let out = rig.from_ue(&again);
+    let out = rig.ue_sends(&again);
     let ok = granted(&out.to_network().1, 600);
     let out = rig.sealed(&set, &ok);
     assert_eq!(out.unreserved.len(), 1);
@@ -42,7 +42,7 @@ fn after_a_de_register_the_sets_serve_the_last_answers_and_go() {
     let mut rig = Rig::new();
     let set = rig.registered(1, 3600);
     let bye = rig.first(0);
-    let out = rig.from_ue(&bye);
+    let out = rig.ue_sends(&bye);
     let out = rig.sealed(
         &set,
         &Message::response(&out.to_network().1, 200, "OK", "net"),
@@ -62,14 +62,14 @@ fn after_a_de_register_the_sets_serve_the_last_answers_and_go() {
         "sip:echo@home.test",
         "SIP/2.0/UDP 127.0.0.1:5071;branch=z9hG4bK-m",
     );
-    assert_eq!(rig.from_ue(&request).to_ue().status(), Some(403));
+    assert_eq!(rig.ue_sends(&request).to_ue().status(), Some(403));
 }
 
 #[test]
 fn a_resynchronisation_begins_anew_with_another_offer() {
     let mut rig = Rig::new();
     let first = rig.first(3600);
-    let sm1 = rig.from_ue(&first).to_network().1.clone();
+    let sm1 = rig.ue_sends(&first).to_network().1.clone();
     let set = rig.in_clear(&challenged(&sm1, 1)).installs[0].clone();
     rig.installed(set.token, true);
     let auts = format!(
@@ -78,7 +78,7 @@ fn a_resynchronisation_begins_anew_with_another_offer() {
         "0".repeat(32)
     );
     let request = rig.register(&auts, 3600);
-    let out = rig.from_ue(&request);
+    let out = rig.ue_sends(&request);
     assert_eq!(out.removed, [set.token]);
     let (packet, again) = out.to_network();
     assert_eq!(packet.local, at(CLEAR));
@@ -91,14 +91,14 @@ fn silence_through_the_sas_sends_the_next_register_in_clear() {
     let mut rig = Rig::new();
     let set = rig.registered(1, 3600);
     let again = rig.first(3600);
-    assert_ne!(rig.from_ue(&again).to_network().0.local, at(CLEAR));
+    assert_ne!(rig.ue_sends(&again).to_network().0.local, at(CLEAR));
     rig.now += 32_000;
     rig.proxy.handle_timeout(rig.now);
     let out = rig.drain();
     assert_eq!(out.removed, [set.token]);
     assert!(matches!(out.events.as_slice(), [ProxyEvent::Failed { .. }]));
     let next = rig.first(3600);
-    assert_eq!(rig.from_ue(&next).to_network().0.local, at(CLEAR));
+    assert_eq!(rig.ue_sends(&next).to_network().0.local, at(CLEAR));
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_ue_that_never_answers_leaves_nothing_behind() {
     let mut rig = Rig::new();
     for n in 0..40 {
         let first = rig.first(3600);
-        let sm1 = rig.from_ue(&first).to_network().1.clone();
+        let sm1 = rig.ue_sends(&first).to_network().1.clone();
         let set = rig.in_clear(&challenged(&sm1, n + 1)).installs[0].clone();
         rig.installed(set.token, true);
         rig.now += 240_000;

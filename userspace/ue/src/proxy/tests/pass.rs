@@ -10,7 +10,7 @@ fn messages_pass_both_ways_with_via_and_contact_of_each_side() {
         "sip:echo@home.test",
         "SIP/2.0/UDP 127.0.0.1:5071;branch=z9hG4bK-m",
     );
-    let out = rig.from_ue(&sent);
+    let out = rig.ue_sends(&sent);
     let (packet, up) = out.to_network();
     assert_eq!(packet.local.port(), set.params.ue_ends.port_c);
     assert_eq!(
@@ -35,7 +35,7 @@ fn messages_pass_both_ways_with_via_and_contact_of_each_side() {
             .any(|w| w == b"X-Unknown:   kept")
     );
     let answer = Message::response(down, 200, "OK", "ue").with("Contact", "<sip:a@127.0.0.1:5072>");
-    let out = rig.from_ue_at("127.0.0.1:5072", &answer);
+    let out = rig.ue_sends_at("127.0.0.1:5072", &answer);
     let (packet, up) = out.to_network();
     assert_eq!(packet.remote, at("192.0.2.1:5066"));
     assert_eq!(up.elements("Via"), [theirs]);
@@ -63,7 +63,7 @@ fn an_answer_to_a_request_over_tcp_goes_back_on_its_connection() {
     };
     rig.proxy.handle(rig.now, input);
     let down = rig.drain().to_ue().clone();
-    let out = rig.from_ue(&Message::response(&down, 200, "OK", "ue"));
+    let out = rig.ue_sends(&Message::response(&down, 200, "OK", "ue"));
     let packet = &out.to_network().0;
     assert_eq!(
         (packet.local, packet.remote, packet.transport),
@@ -76,7 +76,7 @@ fn an_answer_to_a_request_over_tcp_goes_back_on_its_connection() {
 fn what_is_not_protected_as_it_must_be_is_dropped() {
     let mut rig = Rig::new();
     let first = rig.first(3600);
-    let sm1 = rig.from_ue(&first).to_network().1.clone();
+    let sm1 = rig.ue_sends(&first).to_network().1.clone();
     // In clear anybody can say yes.
     let out = rig.in_clear(&granted(&sm1, 3600));
     assert_eq!(out.to_ue().status(), Some(500));
@@ -88,16 +88,16 @@ fn what_is_not_protected_as_it_must_be_is_dropped() {
         "SIP/2.0/UDP 192.0.2.1:5066;branch=z9hG4bKx",
     );
     assert!(rig.in_clear(&request).dropped().contains("protected"));
-    let stranger = rig.from_network(at("192.0.2.10:31800"), at("192.0.2.99:5067"), &request);
+    let stranger = rig.network_sends(at("192.0.2.10:31800"), at("192.0.2.99:5067"), &request);
     assert!(stranger.dropped().contains("P-CSCF"));
     let sent = message_to(
         "sip:echo@home.test",
         "SIP/2.0/UDP 127.0.0.1:5071;branch=z9hG4bK-m",
     );
-    let up = rig.from_ue(&sent).to_network().1.clone();
+    let up = rig.ue_sends(&sent).to_network().1.clone();
     let answer = Message::response(&up, 200, "OK", "net");
     assert!(rig.in_clear(&answer).dropped().contains("not protected"));
     assert_eq!(rig.sealed(&set, &answer).ue.len(), 1);
-    let other = rig.from_ue_at("127.0.0.2:5071", &sent);
+    let other = rig.ue_sends_at("127.0.0.2:5071", &sent);
     assert!(other.dropped().contains("another host"));
 }

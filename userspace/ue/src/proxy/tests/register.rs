@@ -6,7 +6,7 @@ use super::*;
 fn a_first_register_leaves_in_clear_with_an_offer_and_our_ports() {
     let mut rig = Rig::new();
     let first = rig.first(3600);
-    let out = rig.from_ue(&first);
+    let out = rig.ue_sends(&first);
     let (packet, sm1) = out.to_network();
     assert_eq!((packet.local, packet.remote), (at(CLEAR), at(PCSCF)));
     let via = sm1.value("Via").expect("a Via").into_owned();
@@ -27,7 +27,7 @@ fn a_ue_without_authorization_gets_the_identity_of_the_configuration() {
     let mut rig = Rig::new();
     let mut first = rig.first(3600);
     first.remove("Authorization");
-    let out = rig.from_ue(&first);
+    let out = rig.ue_sends(&first);
     let value = out
         .to_network()
         .1
@@ -41,7 +41,7 @@ fn a_ue_without_authorization_gets_the_identity_of_the_configuration() {
 fn the_ue_gets_the_challenge_when_its_sas_are_there_and_not_before() {
     let mut rig = Rig::new();
     let first = rig.first(3600);
-    let sm1 = rig.from_ue(&first).to_network().1.clone();
+    let sm1 = rig.ue_sends(&first).to_network().1.clone();
     let out = rig.in_clear(&challenged(&sm1, 1));
     assert!(out.ue.is_empty());
     let set = &out.installs[0];
@@ -69,12 +69,12 @@ fn the_ue_gets_the_challenge_when_its_sas_are_there_and_not_before() {
 fn the_answer_goes_through_the_new_sas_with_the_list_of_the_network() {
     let mut rig = Rig::new();
     let first = rig.first(3600);
-    let sm1 = rig.from_ue(&first).to_network().1.clone();
+    let sm1 = rig.ue_sends(&first).to_network().1.clone();
     let challenge = challenged(&sm1, 1);
     let set = rig.in_clear(&challenge).installs[0].clone();
     rig.installed(set.token, true);
     let answer = rig.answer(&nonce(1), 3600);
-    let out = rig.from_ue(&answer);
+    let out = rig.ue_sends(&answer);
     let (packet, sm7) = out.to_network();
     let u = set.params.ue_ends;
     assert_eq!(packet.local, SocketAddr::new(at(CLEAR).ip(), u.port_c));
@@ -108,8 +108,8 @@ fn the_answer_goes_through_the_new_sas_with_the_list_of_the_network() {
 fn a_repeated_register_is_sent_as_it_was() {
     let mut rig = Rig::new();
     let first = rig.first(3600);
-    let one = rig.from_ue(&first).to_network().0.clone();
-    let two = rig.from_ue(&first).to_network().0.clone();
+    let one = rig.ue_sends(&first).to_network().0.clone();
+    let two = rig.ue_sends(&first).to_network().0.clone();
     assert_eq!(one, two);
 }
 
@@ -117,7 +117,7 @@ fn a_repeated_register_is_sent_as_it_was() {
 fn a_challenge_that_the_key_does_not_fit_is_refused_with_the_reason() {
     let mut rig = Rig::new();
     let first = rig.first(3600);
-    let sm1 = rig.from_ue(&first).to_network().1.clone();
+    let sm1 = rig.ue_sends(&first).to_network().1.clone();
     let mut bad = challenged(&sm1, 1);
     let mut autn = [0; 16];
     autn[..2].copy_from_slice(&[0xba, 0xd0]);
@@ -140,11 +140,11 @@ fn a_challenge_that_the_key_does_not_fit_is_refused_with_the_reason() {
 fn the_failure_of_the_answer_is_taken_the_way_that_the_challenge_came() {
     let mut rig = Rig::new();
     let first = rig.first(3600);
-    let sm1 = rig.from_ue(&first).to_network().1.clone();
+    let sm1 = rig.ue_sends(&first).to_network().1.clone();
     let set = rig.in_clear(&challenged(&sm1, 1)).installs[0].clone();
     rig.installed(set.token, true);
     let answer = rig.answer(&nonce(1), 3600);
-    let sm7 = rig.from_ue(&answer).to_network().1.clone();
+    let sm7 = rig.ue_sends(&answer).to_network().1.clone();
     let out = rig.in_clear(&Message::response(&sm7, 403, "Forbidden", "net"));
     assert_eq!(out.to_ue().status(), Some(403));
     assert_eq!(out.removed, [set.token]);
@@ -155,7 +155,7 @@ fn the_failure_of_the_answer_is_taken_the_way_that_the_challenge_came() {
 fn sas_that_cannot_be_installed_end_the_attempt() {
     let mut rig = Rig::new();
     let first = rig.first(3600);
-    let sm1 = rig.from_ue(&first).to_network().1.clone();
+    let sm1 = rig.ue_sends(&first).to_network().1.clone();
     let set = rig.in_clear(&challenged(&sm1, 1)).installs[0].clone();
     let out = rig.installed(set.token, false);
     assert_eq!(out.to_ue().status(), Some(500));
