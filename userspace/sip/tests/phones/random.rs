@@ -47,7 +47,96 @@ fn mechanism() -> impl Strategy<Value = String> {
     })
 }
 
+/// A challenge's parameters in any order, quoted or not, with blanks and folds; the
+/// keys among them in any case.
+fn challenge() -> impl Strategy<Value = (Vec<String>, [u8; 16], [u8; 16])> {
+    let quoted = |name: &'static str| {
+        "[a-zA-Z0-9 ,=;]{0,12}".prop_map(move |value| format!("{name}=\"{value}\""))
+    };
+    let nonce = (any::<[u8; 16]>(), any::<[u8; 16]>())
+        .prop_map(|(rand, autn)| format!("nonce=\"{}\"", aka::nonce(&rand, &autn)));
+    let rest = (
+        quoted("realm"),
+        nonce,
+        prop_oneof![Just("algorithm=AKAv1-MD5"), Just("Algorithm=\"akav1-md5\"")],
+        proptest::option::of(quoted("opaque")),
+        proptest::option::of(prop_oneof![Just("qop=\"auth,auth-int\""), Just("qop=auth")]),
+    );
+    (
+        any::<[u8; 16]>(),
+        any::<[u8; 16]>(),
+        any::<[bool; 4]>(),
+        rest,
+    )
+        .prop_flat_map(
+            |(ik, ck, [upper, quote, ik_name, ck_name], (realm, nonce, alg, opaque, qop))| {
+                let key = |name: &str, bytes: &[u8; 16]| {
+                    let mut text = hex::encode(bytes);
+                    if upper {
+                        text = text.to_ascii_uppercase();
+                    }
+                    match quote {
+                        true => format!("{name}=\"{text}\""),
+                        false => format!("{name}={text}"),
+                    }
+                };
+                let mut params = vec![
+                    key(if ik_name { "ik" } else { "IK" }, &ik),
+                    key(if ck_name { "ck" } else { "Ck" }, &ck),
+                    realm,
+                    nonce,
+                    alg.to_owned(),
+                ];
+                params.extend(opaque);
+                params.extend(qop.map(str::to_owned));
+                (Just(params).prop_shuffle(), Just(ik), Just(ck))
+            },
+        )
+}
+
 proptest! {
+    /// The keys come out, and of the rest nothing changes, its order neither.
+    #[test]
+    fn keys_come_out_of_any_challenge(
+        (params, ik, ck) in challenge(), comma in prop_oneof![Just(","), Just(", "), Just(" ,\r\n\t")]
+    ) {
+        let text = format!("SIP/2.0 401 x\r\nWWW-Authenticate: Digest {}\r\nl: 0\r\n\r\n", params.join(comma));
+        let mut message = Message::parse(text.as_bytes()).expect("SIP");
+        let (got_ik, got_ck) = aka::take_keys(&mut message).expect("keys");
+        prop_assert_eq!((got_ik.as_bytes(), got_ck.as_bytes()), (&ik, &ck));
+        let left = String::from_utf8(message.to_bytes()).expect("text");
+        let shown = left.to_ascii_lowercase();
+        prop_assert!(!shown.contains(&hex::encode(ik)) && !shown.contains(&hex::encode(ck)), "{}", left);
+        let value = message.value("WWW-Authenticate").expect("a challenge").into_owned();
+        let read = AuthParams::parse(&value).expect("Digest");
+        prop_assert_eq!((read.get("ik"), read.get("ck")), (None, None));
+        let is_key = |p: &&String| p.to_ascii_lowercase().starts_with("ik=") || p.to_ascii_lowercase().starts_with("ck=");
+        let mut at = 0;
+        for param in params.iter().filter(|p| !is_key(p)) {
+            let found = left[at..].find(param.as_str());
+            prop_assert!(found.is_some(), "{param} in {left}");
+            at += found.unwrap_or(0) + param.len();
+        }
+        prop_assert!(aka::Challenge::from_message(&message).is_ok());
+    }
+
+    /// Whatever a phone writes into its Authorization, the core reads our mark alone.
+    #[test]
+    fn integrity_protected_is_ours(
+        before in proptest::collection::vec("[a-z-]{1,8}=(\"[a-z, ]{0,6}\"|[a-z0-9]{1,6})", 0..4),
+        theirs in "(?i)integrity-protected", yes: bool
+    ) {
+        let mut params = before.clone();
+        params.insert(before.len() / 2, format!("{theirs}=\"yes\""));
+        let value = format!("Digest {}", params.join(", "));
+        let mut message = Message::request("REGISTER", "sip:h").with("Authorization", &value);
+        aka::set_integrity_protected(&mut message, yes);
+        let got = message.value("Authorization").expect("credentials").to_ascii_lowercase();
+        prop_assert_eq!(got.matches("integrity-protected").count(), 1);
+        let mark = if yes { "integrity-protected=\"yes\"" } else { "integrity-protected=\"no\"" };
+        prop_assert!(got.ends_with(mark), "{}", got);
+    }
+
     #[test]
     fn an_offer_is_read_as_it_was_written(suites in suites(), ends in ends()) {
         let text = offer_list(&suites, &[Mode::Trans, Mode::UdpEncTun], &ends);
