@@ -3,14 +3,14 @@
 //! One task carries everything out in the order in which the protocol asks
 //! for it; the data plane's commands are short and are waited for.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use gm_esp::Mode;
 use gm_sip::Randomness;
-use gm_sip::ue::{Ue, UeConfig};
+use gm_sip::ue::{Retry, Ue, UeConfig, UeFailure};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
@@ -18,6 +18,7 @@ use crate::events::{Command, UeEvent};
 use crate::host::{Arrival, Host, HostConfig};
 use crate::phone::Phone;
 use crate::report::Reporter;
+use crate::trace::Trace;
 use crate::usim::{Refusal, Usim};
 
 /// port_uc is drawn from this many ports.
@@ -41,6 +42,18 @@ impl Agent {
     /// # Errors
     /// What the data plane or the host refuses, and what to do about it.
     pub async fn start(config: &Config, keys_out: Option<&Path>) -> Result<Agent> {
+        Agent::start_traced(config, keys_out, None).await
+    }
+
+    /// The same; every message goes to the trace.
+    ///
+    /// # Errors
+    /// Those of [`Agent::start`].
+    pub async fn start_traced(
+        config: &Config,
+        keys_out: Option<&Path>,
+        trace: Option<Trace>,
+    ) -> Result<Agent> {
         let sip = sip_config(config)?;
         let (mut host, incoming) = Host::start(
             HostConfig {
@@ -58,7 +71,7 @@ impl Agent {
             phone: Phone::new(Ue::new(sip, sim, Box::new(System))),
             host,
             incoming,
-            reporter: Reporter::default(),
+            reporter: Reporter::new(trace),
             began: Instant::now(),
         };
         agent.carry_out(&mut |_| ()).await?;
@@ -115,12 +128,27 @@ impl Agent {
             Command::Message { to, text } => ue
                 .send(now, "MESSAGE", &to, "text/plain", text.as_bytes())
                 .map(|id| self.reporter.sent(id)),
+            Command::Address(address) => return self.move_to(address, tell),
             Command::Quit => Ok(()),
         };
         if let Err(error) = begun {
             tell(UeEvent::Failed {
                 reason: error.to_string(),
             });
+        }
+    }
+
+    /// The phone has another address: the host first, so that it can be spoken from.
+    fn move_to(&mut self, address: IpAddr, tell: &mut impl FnMut(UeEvent)) {
+        let now = self.now();
+        let moved = self.host.set_addresses(&[address]);
+        let moved = moved.map_err(|e| format!("{e:#}")).and_then(|()| {
+            let ue = self.phone.ue();
+            let begun = ue.change_address(now, address);
+            begun.map_err(|e: UeFailure| e.to_string())
+        });
+        if let Err(reason) = moved {
+            tell(UeEvent::Failed { reason });
         }
     }
 
@@ -156,10 +184,22 @@ pub(crate) fn sip_config(config: &Config) -> Result<UeConfig> {
     sip.server_port = server_port;
     sip.client_ports = first_client..=first_client.saturating_add(CLIENT_PORTS - 1);
     sip.suites = config.suites.clone();
-    sip.modes = vec![Mode::Trans];
-    if config.udp_enc_tun {
-        sip.modes.push(Mode::UdpEncTun);
-    }
+    let habits = &config.habits;
+    let modes = [
+        (Mode::Trans, habits.trans),
+        (Mode::UdpEncTun, config.udp_enc_tun),
+    ];
+    sip.modes = modes.iter().filter(|m| m.1).map(|m| m.0).collect();
+    sip.transport = habits.transport;
+    sip.tcp_above = habits.tcp_above;
+    sip.nat_keepalive = u64::from(habits.nat_keepalive_s) * 1000;
+    sip.tcp_keepalive = u64::from(habits.tcp_keepalive_s) * 1000;
+    sip.renew = habits.renew;
+    sip.retry = (habits.retries > 0).then_some(Retry {
+        wait: habits.retry_ms,
+        times: habits.retries,
+    });
+    sip.faults = habits.faults.clone();
     sip.expires = config.expires;
     Ok(sip)
 }
@@ -202,5 +242,9 @@ impl gm_sip::ue::Aka for Sim {
             Err(Refusal::Mac) => Err(AkaFailure::Mac),
             Err(Refusal::Sync { auts }) => Err(AkaFailure::Synchronisation(auts)),
         }
+    }
+
+    fn run_ahead(&mut self) {
+        self.0.run_ahead();
     }
 }

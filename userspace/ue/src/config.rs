@@ -5,8 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use gm_esp::suite::{Suite, SuiteError};
-use serde::Deserialize;
+use gm_esp::suite::{Legacy, Suite, SuiteError};
+use gm_sip::ue::{Carrier, Fault};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use zeroize::{Zeroize, Zeroizing};
 
 /// A phone's configuration.
@@ -37,6 +39,76 @@ pub struct Config {
     pub port_s: Option<u16>,
     /// Asked registration time in seconds.
     pub expires: u32,
+    /// How it behaves.
+    pub habits: Habits,
+}
+
+/// How a phone behaves: what may be left out of ue.toml, and what the command line
+/// may say otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Habits {
+    /// Offer transport mode.
+    pub trans: bool,
+    /// "udp", "tcp", or "auto": TCP for requests above `tcp_above` bytes.
+    #[serde(deserialize_with = "read_carrier")]
+    pub transport: Carrier,
+    /// The most bytes of a request over UDP with "auto".
+    pub tcp_above: usize,
+    /// Seconds without a packet after which a NAT keepalive goes out; 0: none.
+    pub nat_keepalive_s: u32,
+    /// Seconds between pings on the TCP connection to the P-CSCF; 0: none.
+    pub tcp_keepalive_s: u32,
+    /// Register again before the registration ends.
+    pub renew: bool,
+    /// Attempts after one that failed and may succeed later.
+    pub retries: u32,
+    /// Milliseconds before the first of these, doubled for each further one.
+    pub retry_ms: u64,
+    /// What to do wrong; not in the file.
+    #[serde(skip)]
+    pub faults: Vec<Fault>,
+}
+
+impl Default for Habits {
+    fn default() -> Habits {
+        Habits {
+            trans: true,
+            transport: Carrier::Udp,
+            tcp_above: 1300,
+            nat_keepalive_s: 20,
+            tcp_keepalive_s: 0,
+            renew: true,
+            retries: 0,
+            retry_ms: 2_000,
+            faults: Vec::new(),
+        }
+    }
+}
+
+/// "udp", "tcp" or "auto".
+///
+/// # Errors
+/// A sentence that says which there are.
+pub fn carrier(text: &str) -> Result<Carrier, String> {
+    match text {
+        "udp" => Ok(Carrier::Udp),
+        "tcp" => Ok(Carrier::Tcp),
+        "auto" => Ok(Carrier::Auto),
+        other => Err(format!("{other:?} is none of udp, tcp, auto")),
+    }
+}
+
+fn read_carrier<'de, D: Deserializer<'de>>(from: D) -> Result<Carrier, D::Error> {
+    carrier(&String::deserialize(from)?).map_err(D::Error::custom)
+}
+
+/// A suite that a phone is told to offer; legacy ones too, it is told so by name.
+///
+/// # Errors
+/// Those of [`Suite::parse_with`].
+pub fn suite(name: &str) -> Result<Suite, SuiteError> {
+    Suite::parse_with(name, Legacy::Allow)
 }
 
 /// What is wrong with a configuration, and where.
@@ -97,6 +169,8 @@ struct Raw {
     port_s: Option<u16>,
     #[serde(default = "default_expires")]
     expires: u32,
+    #[serde(default)]
+    habits: Habits,
 }
 
 fn default_expires() -> u32 {
@@ -157,12 +231,13 @@ impl Config {
             None => Suite::ALL.to_vec(),
             Some(names) => names
                 .iter()
-                .map(|name| {
-                    name.parse()
-                        .map_err(|e: SuiteError| bad("suites", e.to_string()))
-                })
+                .map(|name| suite(name).map_err(|e| bad("suites", e.to_string())))
                 .collect::<Result<Vec<_>, _>>()?,
         };
+        if !raw.habits.trans && !raw.udp_enc_tun {
+            let message = "without it udp_enc_tun = true is wanted";
+            return Err(bad("habits.trans", message.into()));
+        }
         if suites.is_empty() {
             return Err(bad("suites", "a phone offers at least one suite".into()));
         }
@@ -180,6 +255,7 @@ impl Config {
             port_c: raw.port_c,
             port_s: raw.port_s,
             expires: raw.expires,
+            habits: raw.habits.clone(),
         })
     }
 }
@@ -227,6 +303,34 @@ suites = ["null/aes-gcm"]
         let config = Config::parse(GOOD, "ue.toml").unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(config.suites, [Suite::NullAesGcm]);
         assert_eq!(config.expires, 3600);
+        assert_eq!(config.habits, Habits::default());
+    }
+
+    #[test]
+    fn habits_are_a_table_of_their_own() {
+        let text = format!("{GOOD}\n[ue.habits]\ntransport = \"auto\"\nretries = 3\n");
+        let config = Config::parse(&text, "ue.toml").unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(config.habits.transport, Carrier::Auto);
+        assert_eq!((config.habits.retries, config.habits.renew), (3, true));
+        for (line, wants) in [
+            ("transport = \"sctp\"", "none of udp, tcp, auto"),
+            ("trans = false", "udp_enc_tun = true is wanted"),
+            ("retrys = 3", "retrys"),
+        ] {
+            let text = format!("{GOOD}\n[ue.habits]\n{line}\n");
+            let error = Config::parse(&text, "ue.toml").err().expect(line);
+            assert!(error.to_string().contains(wants), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_legacy_suite_is_offered_by_name_and_never_by_itself() {
+        let text = GOOD.replace("null/aes-gcm", "hmac-md5-96/des-ede3-cbc");
+        let config = Config::parse(&text, "ue.toml").unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(config.suites, [Suite::HmacMd5DesEde3Cbc]);
+        let text = GOOD.replace("suites = [\"null/aes-gcm\"]", "");
+        let config = Config::parse(&text, "ue.toml").unwrap_or_else(|e| panic!("{e}"));
+        assert!(config.suites.iter().all(|s| !s.is_legacy()));
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub enum UeEvent {
         spis: [u32; 4],
         /// Granted registration time in seconds.
         expires: u32,
+        /// Whether there was a challenge; without one the SAs are those of before.
+        #[serde(default)]
+        authenticated: bool,
     },
     /// A MESSAGE of ours was answered.
     MessageSent {
@@ -52,6 +55,19 @@ pub enum UeEvent {
     },
     /// The de-registration was confirmed through the SA, and the SAs are gone.
     Deregistered,
+    /// No answers came through the SAs: they count as dead, and the next REGISTER
+    /// goes in clear.
+    Lost,
+    /// After a failure the phone begins again by itself.
+    Again {
+        /// In how many milliseconds.
+        wait_ms: u64,
+    },
+    /// Something came that is not taken.
+    Ignored {
+        /// Why.
+        reason: String,
+    },
     /// What was asked for did not work.
     Failed {
         /// Why, and what to look at.
@@ -71,6 +87,7 @@ impl fmt::Display for UeEvent {
                 ports,
                 spis,
                 expires,
+                ..
             } => write!(
                 f,
                 "registered for {expires} s: {suite} {mode}, seen at {public_address}, \
@@ -80,6 +97,9 @@ impl fmt::Display for UeEvent {
             UeEvent::MessageSent { status } => write!(f, "MESSAGE answered with {status}"),
             UeEvent::MessageReceived { from, body } => write!(f, "MESSAGE from {from}: {body}"),
             UeEvent::Deregistered => f.write_str("de-registered"),
+            UeEvent::Lost => f.write_str("no answers through the SAs: they count as dead"),
+            UeEvent::Again { wait_ms } => write!(f, "registers again in {wait_ms} ms"),
+            UeEvent::Ignored { reason } => write!(f, "ignored: {reason}"),
             UeEvent::Failed { reason } => write!(f, "failed: {reason}"),
         }
     }
@@ -99,6 +119,8 @@ pub enum Command {
     },
     /// `deregister`
     Deregister,
+    /// `address IP`: the phone has another address, which the host has already.
+    Address(IpAddr),
     /// `quit`
     Quit,
 }
@@ -118,7 +140,13 @@ impl Command {
                 to: to.to_owned(),
                 text: text.to_owned(),
             }),
-            _ => Err("commands: register | message URI TEXT | deregister | quit".to_owned()),
+            (Some("address"), Some(address), None) => address
+                .parse()
+                .map(Command::Address)
+                .map_err(|_| format!("{address:?} is no IP address")),
+            _ => Err(
+                "commands: register | message URI TEXT | address IP | deregister | quit".to_owned(),
+            ),
         }
     }
 }
@@ -137,6 +165,9 @@ mod tests {
                 text: "hello there".into()
             })
         );
+        let moved = Command::Address([192, 0, 2, 9].into());
+        assert_eq!(Command::parse("address 192.0.2.9"), Ok(moved));
+        assert!(Command::parse("address here").is_err());
         assert!(Command::parse("message sip:x").is_err());
         assert!(Command::parse("").is_err());
     }

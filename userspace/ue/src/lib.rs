@@ -11,13 +11,16 @@
 //!   TCP connections, addresses ([`addresses`], [`keys_out`]);
 //! * [`phone`]: one phone on it; [`agent`]: one phone that runs, with commands
 //!   and events;
-//! * [`report`]: what the protocol says, in the words of the events;
+//! * [`report`]: what the protocol says, in the words of the events; [`trace`]:
+//!   every message, for people;
 //! * [`events`]: what the phone tells and what it can be told;
-//! * [`program`]: `gm-ue` on the command line.
+//! * [`cli`]: `gm-ue` on the command line, with [`program`] (`run`, which gmespd's
+//!   demo uses as well), [`register`], [`proxy`] and [`load`].
 #![forbid(unsafe_code)]
 
 pub mod addresses;
 pub mod agent;
+pub mod cli;
 pub mod config;
 pub mod events;
 pub mod host;
@@ -26,8 +29,10 @@ pub mod load;
 pub mod phone;
 pub mod program;
 pub mod proxy;
+pub mod register;
 pub mod report;
 mod signals;
 mod sockets;
 mod tcp;
+pub mod trace;
 pub mod usim;

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -17,19 +16,15 @@ use crate::config::{Config, ConfigError};
 use crate::events::{Command, UeEvent};
 
 /// A phone without a phone: registers with IMS AKA over gmesp's data path.
-#[derive(Debug, Parser)]
-#[command(
-    name = "gm-ue",
-    version,
-    after_help = "Commands, one a line on stdin:\n  \
-        register\n  message URI TEXT\n  deregister\n  quit\n\
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Commands, one a line on stdin:\n  \
+        register\n  message URI TEXT\n  address IP\n  deregister\n  quit\n\
         The end of stdin is quit. Needs root, and an uplink whose driver knows XDP.\n\n\
         Example ue.toml (mode 0600):\n  \
         [ue]\n  uplink = \"eth0\"\n  address = \"192.0.2.10\"\n  pcscf = \"192.0.2.1:5060\"\n  \
         domain = \"home.test\"\n  impi = \"alice@home.test\"\n  impu = \"sip:alice@home.test\"\n  \
         k = \"32 hex digits\"\n  opc = \"32 hex digits\"\n  suites = [\"null/aes-gcm\"]  # absent: all\n  \
-        udp_enc_tun = true                # offer NAT traversal"
-)]
+        udp_enc_tun = true                # offer NAT traversal")]
 pub struct Args {
     /// Who the phone is (ue.toml).
     #[arg(long, value_name = "FILE")]
@@ -45,6 +40,19 @@ pub struct Args {
 
 /// Runs the program. Exit codes: 0 done, 1 it could not run, 2 wrong configuration.
 pub fn main(args: &Args) -> ExitCode {
+    log_to_stderr();
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "gm-ue: {error:#}");
+            let wrong_use = error.downcast_ref::<ConfigError>().is_some();
+            ExitCode::from(if wrong_use { 2 } else { 1 })
+        }
+    }
+}
+
+/// What goes wrong is told on stderr; `GMESP_LOG` says how much.
+pub fn log_to_stderr() {
     let filter = std::env::var("GMESP_LOG")
         .ok()
         .and_then(|wanted| wanted.parse::<Targets>().ok())
@@ -54,14 +62,6 @@ pub fn main(args: &Args) -> ExitCode {
         .with(filter)
         .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr))
         .try_init();
-    match run(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "gm-ue: {error:#}");
-            let wrong_use = error.downcast_ref::<ConfigError>().is_some();
-            ExitCode::from(if wrong_use { 2 } else { 1 })
-        }
-    }
 }
 
 fn run(args: &Args) -> Result<()> {

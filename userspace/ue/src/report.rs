@@ -6,10 +6,12 @@ use std::net::IpAddr;
 use gm_api::sad::mode_name;
 use gm_esp::{Mode, Suite};
 use gm_sip::ue::{RequestId, UeEvent as SipEvent};
-use gm_sip::{SaSetRequest, SetToken};
+use gm_sip::{Packet, SaSetRequest, SetToken};
 
 use crate::events::UeEvent;
+use crate::host::Arrival;
 use crate::phone::Watch;
+use crate::trace::Trace;
 
 /// What a report says of a set; no keys.
 struct SetView {
@@ -25,9 +27,18 @@ struct SetView {
 pub struct Reporter {
     sets: HashMap<SetToken, SetView>,
     messages: Vec<RequestId>,
+    trace: Option<Trace>,
 }
 
 impl Reporter {
+    /// One that also traces every message, or not.
+    pub fn new(trace: Option<Trace>) -> Reporter {
+        Reporter {
+            trace,
+            ..Reporter::default()
+        }
+    }
+
     /// A MESSAGE is on its way.
     pub fn sent(&mut self, id: RequestId) {
         self.messages.push(id);
@@ -92,8 +103,14 @@ impl Reporter {
                     format!("-> REGISTER with Security-Verify, in ESP{spi}"),
                 ));
             }
-            SipEvent::Registered { set, expires, .. } => self.registered(set, expires, tell),
+            SipEvent::Registered {
+                set,
+                expires,
+                authenticated,
+            } => self.registered(set, expires, authenticated, tell),
             SipEvent::Deregistered => tell(UeEvent::Deregistered),
+            SipEvent::Lost => tell(UeEvent::Lost),
+            SipEvent::Again { wait } => tell(UeEvent::Again { wait_ms: wait }),
             SipEvent::Failed(why) => tell(UeEvent::Failed {
                 reason: why.to_string(),
             }),
@@ -120,13 +137,22 @@ impl Reporter {
                 "SM7",
                 "-> REGISTER with AUTS: the challenge's sequence number is not fresh".into(),
             )),
-            SipEvent::Ignored { why } => tracing::warn!("a message was ignored: {why}"),
+            SipEvent::Ignored { why } => tell(UeEvent::Ignored {
+                reason: why.to_string(),
+            }),
         }
     }
 
-    fn registered(&self, set: SetToken, expires: u32, tell: &mut impl FnMut(UeEvent)) {
+    fn registered(
+        &self,
+        set: SetToken,
+        expires: u32,
+        authenticated: bool,
+        tell: &mut impl FnMut(UeEvent),
+    ) {
+        let how = if authenticated { "SM12" } else { "200" };
         tell(flow(
-            "SM12",
+            how,
             format!("<- 200, in ESP: registered for {expires} s"),
         ));
         let Some(view) = self.sets.get(&set) else {
@@ -139,6 +165,7 @@ impl Reporter {
             ports: view.ports,
             spis: view.spis,
             expires,
+            authenticated,
         });
     }
 }
@@ -156,6 +183,21 @@ impl<F: FnMut(UeEvent)> Watch for Telling<'_, F> {
 
     fn installed(&mut self, request: &SaSetRequest) {
         self.reporter.installed(request);
+        if let Some(trace) = &mut self.reporter.trace {
+            trace.installed(request);
+        }
+    }
+
+    fn sends(&mut self, packet: &Packet) {
+        if let Some(trace) = &mut self.reporter.trace {
+            trace.sends(packet);
+        }
+    }
+
+    fn receives(&mut self, arrival: &Arrival) {
+        if let Some(trace) = &mut self.reporter.trace {
+            trace.receives(arrival);
+        }
     }
 
     fn refused(&mut self, error: &anyhow::Error) {
@@ -166,6 +208,9 @@ impl<F: FnMut(UeEvent)> Watch for Telling<'_, F> {
 
     fn removed(&mut self, set: SetToken) {
         self.reporter.sets.remove(&set);
+        if let Some(trace) = &mut self.reporter.trace {
+            trace.removed(set);
+        }
     }
 }
 

@@ -8,6 +8,9 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 /// Bits of the index in a sequence number (TS 33.102 C.1.1.1).
 const IND_BITS: u32 = 5;
 const INDICES: usize = 1 << IND_BITS;
+/// How far a SIM runs ahead when it is told to: less than the jump that a network
+/// or a SIM would find strange (TS 33.102 C.2.1, 2^28).
+const AHEAD: u64 = 1 << 16;
 
 /// What a successful AKA run gives (TS 33.102 6.3.3).
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -85,6 +88,13 @@ impl Usim {
         Ok(Authenticated { res, ck, ik })
     }
 
+    /// Is as if it had seen sequence numbers far above those of any network: the next
+    /// challenge asks for resynchronisation, and those after it are good again.
+    pub fn run_ahead(&mut self) {
+        let highest = self.seen.iter().copied().max().unwrap_or(0);
+        self.seen.fill(highest + AHEAD);
+    }
+
     /// The resynchronisation token (TS 33.102 6.3.3), with the highest number seen.
     fn auts(&self, milenage: &mut Milenage, rand: &[u8; 16]) -> [u8; 14] {
         let highest = (0..INDICES)
@@ -149,6 +159,19 @@ mod tests {
         let ak = hex::decode("451e8beca43b").unwrap();
         let sqn: Vec<u8> = (0..6).map(|i| auts[i] ^ ak[i]).collect();
         assert_eq!(hex::encode(sqn), "ff9bb4d0b607");
+    }
+
+    #[test]
+    fn a_sim_that_runs_ahead_finds_the_network_stale() {
+        let (mut usim, rand) = set1();
+        usim.seen.fill(0xff9b_b4d0_b607 >> IND_BITS);
+        usim.run_ahead();
+        let Err(Refusal::Sync { auts }) = usim.authenticate(&rand, &autn1()) else {
+            panic!("a stale challenge was accepted")
+        };
+        let ak = hex::decode("451e8beca43b").unwrap();
+        let sqn = (0..6).fold(0u64, |n, i| n << 8 | u64::from(auts[i] ^ ak[i]));
+        assert_eq!(sqn >> IND_BITS, (0xff9b_b4d0_b607 >> IND_BITS) + AHEAD);
     }
 
     #[test]

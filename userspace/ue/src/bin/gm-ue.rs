@@ -4,5 +4,5 @@
 use clap::Parser;
 
 fn main() -> std::process::ExitCode {
-    gm_ue::program::main(&gm_ue::program::Args::parse())
+    gm_ue::cli::main(&gm_ue::cli::Cli::parse())
 }
