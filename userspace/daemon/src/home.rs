@@ -266,3 +266,76 @@ impl Running {
         bytes.zeroize();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::time::Duration;
+
+    use gm_home::vectors::Operator;
+
+    use super::*;
+
+    fn register(over: &str, from: SocketAddr, n: u32) -> String {
+        format!(
+            "REGISTER sip:ims.test SIP/2.0\r\nVia: SIP/2.0/{over} {from};branch=z9hG4bK{n};rport\r\n\
+             From: <sip:a@ims.test>;tag=1\r\nTo: <sip:a@ims.test>\r\nCall-ID: {n}\r\n\
+             CSeq: {n} REGISTER\r\nContact: <sip:192.0.2.1:31800>\r\nContent-Length: 0\r\n\r\n"
+        )
+    }
+
+    /// Bound like the edge's: from exactly `local`.
+    fn dial(
+        runtime: &tokio::runtime::Runtime,
+        local: SocketAddr,
+        to: SocketAddr,
+    ) -> std::net::TcpStream {
+        let stream = runtime.block_on(connect(local, to)).unwrap();
+        let stream = stream.into_std().unwrap();
+        stream.set_nonblocking(false).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        stream
+    }
+
+    #[test]
+    fn over_tcp_it_answers_the_edge_on_its_connection_and_nobody_else() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let free = || {
+            std::net::TcpListener::bind("127.0.0.1:0")
+                .unwrap()
+                .local_addr()
+                .unwrap()
+        };
+        let (listen, edge, stranger) = (free(), free(), free());
+        let user = "a@ims.test";
+        let key = Operator::Opc([2; 16]);
+        let subscriber = Subscriber::new(user, &["sip:a@ims.test"], [1; 16], key, 0);
+        start(
+            listen,
+            Some(edge),
+            "ims.test",
+            vec![subscriber],
+            runtime.handle(),
+        )
+        .unwrap();
+        let mut other = dial(&runtime, stranger, listen);
+        let _ = other.write_all(register("TCP", stranger, 1).as_bytes());
+        assert!(matches!(other.read(&mut [0; 64]), Ok(0) | Err(_)));
+        let mut stream = dial(&runtime, edge, listen);
+        // Two in one piece, the second one in two.
+        let text = register("TCP", edge, 1) + "\r\n" + &register("TCP", edge, 2);
+        let (first, second) = text.as_bytes().split_at(text.len() - 40);
+        stream.write_all(first).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        stream.write_all(second).unwrap();
+        let mut heard = String::new();
+        while heard.matches("\r\n\r\n").count() < 2 {
+            let mut part = [0; 4096];
+            let n = stream.read(&mut part).unwrap();
+            heard.push_str(std::str::from_utf8(&part[..n]).unwrap());
+        }
+        assert_eq!(heard.matches("SIP/2.0 401 ").count(), 2, "{heard}");
+    }
+}
