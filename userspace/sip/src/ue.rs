@@ -40,6 +40,8 @@ pub struct Ue {
     aka: Box<dyn Aka + Send>,
     random: Box<dyn Randomness + Send>,
     spis: VecDeque<[u32; 2]>,
+    /// Client ports that were offered, the one longest ago first.
+    drawn: VecDeque<u16>,
     next_token: u64,
     next_request: u64,
     call_id: String,
@@ -81,6 +83,7 @@ impl Ue {
             aka,
             random,
             spis: VecDeque::new(),
+            drawn: VecDeque::new(),
             next_token: 0,
             next_request: 0,
             call_id,

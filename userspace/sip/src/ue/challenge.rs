@@ -10,7 +10,7 @@ use super::{AkaAnswer, AkaFailure, Fault, Ue, UeEvent, UeFailure, UeOutput, UeSe
 use crate::aka::{self, Challenge, Res};
 use crate::message::Message;
 use crate::sa_set::{Role, SaSetRequest, SetParams, SetToken, Tunnel};
-use crate::sec_agree::{self, Proposal, SECURITY_SERVER, SecList, choose_server};
+use crate::sec_agree::{self, OfferError, Proposal, SECURITY_SERVER, SecList, choose_server};
 
 /// Challenges of one procedure before the UE gives up.
 const CHALLENGES: u8 = 3;
@@ -47,6 +47,9 @@ impl Ue {
         };
         let list = SecList::from_message(message, SECURITY_SERVER).unwrap_or_default();
         let chosen = self.choose(&list)?;
+        if self.is_own_spi(chosen.ends) {
+            return Err(UeFailure::SecurityServer(OfferError::Spi));
+        }
         // Over a set we are where we were; in clear received says where that is.
         let public = match &self.current {
             Some(set) => set.params.ue,

@@ -148,7 +148,9 @@ impl Ue {
         }
     }
 
-    /// A client port that no set of ours uses (clause 7.1 rule 6), drawn at random.
+    /// A client port that no set of ours uses (clause 7.1 rule 6): at random one that
+    /// was never drawn, else the one whose turn is longest ago. The P-CSCF may keep a
+    /// set longer than we do, for what it still waits for.
     fn free_port(&mut self) -> Option<u16> {
         let used: Vec<_> = self.sets().map(|s| s.params.ue_ends.port_c).collect();
         let barred = [
@@ -159,11 +161,40 @@ impl Ue {
             self.config.server_port,
         ];
         let ports = self.config.client_ports.clone();
-        let free: Vec<_> = ports
-            .filter(|p| !used.contains(p) && !barred.contains(p))
+        let free = |p: &u16| !used.contains(p) && !barred.contains(p) && ports.contains(p);
+        let fresh: Vec<_> = ports
+            .clone()
+            .filter(|p| free(p) && !self.drawn.contains(p))
             .collect();
-        let at = (self.random.u32() as usize).checked_rem(free.len())?;
-        free.get(at).copied()
+        let port = match (self.random.u32() as usize).checked_rem(fresh.len()) {
+            Some(at) => fresh.get(at).copied(),
+            None => self.drawn.iter().copied().find(free),
+        }?;
+        self.drawn.retain(|p| *p != port);
+        self.drawn.push_back(port);
+        Some(port)
+    }
+
+    /// Two SPIs of ours that the P-CSCF has not in an SA of today (clause 7.1).
+    fn free_spis(&mut self) -> Option<[u32; 2]> {
+        let theirs: Vec<_> = self
+            .sets()
+            .flat_map(|s| [s.params.pcscf_ends.spi_c, s.params.pcscf_ends.spi_s])
+            .collect();
+        let free = |pair: &[u32; 2]| pair.iter().all(|spi| !theirs.contains(spi));
+        let at = self.spis.iter().position(free)?;
+        self.spis.remove(at)
+    }
+
+    /// Whether the P-CSCF names an SPI that is ours in an offer or an SA: all four SAs
+    /// have one key, and a message could be sent back to where it came from.
+    pub(super) fn is_own_spi(&self, theirs: Ends) -> bool {
+        let offered = self.procedure.iter().map(|p| p.ends);
+        let live = self.sets().map(|s| s.params.ue_ends);
+        offered.chain(live).any(|own| {
+            let own = [own.spi_c, own.spi_s];
+            own.contains(&theirs.spi_c) || own.contains(&theirs.spi_s)
+        })
     }
 
     /// SPIs that were offered and never installed are the last to be offered again.
@@ -179,7 +210,7 @@ impl Ue {
             Some(port) => port,
             None => self.free_port().ok_or(UeFailure::NoPort)?,
         };
-        let [spi_c, spi_s] = self.spis.pop_front().ok_or(UeFailure::NoSpi)?;
+        let [spi_c, spi_s] = self.free_spis().ok_or(UeFailure::NoSpi)?;
         Ok(Ends {
             spi_c,
             spi_s,

@@ -70,6 +70,12 @@ fn every_line_of_security_server_comes_back_as_it_was() {
 }
 
 impl Rig {
+    /// What the last REGISTER offered.
+    fn offered(&mut self) -> crate::sec_agree::Ends {
+        let list = SecList::from_message(&self.last().1, "Security-Client").expect("an offer");
+        list.proposals().expect("of ours")[0].ends
+    }
+
     fn granted_first(&mut self, set: &SaSetRequest) {
         self.granted(set, 3600);
         assert!(self.ue.is_registered());
@@ -426,6 +432,68 @@ fn the_answer_to_a_deregistration_comes_through_the_sa_and_then_all_sets_go() {
     rig.pass(10_000);
     assert!(removed(&rig.news(), &set));
     assert_eq!(rig.ue.next_timeout(), None);
+}
+
+#[test]
+fn client_ports_come_again_as_late_as_possible() {
+    let mut rig = Rig::set_up(|c| c.client_ports = 31100..=31104);
+    let mut drawn = Vec::new();
+    for _ in 0..12 {
+        let set = rig.registered();
+        drawn.push(set.params.ue_ends.port_c);
+        rig.ue.deregister(rig.now).expect("starts");
+        drawn.push(rig.offered().port_c);
+        rig.granted(&set, 0);
+        rig.pass(10_000);
+        rig.ue
+            .add_spis([8000 + 2 * drawn.len() as u32, 8001 + 2 * drawn.len() as u32]);
+        rig.news();
+    }
+    for five in drawn.windows(5) {
+        let different: std::collections::HashSet<_> = five.iter().collect();
+        assert_eq!(different.len(), 5, "{drawn:?}");
+    }
+}
+
+#[test]
+fn own_spis_differ_from_those_of_the_p_cscf() {
+    // The P-CSCF has 7004 and 7005, which are set aside for our third offer.
+    let server = KAMAILIO.replace("4096", "7004").replace("4097", "7005");
+    let mut rig = Rig::new();
+    rig.challenged(&[&server]);
+    let set = rig.install().expect("an Install");
+    rig.ue.handle(
+        0,
+        UeInput::Installed {
+            set: set.token,
+            ok: true,
+        },
+    );
+    rig.granted_first(&set);
+    for want in [[7002, 7003], [7006, 7007]] {
+        rig.ue.register(rig.now).expect("starts");
+        let ends = rig.offered();
+        assert_eq!([ends.spi_c, ends.spi_s], want);
+        let (_, request) = rig.last();
+        // Refused without an Install, and not given back in between.
+        let spare = std::mem::take(&mut rig.ue.spis);
+        rig.answer_through(&set, &Message::response(&request, 403, "Forbidden", "s"));
+        rig.ue.spis = spare;
+    }
+    assert_eq!(rig.ue.spis, [[7004, 7005]]);
+    assert_eq!(rig.ue.register(rig.now), Err(UeFailure::NoSpi));
+}
+
+#[rstest]
+#[case::an_offered_one("4096", "7001")]
+#[case::an_offered_one_at_the_other_end("4097", "7000")]
+#[case::twice_the_same("4097", "4096")]
+fn spis_of_the_p_cscf_that_are_ours_are_refused(#[case] from: &str, #[case] to: &str) {
+    let mut rig = Rig::new();
+    rig.challenged(&[&KAMAILIO.replace(from, to)]);
+    let failed = UeEvent::Failed(UeFailure::SecurityServer(OfferError::Spi));
+    assert_eq!(rig.events().last(), Some(&failed));
+    assert!(rig.install().is_none());
 }
 
 /// A P-CSCF may use the ports of a set again that we still keep for its last answer.
