@@ -10,8 +10,9 @@ use zeroize::Zeroizing;
 
 use crate::config::{Config, key, read_private};
 
-/// The first port for messages in clear of an address; the others follow.
-const FIRST_CLEAR: u16 = 4_400;
+/// The first port for messages in clear of an address, above 4500, which is
+/// encapsulated ESP's; the others follow.
+const FIRST_CLEAR: u16 = 4_600;
 /// The first port_us.
 const FIRST_SERVER: u16 = FIRST_CLEAR + EACH as u16;
 /// port_uc of one phone: one a set, and up to three sets live side by side.
@@ -255,7 +256,7 @@ mod tests {
             }
         }
         let places = Places::new(addresses(1), 10).unwrap();
-        for port in [0, 4_399, 4_410, 10_010, 15_630, 65_535] {
+        for port in [0, 4_500, 4_599, 4_610, 10_210, 15_830, 65_535] {
             assert_eq!(places.index(([192, 0, 2, 1], port).into()), None, "{port}");
         }
     }
