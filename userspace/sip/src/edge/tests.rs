@@ -14,6 +14,8 @@ mod agreement;
 mod names;
 #[path = "tests/refusals.rs"]
 mod refusals;
+#[path = "tests/next_hop.rs"]
+mod next_hop;
 #[path = "tests/emergency.rs"]
 mod emergency;
 #[path = "tests/forwarding.rs"]

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::peers::transport_of;
 use super::{Edge, Output, Refusal, top_via};
 use crate::header::{Uri, Via};
-use crate::lifecycle::ContactId;
+use crate::lifecycle::{ContactId, SetState};
 use crate::message::Message;
 use crate::{Packet, Transport};
 
@@ -73,26 +73,31 @@ impl Edge {
 
     /// A message for a phone is back. An answer whose connection is gone takes the way
     /// of a request, from port_pc to port_us (RFC 3261 clause 18.2.2); a request for
-    /// which no connection can be made goes over UDP.
+    /// which no connection can be made goes over UDP. Both through the set that is in
+    /// use now: the one that they were for may not send any more.
     pub(super) fn unsent_to_ue(&mut self, local: SocketAddr, remote: SocketAddr, bytes: &[u8]) {
         let message = Message::parse(bytes).ok();
         let set = self.agent.table().by_flow(remote, local);
         let (Some(mut message), Some(set)) = (message, set) else {
             return self.refused(remote, Refusal::Unreachable);
         };
-        let (id, from, to) = (set.contact, set.local(), set.remote());
+        let own = (set.local(), set.remote());
+        let settled = matches!(set.state, SetState::Established | SetState::Replaced);
+        let id = set.contact;
+        let way = self.agent.way_to(id).filter(|_| settled);
+        let way = way.map_or(own, |way| (way.local, way.remote));
         let mut transport = Transport::Tcp;
         if message.method().is_some() {
             transport = Transport::Udp;
             let again = self.now.saturating_add(TCP_AGAIN);
             self.peer(id).tcp_failed = again;
             self.over_udp_now(&mut message);
-        } else if (local, remote) == (from, to) {
+        } else if (local, remote) == way {
             return self.refused(remote, Refusal::Unreachable);
         }
         self.out.push_back(Output::ToUe(Packet {
-            local: from,
-            remote: to,
+            local: way.0,
+            remote: way.1,
             transport,
             bytes: message.to_bytes(),
         }));

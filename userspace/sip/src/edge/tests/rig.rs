@@ -169,7 +169,7 @@ impl Rig {
         let up = to_core(&self.ue(source, local, &phone.sm7(&nonce, &verify)));
         let ok = Message::response(&up, 200, "OK", "c").with("Contact", &contact(&up));
         let out = self.core(&ok.with("Expires", "3600"));
-        assert!(out.contains(&Output::Activate { set }), "{out:?}");
+        assert!(self.out.contains(&Output::Activate { set }), "{out:?}");
         assert_eq!(to_ue(&out)[0].status(), Some(200));
         (set, up)
     }
