@@ -142,10 +142,12 @@ impl Agent {
             return false;
         };
         held.installed = ok;
-        if !ok {
+        if ok {
+            self.table.activate(set);
+        } else {
             self.table.remove_set(set, RemoveReason::NotInstalled);
-            self.carry_out();
         }
+        self.carry_out();
         ok
     }
 

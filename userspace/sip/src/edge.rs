@@ -6,8 +6,8 @@
 //!
 //! What SAs there are and who may use them is decided by [`crate::agent`]; here are the
 //! messages. A registration by function: `register::register` (SM1) ->
-//! `challenge::challenge` (SM4, Install) -> `Edge::installed` (SM6) ->
-//! `register::register` (SM7, SM8) -> `challenge::register_response` (SM12, Activate).
+//! `challenge::challenge` (SM4, Install) -> `Edge::installed` (Activate, SM6) ->
+//! `register::register` (SM7, SM8) -> `challenge::register_response` (SM12).
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -268,6 +268,7 @@ impl Edge {
     /// SM6 leaves once the inbound SAs are live (ARCHITECTURE, reading A-02).
     fn installed(&mut self, set: SetToken, ok: bool) {
         if self.agent.installed(set, ok) {
+            self.carry_out();
             self.send_sm6(set);
         } else if !ok && let Some(held) = self.held.remove(&set) {
             self.carry_out();

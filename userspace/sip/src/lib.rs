@@ -7,9 +7,9 @@
 //! ```text
 //!            UE                                   P-CSCF's edge
 //! ue::Ue ---------- SM1 (clear) ----------> edge::Edge ---- SM2 ---> core
-//!        <--------- SM6, Security-Server --  Install before SM6 <--- SM4 with ik, ck
+//!        <--------- SM6, Security-Server --  Install, Activate  <--- SM4 with ik, ck
 //! Install ========= SM7, Security-Verify => checked        --- SM8 -->
-//!        <========= SM12 ================== Activate       <-- SM10
+//!        <========= SM12 ================== confirmed      <-- SM10
 //! ```
 //!
 //! [`agent`] is what the edge decides about SAs, without messages: the engine that an

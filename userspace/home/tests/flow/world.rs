@@ -306,12 +306,15 @@ impl World {
         })
     }
 
+    /// The suite of a set whose registration is complete.
     pub fn suite_in_use(&self) -> Option<Suite> {
-        self.edge_sas
-            .0
-            .iter()
-            .find(|(_, active)| *active)
-            .map(|(s, _)| s.params.suite)
+        let done = |set| {
+            let sm12 = |e: &FlowEvent| matches!(e, FlowEvent::Sm12 { set: s, .. } if *s == set);
+            self.events.iter().any(sm12)
+        };
+        let mut sets = self.edge_sas.0.iter();
+        let found = sets.find(|(s, active)| *active && done(s.token));
+        found.map(|(s, _)| s.params.suite)
     }
 
     /// No key that any set was made of is in anything that went to the UE.

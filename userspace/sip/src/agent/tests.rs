@@ -23,6 +23,8 @@ mod failures;
 mod first;
 #[path = "tests/nat.rs"]
 mod nat;
+#[path = "tests/random.rs"]
+mod random;
 #[path = "tests/words.rs"]
 mod words;
 
@@ -208,6 +210,7 @@ impl Rig {
         self.drain();
         let challenged = done?;
         assert!(self.agent.installed(challenged.set, true));
+        self.drain();
         Ok((challenged.set, nonce, challenged.security_server))
     }
 

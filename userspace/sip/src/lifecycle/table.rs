@@ -18,7 +18,6 @@ impl Table {
         let old = |s: &&SaSet| matches!(s.state, SetState::Established | SetState::Replaced);
         let old_life = self.sets_of(id).filter(old).map(|s| s.life).max();
         let life = now.saturating_add(granted).max(old_life.unwrap_or(0));
-        self.activate(token);
         self.update(token, |set| {
             set.state = SetState::Established;
             set.life = life;
@@ -136,8 +135,8 @@ impl Table {
     }
 
     /// The registration of this set has failed, and it goes soon. Gives the set through
-    /// which the failure leaves: the old one that protected SM1, else this one, whose
-    /// outbound goes live for that (clause 7.4.2a, last but two; ARCHITECTURE, reading A-09).
+    /// which the failure leaves: the old one that protected SM1, else this one (clause
+    /// 7.4.2a, last but two; ARCHITECTURE, reading A-09).
     pub fn fail(&mut self, token: SetToken, now: u64) -> SetToken {
         let Some(set) = self.sets.get(&token) else {
             return token;
@@ -148,16 +147,16 @@ impl Table {
         };
         let (old, state) = (set.over.filter(carries), set.state);
         if state == SetState::Registration {
-            if old.is_none() {
-                self.activate(token);
-            }
             self.linger(token, now, RemoveReason::Aborted);
         }
         old.unwrap_or(token)
     }
 
-    fn activate(&mut self, token: SetToken) {
-        if let Some(set) = self.sets.get_mut(&token) {
+    /// The set is installed: its outbound goes live at once. SM7 may come over TCP, and
+    /// then the answers of the handshake leave through it. Nothing else does before SM12,
+    /// and no other set has its addresses and ports.
+    pub fn activate(&mut self, token: SetToken) {
+        if let Some(set) = self.sets.get_mut(&token).filter(|set| !set.active) {
             set.active = true;
             self.changes.push(Change::Activate(token));
         }

@@ -47,12 +47,18 @@ fn add(table: &mut Table, n: u16, over: Option<SetToken>, now: u64) -> SetToken 
     token
 }
 
+/// The set is installed, and then its registration succeeds.
+fn confirm(table: &mut Table, token: SetToken, now: u64, granted: u64) {
+    table.activate(token);
+    table.confirm(token, now, granted);
+}
+
 /// Registers in clear and then again over the first set, at time 0.
 fn two_sets(table: &mut Table) -> (SetToken, SetToken) {
     let first = add(table, 1, None, 0);
-    table.confirm(first, 0, 30 * MIN);
+    confirm(table, first, 0, 30 * MIN);
     let second = add(table, 2, Some(first), 0);
-    table.confirm(second, 0, 10 * MIN);
+    confirm(table, second, 0, 10 * MIN);
     (first, second)
 }
 
@@ -75,7 +81,7 @@ fn unfinished_registrations_end_in_time() {
 fn a_new_challenge_cancels_the_unfinished_attempt_only() {
     let mut table = table();
     let first = add(&mut table, 1, None, 0);
-    table.confirm(first, 0, MIN);
+    confirm(&mut table, first, 0, MIN);
     let second = add(&mut table, 2, None, 0);
     table.take_changes();
     let third = add(&mut table, 3, None, 0);
@@ -90,10 +96,10 @@ fn a_new_challenge_cancels_the_unfinished_attempt_only() {
 fn after_a_clear_sm1_all_old_sets_go() {
     let mut table = table();
     let first = add(&mut table, 1, None, 0);
-    table.confirm(first, 0, 30 * MIN);
+    confirm(&mut table, first, 0, 30 * MIN);
     let second = add(&mut table, 2, None, 0);
     table.take_changes();
-    table.confirm(second, 0, 30 * MIN);
+    confirm(&mut table, second, 0, 30 * MIN);
     let want = [
         Change::Activate(second),
         Change::Retire(first),
@@ -152,7 +158,7 @@ fn a_repeated_sm12_changes_nothing() {
     let mut table = table();
     let (_, second) = two_sets(&mut table);
     table.take_changes();
-    table.confirm(second, 5 * MIN, 60 * MIN);
+    confirm(&mut table, second, 5 * MIN, 60 * MIN);
     assert!(table.take_changes().is_empty());
     assert_eq!(table.set(second).map(|s| s.deadline), Some(30 * MIN));
 }
@@ -161,7 +167,7 @@ fn a_repeated_sm12_changes_nothing() {
 fn lives_never_shrink() {
     let mut table = table();
     let first = add(&mut table, 1, None, 0);
-    table.confirm(first, 0, 30 * MIN);
+    confirm(&mut table, first, 0, 30 * MIN);
     assert_eq!(table.refresh(1, 0, MIN), Some(first));
     assert_eq!(table.set(first).map(|s| s.deadline), Some(30 * MIN));
     table.refresh(1, 20 * MIN, 30 * MIN);
@@ -181,7 +187,7 @@ fn lives_never_shrink() {
 fn the_last_identity_takes_the_sets_along_after_a_while() {
     let mut table = table();
     let first = add(&mut table, 1, None, 0);
-    table.confirm(first, 0, 30 * MIN);
+    confirm(&mut table, first, 0, 30 * MIN);
     table.registered(1, "sip:a@h", vec![]);
     table.registered(1, "sip:b@h", vec![]);
     assert!(!table.deregister(1, "sip:a@h", 0));
@@ -207,7 +213,7 @@ fn six_sas_per_direction_and_no_more() {
     let third = add(&mut table, 3, Some(second), 0);
     let (_, sets) = table.len();
     assert_eq!(sets, 3);
-    table.confirm(third, 0, MIN);
+    confirm(&mut table, third, 0, MIN);
     assert_eq!(
         table.contact(1).map(|c| c.sets.clone()),
         Some(vec![second, third])
@@ -229,7 +235,7 @@ fn collisions(
 ) {
     let mut table = table();
     let first = add(&mut table, 1, None, 0);
-    table.confirm(first, 0, MIN);
+    confirm(&mut table, first, 0, MIN);
     let ends = Ends {
         spi_c: 1000 + spi * 2,
         spi_s: 9,
@@ -274,7 +280,7 @@ fn the_table_is_bounded() {
 fn client_ports_change_and_come_round() {
     let mut table = table();
     let first = add(&mut table, 1, None, 0);
-    table.confirm(first, 0, MIN);
+    confirm(&mut table, first, 0, MIN);
     let ue = SocketAddr::new(params(1).ue, 32000);
     assert_eq!(
         table.free_client_port(&(5064..=5066), ue, Some(1)),

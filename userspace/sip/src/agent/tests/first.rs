@@ -9,8 +9,9 @@ fn a_registration_in_clear_makes_one_set_with_the_lifetime_of_the_registration()
     let (id, attempt) = rig.attempt(&phone("a").sm1());
     assert!(!attempt.integrity && attempt.kind == Kind::First && attempt.over.is_none());
     let challenged = rig.challenge(id);
-    // Live inbound, standing by outbound, with a time-out of its own.
-    assert_eq!(rig.sets.get(&challenged.0), Some(&false));
+    // Live both ways, for SM7 may come over TCP; with a time-out of its own.
+    assert_eq!(rig.sets.get(&challenged.0), Some(&true));
+    assert_eq!(rig.current(challenged.0), None, "for nothing but SM7 and its answer");
     let set = rig.agent.set(challenged.0).expect("a set");
     assert_eq!(set.deadline, rig.now + 240_000);
     let set = rig.finish(&phone("a"), &challenged);
