@@ -6,6 +6,8 @@
 
 #[path = "sipp/lab.rs"]
 mod lab;
+#[path = "sipp/legacy.rs"]
+mod legacy;
 #[path = "sipp/load.rs"]
 mod load;
 #[path = "sipp/proxy.rs"]

@@ -127,6 +127,8 @@ pub struct Plan {
     pub max_sas: u32,
     /// Addresses of the UE's side.
     pub ues: Vec<String>,
+    /// Lines of `[edge]`.
+    pub edge: &'static str,
 }
 
 impl Plan {
@@ -139,6 +141,7 @@ impl Plan {
             ),
             max_sas: 64,
             ues: vec![UE.to_owned()],
+            edge: "",
         }
     }
 }
@@ -157,6 +160,7 @@ impl Plan {
             ues: (10..10 + addresses)
                 .map(|n| format!("192.0.2.{n}"))
                 .collect(),
+            edge: "",
         }
     }
 }
@@ -201,11 +205,12 @@ impl Lab {
                  client_ports = [\"5067-5074\"]\nmax_sas = {}\npin_dir = \"off\"\n\
                  [control]\nsocket = \"{}\"\n\
                  [edge]\nsip_port = 5060\nport_ps = 5066\nport_pc = \"5067-5074\"\n\
-                 home = \"embedded\"\n[edge.timers]\nlinger_s = 1\n\
+                 home = \"embedded\"\n{}[edge.timers]\nlinger_s = 1\n\
                  [home]\ndomain = \"{DOMAIN}\"\nsubscribers = \"{}\"\n\
                  [log]\nlevel = \"warn\"\n",
                 plan.max_sas,
                 socket.display(),
+                plan.edge,
                 subscribers.display()
             ),
         );
@@ -254,6 +259,32 @@ impl Lab {
             .block_on(self.client.stats())
             .expect("gmespd answers");
         stats.reasons[reason]
+    }
+
+    /// Waits until one of gmespd's counters says so much: they are published in turns.
+    pub fn counts(&self, reason: &str, least: u64) {
+        let deadline = Instant::now() + WAIT;
+        while self.count(reason) < least {
+            let now = self.count(reason);
+            assert!(Instant::now() < deadline, "{reason}: {now}, not {least}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until the edge has refused something so often for this reason.
+    pub fn refuses(&self, reason: &str, least: u64) {
+        let deadline = Instant::now() + WAIT;
+        loop {
+            let stats: Stats = self
+                .runtime
+                .block_on(self.client.stats())
+                .expect("gmespd answers");
+            if stats.refusals.get(reason).is_some_and(|n| *n >= least) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{reason}: {:?}", stats.refusals);
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Waits until gmespd has as many SAs and registrations as that.

@@ -18,7 +18,7 @@ use gm_sip::ue::{Carrier, UeConfig};
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, suite};
 use crate::host::{Host, HostConfig};
 use crate::signals::ended;
 
@@ -82,8 +82,8 @@ pub struct Args {
     /// De-register afterwards.
     #[arg(long)]
     pub deregister: bool,
-    /// Offer this suite only, `alg/ealg`.
-    #[arg(long, value_name = "SUITE")]
+    /// Offer this suite only, `alg/ealg`; of older releases too.
+    #[arg(long, value_name = "SUITE", value_parser = suite)]
     pub suite: Option<Suite>,
     /// What requests go over: udp, tcp, or auto (TCP for long ones).
     #[arg(long, value_name = "T", default_value = "udp", value_parser = carrier)]
