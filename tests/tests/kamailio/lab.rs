@@ -1,0 +1,291 @@
+//! The laboratory: gmespd and Kamailio in one namespace, phones in the other.
+
+use std::fs::File;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use gm_tests::netns::{End, NetNs, veth};
+use gmespctl::client::Client;
+
+use crate::common::{DOMAIN, OPC, PCSCF, Plan, Process, UE, program, write_private};
+
+/// Another subscriber's key.
+pub const OTHER_K: &str = "0396eb317b6d1c36f19c1c84cd6ffd16";
+/// Longer than a loaded machine takes, shorter than patience.
+const WAIT: Duration = Duration::from_secs(20);
+/// How long silence is listened to.
+const SILENCE: Duration = Duration::from_millis(700);
+/// The side towards the core, which Kamailio takes last.
+const CORE_PORT: u16 = 5062;
+
+/// The examples, which are what is tested.
+fn example(name: &str) -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.join("../userspace/daemon/examples").join(name)
+}
+
+/// A value of the block of kamailio.cfg that names what to change.
+fn value(config: &str, name: &str) -> String {
+    let start = format!("#!substdef \"!{name}!");
+    let line = config.lines().find_map(|line| line.strip_prefix(&start));
+    let line = line.unwrap_or_else(|| panic!("kamailio.cfg sets no {name}"));
+    line.split('!').next().unwrap_or_default().to_owned()
+}
+
+/// A Kamailio in the foreground. It ends with the test, and its workers with it.
+struct Kamailio {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Kamailio {
+    fn start(ns: &NetNs, dir: &Path) -> Kamailio {
+        let version = Command::new("kamailio").arg("-v").output();
+        assert!(
+            version.is_ok_and(|v| v.status.success()),
+            "kamailio is missing: apt-get install kamailio kamailio-utils-modules \
+             kamailio-extra-modules"
+        );
+        let log = dir.join("kamailio.log");
+        let run = dir.join("kamailio");
+        std::fs::create_dir(&run).expect("a directory");
+        let mut command = Command::new("kamailio");
+        command
+            .args(["-DD", "-E", "-f"])
+            .arg(example("kamailio.cfg"))
+            .arg("-Y")
+            .arg(&run)
+            .arg("-w")
+            .arg(&run)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).expect("a log"))
+            // Of a group of its own, so that its workers can be ended with it.
+            .process_group(0);
+        let child = ns.run(|| command.spawn()).expect("kamailio starts");
+        let mut kamailio = Kamailio { child, log };
+        let deadline = Instant::now() + WAIT;
+        while !ns.run(|| is_bound(CORE_PORT)) {
+            let ended = kamailio.child.try_wait().expect("a status");
+            let log = kamailio.log();
+            assert!(ended.is_none(), "kamailio could not start:\n{log}");
+            assert!(Instant::now() < deadline, "kamailio does not start:\n{log}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        kamailio
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Kamailio {
+    fn drop(&mut self) {
+        let group = format!("-{}", self.child.id());
+        let kill = |signal: &str| {
+            let mut command = Command::new("kill");
+            let _ = command
+                .args([signal, "--", &group])
+                .stderr(Stdio::null())
+                .status();
+        };
+        kill("-TERM");
+        let deadline = Instant::now() + WAIT;
+        while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        kill("-KILL");
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether somebody has this UDP port, in the calling thread's namespace.
+fn is_bound(port: u16) -> bool {
+    let all = std::fs::read_to_string("/proc/thread-self/net/udp").unwrap_or_default();
+    let port = format!(":{port:04X}");
+    all.lines()
+        .filter_map(|line| line.split_whitespace().nth(1))
+        .any(|local| local.ends_with(&port))
+}
+
+/// What a phone has told at its end.
+pub struct Told {
+    pub code: Option<i32>,
+    pub json: serde_json::Value,
+}
+
+impl Told {
+    /// Registrations that the network has granted.
+    pub fn registrations(&self) -> usize {
+        self.json["registrations"].as_array().map_or(0, Vec::len)
+    }
+
+    /// Why it ended early.
+    pub fn failure(&self) -> &str {
+        self.json["failure"]["reason"].as_str().unwrap_or_default()
+    }
+}
+
+/// Namespaces, link, gmespd, Kamailio.
+pub struct Lab {
+    // Processes end before their namespaces, Kamailio before gmespd.
+    kamailio: Kamailio,
+    _gmespd: Process,
+    dir: tempfile::TempDir,
+    ue: NetNs,
+    _pcscf: NetNs,
+    client: Client,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Lab {
+    /// gmespd is well and Kamailio listens.
+    pub fn new() -> Lab {
+        let (ue, pcscf) = (NetNs::new().expect("root"), NetNs::new().expect("root"));
+        veth(
+            End {
+                ns: &pcscf,
+                name: "eth1",
+                addresses: &[&format!("{PCSCF}/24")],
+            },
+            End {
+                ns: &ue,
+                name: "u0",
+                addresses: &[&format!("{UE}/24")],
+            },
+        );
+        let dir = tempfile::tempdir().expect("a directory");
+        let (config, socket) = configure(dir.path());
+        let args = ["run", "--until-stdin-closes", "--config", &config];
+        let (mut gmespd, _) = Process::start(&pcscf, "gmespd", &args);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let client = Client::new(socket);
+        let deadline = Instant::now() + WAIT;
+        while runtime.block_on(client.health()).is_err() {
+            assert!(gmespd.runs(), "gmespd could not start");
+            assert!(Instant::now() < deadline, "gmespd did not start in time");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Lab {
+            kamailio: Kamailio::start(&pcscf, dir.path()),
+            _gmespd: gmespd,
+            dir,
+            ue,
+            _pcscf: pcscf,
+            client,
+            runtime,
+        }
+    }
+
+    /// One of gmespd's counters.
+    pub fn count(&self, reason: &str) -> u64 {
+        let stats = self.runtime.block_on(self.client.stats());
+        stats.expect("gmespd answers").reasons[reason]
+    }
+
+    /// Waits until gmespd has so many SAs.
+    pub fn settles(&self, sas: usize) {
+        let deadline = Instant::now() + WAIT;
+        loop {
+            let health = self.runtime.block_on(self.client.health());
+            let health = health.expect("gmespd answers");
+            if health.sas == sas {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{} SAs, not {sas}", health.sas);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// `gm-ue register` as ue1 with this K and these options, to its end.
+    pub fn phone(&self, k: &str, args: &[&str]) -> Told {
+        let config = self.dir.path().join("ue.toml");
+        write_private(
+            &config,
+            &format!(
+                "[ue]\nuplink = \"u0\"\naddress = \"{UE}\"\npcscf = \"{PCSCF}:5060\"\n\
+                 domain = \"{DOMAIN}\"\nimpi = \"ue1@{DOMAIN}\"\nimpu = \"sip:ue1@{DOMAIN}\"\n\
+                 k = \"{k}\"\nopc = \"{OPC}\"\n"
+            ),
+        );
+        let mut command = Command::new(program("gm-ue"));
+        command
+            .args(["register", "--json", "--trace", "full", "--config"])
+            .arg(&config)
+            .args(args)
+            .stdin(Stdio::null());
+        let output = self.ue.run(|| command.output()).expect("gm-ue runs");
+        let told = Told {
+            code: output.status.code(),
+            json: serde_json::from_slice(&output.stdout).unwrap_or_default(),
+        };
+        // Shown when the test fails.
+        let trace = String::from_utf8_lossy(&output.stderr);
+        println!("{args:?}: {:?} {:#}", told.code, told.json);
+        println!("{trace}\nkamailio:\n{}", self.kamailio.log());
+        told
+    }
+
+    /// A request in clear, and its answer if there is one.
+    pub fn in_clear(&self, method: &str, port: u16) -> Option<String> {
+        let from = SocketAddr::new(UE.parse().expect("an address"), 0);
+        let socket = self.ue.run(|| UdpSocket::bind(from)).expect("a socket");
+        let own = socket.local_addr().expect("an address");
+        let request = format!(
+            "{method} sip:ue1@{DOMAIN} SIP/2.0\r\nVia: SIP/2.0/UDP {own};branch=z9hG4bK{port}{method}\r\n\
+             Max-Forwards: 70\r\nFrom: <sip:ue1@{DOMAIN}>;tag=1\r\nTo: <sip:ue1@{DOMAIN}>\r\n\
+             Call-ID: {port}{method}\r\nCSeq: 1 {method}\r\nContact: <sip:{own}>\r\n\
+             Content-Length: 0\r\n\r\n"
+        );
+        let to = format!("{PCSCF}:{port}");
+        socket.send_to(request.as_bytes(), to).expect("sent");
+        socket.set_read_timeout(Some(SILENCE)).expect("a limit");
+        let mut buffer = [0; 4096];
+        let n = socket.recv(&mut buffer).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..n]).into_owned())
+    }
+
+    /// IK and CK are in no line of Kamailio's.
+    pub fn assert_no_keys(&self) {
+        let log = self.kamailio.log().to_lowercase();
+        for word in ["ik=", "ck=", "\"sip\""] {
+            assert!(!log.contains(word), "{word}: {log}");
+        }
+    }
+}
+
+/// The example's gmespd.toml with this test's paths, and the embedded home network as
+/// the core. The token is the one that kamailio.cfg names.
+fn configure(dir: &Path) -> (String, PathBuf) {
+    let kamailio = std::fs::read_to_string(example("kamailio.cfg")).expect("the example");
+    let token = dir.join("token");
+    write_private(&token, &value(&kamailio, "TOKEN"));
+    let subscribers = dir.join("s.toml");
+    write_private(&subscribers, &Plan::one().subscribers);
+    let socket = dir.join("c.sock");
+
+    let text = std::fs::read_to_string(example("gmespd.toml")).expect("the example");
+    let mut config: toml::Table = text.parse().expect("TOML");
+    let mut set = |table: &str, key: &str, value: String| {
+        let entry = config.entry(table).or_insert(toml::Table::new().into());
+        let table = entry.as_table_mut().expect("a table");
+        table.insert(key.into(), value.into());
+    };
+    set("gm", "pin_dir", "off".into());
+    set("control", "socket", socket.display().to_string());
+    set("control", "token_file", token.display().to_string());
+    set("home", "domain", DOMAIN.into());
+    set("home", "subscribers", subscribers.display().to_string());
+    set("home", "listen", value(&kamailio, "NEXT_HOP"));
+    set("log", "level", "warn".into());
+    let file = dir.join("gmespd.toml");
+    write_private(&file, &config.to_string());
+    (file.display().to_string(), socket)
+}
