@@ -74,9 +74,12 @@ impl Proxy {
             .get(&branch)
             .cloned()
             .ok_or("an answer to no request")?;
-        let came = self.sets.carrying(local, remote).map(|s| s.token);
         let status = message.status().unwrap_or(500);
-        if came != tx.set && !self.clear_failure(local, came, tx.set, status) {
+        let came = match tx.set {
+            Some(token) => self.sets.carries(token, local, remote),
+            None => self.sets.carrying(local, remote).is_none(),
+        };
+        if !came && !self.clear_failure((local, remote), tx.set, status) {
             return Err("an answer not protected as its request was");
         }
         match tx.register {
@@ -89,8 +92,7 @@ impl Proxy {
     /// The failure of SM7 comes the way that SM6 came (clause 7.4.1a).
     fn clear_failure(
         &self,
-        local: SocketAddr,
-        came: Option<SetToken>,
+        (local, remote): (SocketAddr, SocketAddr),
         sent: Option<SetToken>,
         status: u16,
     ) -> bool {
@@ -100,7 +102,7 @@ impl Proxy {
         let gm = &self.config.gm;
         let new = sent.is_some() && attempt.set.as_ref().map(|s| s.token) == sent;
         let way = match attempt.over {
-            Some(over) => came == Some(over),
+            Some(over) => self.sets.carries(over, local, remote),
             None => local == SocketAddr::new(gm.local, gm.clear_port),
         };
         new && way && status >= 400 && status != 401

@@ -142,6 +142,14 @@ impl Sets {
             .find(|s| s.carries(local, remote))
     }
 
+    /// Whether a message may have come through this set. Sets share addresses and ports
+    /// where the P-CSCF keeps its port_pc; then only what the message answers tells them
+    /// apart.
+    pub fn carries(&self, token: SetToken, local: SocketAddr, remote: SocketAddr) -> bool {
+        let mut all = self.in_use().chain(self.pending());
+        all.any(|s| s.token == token && s.carries(local, remote))
+    }
+
     /// Client ports that a new set must not use (clause 7.1 rule 6).
     pub fn ports(&self) -> Vec<u16> {
         self.in_use()

@@ -63,6 +63,8 @@ impl Randomness for Count {
 
 struct Rig {
     proxy: Proxy,
+    /// A P-CSCF that has one port_pc for all sets.
+    one_port: bool,
     now: u64,
     cseq: u32,
     spi: u32,
@@ -108,6 +110,7 @@ impl Rig {
         let config = ProxyConfig { gm, listen };
         let mut rig = Rig {
             proxy: Proxy::new(config, Box::new(Usim), Box::new(Count(1))),
+            one_port: false,
             now: 1000,
             cseq: 0,
             spi: 1_000_000_000,
@@ -230,7 +233,12 @@ impl Rig {
         let first = self.first(expires);
         let sm1 = self.ue_sends(&first);
         let (packet, sm1) = sm1.to_network();
-        let challenge = challenged(sm1, autn);
+        let mut challenge = challenged(sm1, autn);
+        if self.one_port {
+            challenge.rewrite("Security-Server", |list| {
+                Some(list.replace(&format!("port-c={}", network(autn).port_c), "port-c=5067"))
+            });
+        }
         let sm6 = self.network_sends(packet.local, packet.remote, &challenge);
         let set = sm6.installs[0].clone();
         assert_eq!(over.is_some(), packet.local != at(CLEAR));

@@ -115,3 +115,74 @@ fn a_ue_that_never_answers_leaves_nothing_behind() {
     }
     assert_eq!(rig.proxy.next_timeout(), None);
 }
+
+#[test]
+fn sets_with_the_same_ports_at_both_ends_are_told_apart_by_what_is_answered() {
+    let mut rig = Rig::new();
+    rig.one_port = true;
+    let old = rig.registered(1, 3600);
+    let new = rig.registered(2, 3600);
+    assert_eq!(
+        old.params.pcscf_ends.port_c, new.params.pcscf_ends.port_c,
+        "the rig's P-CSCF keeps its port"
+    );
+    assert!(rig.proxy.is_registered());
+}
+
+#[test]
+fn random_and_damaged_messages_from_both_sides_do_no_harm() {
+    let mut rig = Rig::new();
+    let set = rig.registered(1, 3600);
+    let mut random = Count(7);
+    let first = rig.first(3600);
+    let seeds = [
+        first.to_bytes(),
+        challenged(&first_up(&mut rig, &first), 3).to_bytes(),
+        b"SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKgdu1.x\r\n\r\n".to_vec(),
+    ];
+    for n in 0..4000 {
+        let mut bytes = seeds[n % seeds.len()].clone();
+        for _ in 0..1 + random.u32() % 4 {
+            let at = random.u32() as usize % bytes.len();
+            match random.u32() % 3 {
+                0 => bytes[at] = random.u32() as u8,
+                1 => bytes.truncate(at.max(1)),
+                _ => bytes.insert(at, b"\r\n:;,<>\"@ "[random.u32() as usize % 10]),
+            }
+        }
+        let (local, remote) = match random.u32() % 2 {
+            0 => (at(CLEAR), at(PCSCF)),
+            _ => (at("192.0.2.10:31800"), at("192.0.2.1:5067")),
+        };
+        let transport = Transport::Udp;
+        let input = match random.u32() % 2 {
+            0 => ProxyInput::FromUe {
+                remote: at(UE),
+                bytes: &bytes,
+            },
+            _ => ProxyInput::FromNetwork {
+                local,
+                remote,
+                transport,
+                bytes: &bytes,
+            },
+        };
+        rig.proxy.handle(rig.now, input);
+        for set in rig.drain().installs {
+            rig.installed(set.token, n % 5 > 0);
+        }
+        rig.now += u64::from(random.u32() % 2000);
+        rig.proxy.handle_timeout(rig.now);
+        rig.drain();
+    }
+    // The set that was there has not outlived its registration.
+    rig.now += 4_000_000;
+    rig.proxy.handle_timeout(rig.now);
+    rig.drain();
+    assert!(rig.proxy.sets.get(set.token).is_none());
+    assert_eq!(rig.proxy.next_timeout(), None);
+}
+
+fn first_up(rig: &mut Rig, first: &Message) -> Message {
+    rig.ue_sends(first).to_network().1.clone()
+}
