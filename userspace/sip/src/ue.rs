@@ -141,7 +141,19 @@ impl Ue {
     /// [`UeFailure::Busy`], [`UeFailure::NoSpi`], [`UeFailure::NoPort`].
     pub fn register(&mut self, now: u64) -> Result<(), UeFailure> {
         let expires = self.config.expires;
-        self.start(now, expires)?;
+        self.start(now, expires, true)?;
+        (self.again_at, self.renew_at) = (None, None);
+        Ok(())
+    }
+
+    /// Registers in clear although there are SAs, as a UE may at any time (clause
+    /// 7.4.0): it is challenged, and the SAs in use serve until SM12.
+    ///
+    /// # Errors
+    /// Those of [`Ue::register`].
+    pub fn register_in_clear(&mut self, now: u64) -> Result<(), UeFailure> {
+        let expires = self.config.expires;
+        self.start(now, expires, false)?;
         (self.again_at, self.renew_at) = (None, None);
         Ok(())
     }
@@ -154,7 +166,7 @@ impl Ue {
         if self.current.is_none() {
             return Err(UeFailure::NotRegistered);
         }
-        self.start(now, 0)
+        self.start(now, 0, true)
     }
 
     /// Sends a request through the SAs: MESSAGE, OPTIONS. The final answer comes as

@@ -124,6 +124,7 @@ impl Agent {
         let ue = self.phone.ue();
         let begun = match command {
             Command::Register => ue.register(now),
+            Command::RegisterInClear => ue.register_in_clear(now),
             Command::Deregister => ue.deregister(now),
             Command::Message { to, text } => ue
                 .send(now, "MESSAGE", &to, "text/plain", text.as_bytes())

@@ -110,6 +110,8 @@ impl fmt::Display for UeEvent {
 pub enum Command {
     /// `register`
     Register,
+    /// `register clear`: in clear although there are SAs
+    RegisterInClear,
     /// `message URI TEXT`
     Message {
         /// To whom.
@@ -134,6 +136,7 @@ impl Command {
         let mut words = line.trim().splitn(3, ' ');
         match (words.next(), words.next(), words.next()) {
             (Some("register"), None, None) => Ok(Command::Register),
+            (Some("register"), Some("clear"), None) => Ok(Command::RegisterInClear),
             (Some("deregister"), None, None) => Ok(Command::Deregister),
             (Some("quit"), None, None) => Ok(Command::Quit),
             (Some("message"), Some(to), Some(text)) => Ok(Command::Message {
@@ -145,7 +148,7 @@ impl Command {
                 .map(Command::Address)
                 .map_err(|_| format!("{address:?} is no IP address")),
             _ => Err(
-                "commands: register | message URI TEXT | address IP | deregister | quit".to_owned(),
+                "commands: register | register clear | message URI TEXT | address IP | deregister | quit".to_owned(),
             ),
         }
     }

@@ -18,7 +18,7 @@ use crate::events::{Command, UeEvent};
 /// A phone without a phone: registers with IMS AKA over gmesp's data path.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Commands, one a line on stdin:\n  \
-        register\n  message URI TEXT\n  address IP\n  deregister\n  quit\n\
+        register\n  register clear\n  message URI TEXT\n  address IP\n  deregister\n  quit\n\
         The end of stdin is quit. Needs root, and an uplink whose driver knows XDP.\n\n\
         Example ue.toml (mode 0600):\n  \
         [ue]\n  uplink = \"eth0\"\n  address = \"192.0.2.10\"\n  pcscf = \"192.0.2.1:5060\"\n  \

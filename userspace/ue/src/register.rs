@@ -62,6 +62,9 @@ pub struct Args {
     /// Register again so many times, each through the SAs of the time before.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub again: u32,
+    /// Send these in clear, so that each is challenged and makes new SAs.
+    #[arg(long, requires = "again")]
+    pub clear: bool,
     /// Seconds between these.
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
     pub every: f64,

@@ -1,6 +1,7 @@
 //! UDP sockets, one for each local address and port that a phone speaks from.
 //! What they receive goes into the host's one queue.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -92,21 +93,33 @@ pub(crate) async fn patiently<T>(open: impl AsyncFn() -> io::Result<T>) -> io::R
     open().await
 }
 
+thread_local! {
+    /// One for all sockets of a thread: thousands of phones have thousands of them.
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; DATAGRAM]);
+}
+
 async fn receive(local: SocketAddr, socket: Arc<UdpSocket>, queue: mpsc::Sender<Arrival>) {
-    let mut buffer = vec![0; DATAGRAM];
     loop {
-        match socket.recv_from(&mut buffer).await {
-            Ok((length, remote)) => {
+        let received = match socket.readable().await {
+            Ok(()) => BUFFER.with_borrow_mut(|buffer| {
+                let (length, remote) = socket.try_recv_from(buffer)?;
+                Ok((buffer.get(..length).unwrap_or_default().to_vec(), remote))
+            }),
+            Err(error) => Err(error),
+        };
+        match received {
+            Ok((bytes, remote)) => {
                 let arrival = Arrival::Message {
                     local,
                     remote,
                     transport: Transport::Udp,
-                    bytes: buffer[..length].to_vec(),
+                    bytes,
                 };
                 if let Err(mpsc::error::TrySendError::Closed(_)) = queue.try_send(arrival) {
                     return;
                 }
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             // An ICMP error of an earlier datagram; the socket goes on.
             Err(error) => tracing::debug!("{local}: {error}"),
         }

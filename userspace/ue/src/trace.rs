@@ -34,17 +34,18 @@ pub type Sink = Box<dyn Write + Send>;
 pub struct Trace {
     detail: Detail,
     to: Sink,
-    began: Instant,
+    /// Time of the first line.
+    began: Option<Instant>,
     sas: Vec<(SetToken, SaSpec)>,
 }
 
 impl Trace {
-    /// A trace whose clock begins now.
+    /// A trace whose clock begins with its first line.
     pub fn new(detail: Detail, to: Sink) -> Trace {
         Trace {
             detail,
             to,
-            began: Instant::now(),
+            began: None,
             sas: Vec::new(),
         }
     }
@@ -125,7 +126,7 @@ impl Trace {
         };
         let mut out = format!(
             "{:>8.3}  {arrow} {}  {local} {direction} {remote}  {sa}  {first}  ({} bytes)\n",
-            self.began.elapsed().as_secs_f64(),
+            self.elapsed(),
             transport.name(),
             bytes.len()
         );
@@ -137,8 +138,14 @@ impl Trace {
         self.write(&printable_lines(&out));
     }
 
+    /// Seconds.
+    fn elapsed(&mut self) -> f64 {
+        let began = self.began.get_or_insert_with(Instant::now);
+        began.elapsed().as_secs_f64()
+    }
+
     fn note(&mut self, text: &str) {
-        let out = format!("{:>8.3}  --- {text}\n", self.began.elapsed().as_secs_f64());
+        let out = format!("{:>8.3}  --- {text}\n", self.elapsed());
         self.write(&out);
     }
 

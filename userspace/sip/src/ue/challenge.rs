@@ -51,7 +51,7 @@ impl Ue {
             return Err(UeFailure::SecurityServer(OfferError::Spi));
         }
         // Over a set we are where we were; in clear received says where that is.
-        let public = match &self.current {
+        let public = match self.over() {
             Some(set) => set.params.ue,
             None => received.unwrap_or(self.config.local),
         };
@@ -128,7 +128,7 @@ impl Ue {
     /// one is, too (M.7.4.1a), also when the list says nothing of modes.
     fn choose(&self, list: &SecList) -> Result<Proposal, UeFailure> {
         let suites = &self.config.suites;
-        let over = self.current.as_ref().map(|s| s.params.mode());
+        let over = self.over().map(|s| s.params.mode());
         let chosen = match over {
             Some(Mode::UdpEncTun) => choose_server(suites, &[Mode::UdpEncTun], list).or_else(|e| {
                 let silent = choose_server(suites, &[Mode::Trans], list)?;

@@ -40,8 +40,8 @@ impl Procedure {
 }
 
 impl Ue {
-    /// SM1, through the current set when there is one.
-    pub(super) fn start(&mut self, now: u64, expires: u32) -> Result<(), UeFailure> {
+    /// SM1, through the current set when there is one and it is wanted.
+    pub(super) fn start(&mut self, now: u64, expires: u32, protect: bool) -> Result<(), UeFailure> {
         if self.procedure.is_some() {
             return Err(UeFailure::Busy);
         }
@@ -50,7 +50,7 @@ impl Ue {
             client_text: sec_agree::offer_list(&self.config.suites, &self.config.modes, &ends),
             ends,
             expires,
-            over: self.current.as_ref().map(|s| s.token),
+            over: self.current.as_ref().filter(|_| protect).map(|s| s.token),
             set: None,
             answer: None,
             challenges: 0,
@@ -58,9 +58,15 @@ impl Ue {
         });
         let first = self.first_authorization();
         self.send_register(now, &first, false);
-        let protected = self.current.is_some();
+        let protected = self.over().is_some();
         self.event(UeEvent::Sm1 { protected });
         Ok(())
+    }
+
+    /// The set that protects SM1 of the running procedure.
+    pub(super) fn over(&self) -> Option<&UeSet> {
+        let over = self.procedure.as_ref()?.over;
+        self.current.as_ref().filter(|set| Some(set.token) == over)
     }
 
     /// Credentials that answer nothing yet.
@@ -98,7 +104,7 @@ impl Ue {
         let set = if answers {
             procedure.set.clone()
         } else {
-            self.current.clone()
+            self.over().cloned()
         };
         let set = set.filter(|_| !(answers && self.does(Fault::ClearSm7)));
         let (expires, client) = (procedure.expires, procedure.client_text.clone());

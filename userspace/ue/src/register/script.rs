@@ -80,7 +80,7 @@ fn failure(step: &str, reason: impl Into<String>) -> Failure {
 
 impl Script {
     async fn steps(&mut self, config: &Config, args: &Args) -> Result<(), Failure> {
-        self.register("register").await?;
+        self.register("register", Command::Register).await?;
         if let Some(text) = &args.message {
             let echo = || format!("sip:echo@{}", config.domain);
             let to = args.to.clone().unwrap_or_else(echo);
@@ -92,7 +92,11 @@ impl Script {
         for _ in 0..args.again {
             self.stay("again", Duration::from_secs_f64(args.every))
                 .await?;
-            self.register("again").await?;
+            let again = match args.clear {
+                true => Command::RegisterInClear,
+                false => Command::Register,
+            };
+            self.register("again", again).await?;
         }
         self.stay("hold", Duration::from_secs_f64(args.hold))
             .await?;
@@ -104,8 +108,8 @@ impl Script {
         Ok(())
     }
 
-    async fn register(&mut self, step: &str) -> Result<(), Failure> {
-        self.order(step, Command::Register).await?;
+    async fn register(&mut self, step: &str, command: Command) -> Result<(), Failure> {
+        self.order(step, command).await?;
         self.until(step, |_, event| matches!(event, UeEvent::Registered { .. }))
             .await
     }

@@ -434,6 +434,47 @@ fn the_answer_to_a_deregistration_comes_through_the_sa_and_then_all_sets_go() {
     assert_eq!(rig.ue.next_timeout(), None);
 }
 
+/// Clause 7.4.0: at any time; then the challenge decides, and the old SAs are of no use.
+#[test]
+fn a_register_in_clear_is_challenged_and_replaces_the_sas_at_sm12() {
+    let mut rig = Rig::new();
+    let old = rig.registered();
+    rig.ue.register_in_clear(rig.now).expect("starts");
+    let (packet, sm1) = rig.last();
+    assert_eq!(packet.local, addr("192.0.2.1:5060"));
+    assert_eq!(sm1.value(SECURITY_VERIFY), None);
+    let sm6 = challenge(&sm1).with(SECURITY_SERVER, SECOND);
+    rig.news();
+    rig.answer_through(&old, &sm6);
+    let ignored = UeOutput::Event(UeEvent::Ignored {
+        why: Ignored::WrongSa,
+    });
+    assert_eq!(rig.news(), [ignored], "SM6 comes the way of SM1");
+    rig.give(packet.local, packet.remote, &sm6);
+    let new = rig.install().expect("an Install");
+    rig.ue.handle(
+        rig.now,
+        UeInput::Installed {
+            set: new.token,
+            ok: true,
+        },
+    );
+    rig.ue
+        .send(rig.now, "OPTIONS", "sip:x@h.example", "", b"")
+        .expect("registered");
+    assert_eq!(
+        ports(&rig.last().0),
+        way_out(&old),
+        "the old ones serve meanwhile"
+    );
+    let (_, sm7) = rig.sent().into_iter().rev().nth(1).expect("SM7");
+    let ok =
+        Message::response(&sm7, 200, "OK", "s").with("Contact", &sm7.value("Contact").expect("it"));
+    rig.answer_through(&new, &ok);
+    assert!(removed(&rig.news(), &old), "the P-CSCF has removed them");
+    assert!(rig.ue.is_registered());
+}
+
 #[test]
 fn client_ports_come_again_as_late_as_possible() {
     let mut rig = Rig::set_up(|c| c.client_ports = 31100..=31104);
