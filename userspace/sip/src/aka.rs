@@ -216,7 +216,7 @@ pub struct Credentials {
     pub uri: String,
     /// Empty in a first REGISTER.
     pub response: String,
-    /// RFC 3310 clause 3.4, decoded; `Some(None)` when it cannot be.
+    /// RFC 3310 clause 3.4, decoded; `Some(None)` when it cannot be. An empty one is none.
     pub auts: Option<Option<[u8; 14]>>,
     qop: Option<String>,
     nc: String,
@@ -232,6 +232,7 @@ impl Credentials {
         let get = |name: &str| params.get(name).unwrap_or_default();
         let auts = params
             .get("auts")
+            .filter(|a| !a.is_empty())
             .map(|a| base64::decode(&a).and_then(|b| b.try_into().ok()));
         Some(Credentials {
             username: get("username"),

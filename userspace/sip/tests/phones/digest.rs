@@ -243,7 +243,6 @@ fn auts_with_a_response_beside_it() {
     assert!(rig.refusals().is_empty());
 }
 
-/// RFC 3310 clause 3.4 does not forbid it, and nothing of ours takes it apart.
 #[test]
 fn an_auts_that_is_no_base64_is_no_answer_either() {
     let request = Message::request("REGISTER", "sip:h").with(
@@ -253,4 +252,16 @@ fn an_auts_that_is_no_base64_is_no_answer_either() {
     let credentials = Credentials::from_message(&request).expect("credentials");
     assert_eq!(credentials.auts, Some(None));
     assert!(!credentials.answers());
+}
+
+/// Like the empty nonce and response of a first REGISTER: it says nothing.
+#[test]
+fn an_empty_auts_is_none() {
+    let request = Message::request("REGISTER", "sip:h").with(
+        "Authorization",
+        "Digest username=\"u\",nonce=\"x\",response=\"y\",auts=\"\"",
+    );
+    let credentials = Credentials::from_message(&request).expect("credentials");
+    assert_eq!(credentials.auts, None);
+    assert!(credentials.answers());
 }
