@@ -94,10 +94,20 @@ impl Rig {
     }
 
     pub fn ue(&mut self, remote: SocketAddr, local: SocketAddr, text: &str) -> Vec<Output> {
+        self.ue_over(Transport::Udp, remote, local, text)
+    }
+
+    pub fn ue_over(
+        &mut self,
+        transport: Transport,
+        remote: SocketAddr,
+        local: SocketAddr,
+        text: &str,
+    ) -> Vec<Output> {
         let input = Input::FromUe {
             local,
             remote,
-            transport: Transport::Udp,
+            transport,
             bytes: text.as_bytes(),
         };
         self.edge.handle(self.now, input);

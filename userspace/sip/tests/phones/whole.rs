@@ -3,10 +3,12 @@
 use gm_esp::Mode;
 use gm_sip::edge::Refusal;
 use gm_sip::sec_agree::{OfferError, SECURITY_CLIENT, SECURITY_SERVER, SECURITY_VERIFY, SecList};
+use gm_sip::{Message, Transport};
 use rstest::rstest;
 
-use crate::messages::Phone;
+use crate::messages::{Phone, Shape, nonce, success};
 use crate::models::{self, Model};
+use crate::requests::request;
 use crate::rig::*;
 
 #[rstest]
@@ -43,6 +45,41 @@ fn registers(#[case] model: Model) {
     assert_eq!((sm6.local, sm6.remote), (addr(CLEAR), phone.source));
     assert_eq!(done.sm12.remote, phone.server());
     assert_eq!(done.sm12.local.port(), params.pcscf_ends.port_c);
+    assert!(rig.refusals().is_empty(), "{:?}", rig.refusals());
+}
+
+/// Pixel and iPhone: REGISTER over TCP, the first from an ephemeral port with 5060 in its
+/// Via and no rport, MESSAGE over UDP in the same SAs. Answers come on the connection.
+#[rstest]
+#[case::pixel(models::PIXEL)]
+#[case::iphone(models::IPHONE)]
+fn registers_over_tcp(#[case] model: Model) {
+    let phone = Phone::new(model);
+    let mut rig = Rig::new();
+    let tcp = |shape: &Shape| phone.text(shape).replace("SIP/2.0/UDP", "SIP/2.0/TCP");
+    let (from, to) = (addr("192.0.2.1:49152"), addr(CLEAR));
+    let sm2 = to_core(&rig.ue_over(Transport::Tcp, from, to, &tcp(&phone.sm1())));
+    let (_, sm6) = rig.challenged(&sm2, 1, &keys());
+    let packet = packets(&rig.out).pop().expect("SM6");
+    assert_eq!((packet.local, packet.remote), (to, from));
+    assert_eq!(packet.transport, Transport::Tcp);
+    let server = sm6.value(SECURITY_SERVER).expect("a list").into_owned();
+    let sm7 = tcp(&phone.sm7(&nonce(1), &server));
+    let (from, to) = (phone.protected(), addr("203.0.113.1:5063"));
+    let sm8 = to_core(&rig.ue_over(Transport::Tcp, from, to, &sm7));
+    let out = rig.core(&success(&sm8, 3600));
+    let packet = packets(&out).pop().expect("SM12");
+    assert_eq!(
+        (packet.local, packet.remote),
+        (to, from),
+        "on the connection"
+    );
+    assert_eq!(packet.transport, Transport::Tcp);
+    let up = to_core(&rig.protected(&phone, &request(&phone, "MESSAGE", "")));
+    let out = rig.core(&Message::response(&up, 202, "Accepted", "b"));
+    let packet = packets(&out).pop().expect("202");
+    assert_eq!(packet.remote, phone.server(), "from port_pc to port_us");
+    assert_eq!(packet.transport, Transport::Udp);
     assert!(rig.refusals().is_empty(), "{:?}", rig.refusals());
 }
 
