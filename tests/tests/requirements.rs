@@ -54,7 +54,6 @@ fn every_habit_of_phones_is_shown_by_a_test_that_exists_or_says_why_not() {
 }
 
 #[test]
-#[ignore = "until the last row is closed"]
 fn no_row_is_open() {
     let requirements: Requirements = table::read(&spec("requirements.toml"));
     let phones: Phones = table::read(&spec("phones.toml"));
