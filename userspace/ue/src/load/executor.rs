@@ -98,7 +98,10 @@ impl Load {
             let due = timer.into_iter().chain(pace.next_due()).min();
             let wait = due.map_or(1000, |at| at.saturating_sub(self.now()));
             tokio::select! {
-                () = &mut stop => pace.stop(),
+                () = &mut stop => {
+                    self.tally.interrupted = true;
+                    pace.stop();
+                }
                 _ = self.incoming.recv_many(&mut arrivals, AT_ONCE) => {}
                 () = tokio::time::sleep(Duration::from_millis(wait)) => {}
             }

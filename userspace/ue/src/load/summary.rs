@@ -14,6 +14,8 @@ pub struct Tally {
     resynchronised: u64,
     first: Option<u64>,
     last: u64,
+    /// Somebody has ended it early.
+    pub interrupted: bool,
 }
 
 impl Tally {
@@ -50,6 +52,7 @@ impl Tally {
         let registered = self.registrations.len();
         Summary {
             wanted,
+            interrupted: self.interrupted,
             registered,
             deregistered: self.leavings.len(),
             failed: self.failures.values().sum(),
@@ -117,6 +120,8 @@ impl fmt::Display for Times {
 pub struct Summary {
     /// Phones that were to register.
     pub wanted: usize,
+    /// Whether somebody has ended it before they could.
+    pub interrupted: bool,
     /// Phones that did.
     pub registered: usize,
     /// Phones that left again.
@@ -161,6 +166,9 @@ impl fmt::Display for Summary {
         }
         if self.resynchronised > 0 {
             write!(f, "\nresynchronised   {}", self.resynchronised)?;
+        }
+        if self.interrupted {
+            write!(f, "\nended early")?;
         }
         for (reason, times) in &self.failures {
             write!(f, "\nfailed {times:>9}  {reason}")?;
