@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::config;
 use crate::edge::OsRandom;
 
 /// Longest registration that it grants, in seconds (TS 24.229 5.4.1.2.2F).
@@ -51,13 +52,13 @@ struct Running {
 /// Starts it; it ends with the runtime. With `edge` it hears nobody else: its
 /// challenges have IK and CK in them, and loopback is everybody's on the host.
 pub fn start(
-    listen: SocketAddr,
+    table: &config::Home,
     edge: Option<SocketAddr>,
     domain: &str,
     subscribers: Vec<Subscriber>,
     runtime: &Handle,
 ) -> Result<(), HomeError> {
-    let _inside = runtime.enter();
+    let (listen, _inside) = (table.listen, runtime.enter());
     let sockets = udp(listen).and_then(|udp| Ok((udp, tcp(listen)?.listen(WAITING)?)));
     let (udp, tcp) = sockets.map_err(|error| HomeError {
         address: listen,
@@ -69,6 +70,7 @@ pub fn start(
         max_expires: MAX_EXPIRES,
     };
     let mut home = Home::new(config);
+    home.registrar().always_challenge = table.always_challenge;
     let count = subscribers.len();
     subscribers
         .into_iter()
@@ -175,6 +177,8 @@ impl Running {
         remote: SocketAddr,
         mut messages: Receiver<Zeroizing<Vec<u8>>>,
     ) {
+        // Small messages, and somebody waits for each.
+        let _ = stream.set_nodelay(true);
         let (mut from, mut to) = stream.split();
         let write = async {
             while let Some(message) = messages.recv().await {
@@ -312,8 +316,14 @@ mod tests {
         let user = "a@ims.test";
         let key = Operator::Opc([2; 16]);
         let subscriber = Subscriber::new(user, &["sip:a@ims.test"], [1; 16], key, 0);
-        start(
+        let table = config::Home {
+            domain: None,
+            subscribers: "none".into(),
             listen,
+            always_challenge: false,
+        };
+        start(
+            &table,
             Some(edge),
             "ims.test",
             vec![subscriber],

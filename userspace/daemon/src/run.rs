@@ -71,7 +71,7 @@ pub fn run(config: Config, subscribers: Vec<Subscriber>, until_stdin_closes: boo
         let edge = edge
             .filter(|edge| edge.home.is_some())
             .map(|edge| edge.core());
-        home::start(table.listen, edge, domain, subscribers, runtime.handle())?;
+        home::start(table, edge, domain, subscribers, runtime.handle())?;
     }
     let result = serve(&config, &runtime, (listener, http), &plane, end, &mut ends);
     let stopped = match &result {

@@ -97,6 +97,9 @@ pub struct Home {
     /// Loopback address and port that it listens on.
     #[serde(default = "defaults::home_listen")]
     pub listen: SocketAddr,
+    /// Every REGISTER is challenged, protected ones too.
+    #[serde(default)]
+    pub always_challenge: bool,
 }
 
 /// `[log]`: what is logged.

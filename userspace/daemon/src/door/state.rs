@@ -33,7 +33,7 @@ pub(super) struct State {
     hands: Hands,
     /// Contact of the REGISTERs that are on their way.
     contacts: HashMap<AttemptId, String>,
-    /// Of sets whose registration is not finished: where SM1 came, and from where.
+    /// Of sets whose registration is not finished: from where to where SM6 went.
     asked: HashMap<SetToken, (SocketAddr, SocketAddr)>,
 }
 
@@ -160,8 +160,8 @@ impl State {
         )
     }
 
-    /// The refusal, told and logged. An SM7 that has ended its procedure is answered
-    /// as SM6 was (clause 7.4.2a).
+    /// The refusal, told and logged. It leaves through the SA that the REGISTER came
+    /// through; an SM7 that has ended its procedure is answered as SM6 was (clause 7.4.2a).
     fn refused(
         &mut self,
         now: u64,
@@ -181,12 +181,13 @@ impl State {
             offered,
         };
         self.hands.tell(&step, now);
-        let gone = over.filter(|set| self.agent.set(*set).is_none());
-        let asked = gone.and_then(|set| self.asked.remove(&set));
-        let way = asked.map(|(local, remote)| Way {
-            set: None,
-            local,
-            remote,
+        let way = over.and_then(|set| match self.agent.set(set) {
+            Some(own) => Some(self.way(set, own.local(), own.remote())),
+            None => self.asked.remove(&set).map(|(local, remote)| Way {
+                set: None,
+                local,
+                remote,
+            }),
         });
         replies::refuse(&why, &self.agent.config().policy, way)
     }
@@ -235,7 +236,9 @@ impl State {
                 set,
                 ue: attempt.ue,
             };
-            self.asked.insert(set, (attempt.local, attempt.ue));
+            let old = attempt.over.and_then(|old| self.agent.set(old));
+            let went = old.map_or((attempt.local, attempt.ue), |o| (o.local(), o.remote()));
+            self.asked.insert(set, went);
             self.hands.tell(&step, now);
         }
         let params = self.agent.set(set).ok_or(Refusal::NotInstalled)?.params;

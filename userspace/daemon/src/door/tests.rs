@@ -288,6 +288,39 @@ fn bidding_down_is_answered_where_sm6_went() {
 }
 
 #[test]
+fn what_is_refused_over_an_sa_is_told_over_it_and_after_a_renewals_challenge_over_the_old_one() {
+    let proxy = Proxy::start();
+    let (sm6, told) = proxy.challenged();
+    proxy.response(&told, &json!({ "status": 200, "expires": 600 }));
+    let old = &told["way"];
+    let wrong = json!(["ipsec-3gpp;alg=hmac-sha-1-96;spi-c=1;spi-s=2;port-c=3;port-s=4"]);
+
+    // A renewal over the SAs, with another offer.
+    let offer = OFFER.replace("port-c=6101", "port-c=6102");
+    let offer = offer.replace("200000000", "200000001");
+    let mut renewal = sm7(&sm6);
+    renewal["security_client"] = json!([offer]);
+    let mut cheated = renewal.clone();
+    cheated["security_verify"] = wrong.clone();
+    let refused = proxy.register(&cheated);
+    assert_eq!(refused["action"], "reply", "{refused}");
+    assert_eq!(&refused["way"], old);
+
+    let told = proxy.register(&renewal);
+    let challenged = proxy.response(&told, &challenge());
+    assert_eq!(&challenged["way"], old, "{challenged}");
+    let mut cheated = sm7(&challenged);
+    cheated["source"] = "192.0.2.9:6102".into();
+    cheated["security_client"] = json!([offer]);
+    cheated["security_verify"] = wrong;
+    let refused = proxy.register(&cheated);
+    assert_eq!(refused["reason"], "security-verify", "{refused}");
+    for end in ["local", "remote"] {
+        assert_eq!(refused["way"][end], old[end], "{refused}");
+    }
+}
+
+#[test]
 fn silence_is_said_to_be_silence_and_explained() {
     let proxy = Proxy::start();
     let mut behind = sm1();
