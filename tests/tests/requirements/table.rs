@@ -232,7 +232,7 @@ impl Requirements {
             .iter()
             .filter_map(|r| r.shown.open(&r.clause));
         let places = self.requirement.iter().flat_map(|row| {
-            let lost = |place: &String| in_file(root, place).err();
+            let lost = |place: &String| defined(root, place).err();
             let all = row.place.iter().flat_map(Many::all).filter_map(lost);
             all.map(|why| format!("{}: {why}", row.clause))
                 .collect::<Vec<_>>()
@@ -326,19 +326,49 @@ pub fn exists(root: &Path, names: &BTreeSet<String>, test: &str) -> Result<(), S
     }
 }
 
+/// What comes before a name where it is defined.
+const DEFINES: [&str; 9] = [
+    "fn ", "struct ", "enum ", "const ", "static ", "trait ", "type ", "mod ", "pub ",
+];
+
+/// `FILE: NAME`: the file is there, and defines the name.
+fn defined(root: &Path, place: &str) -> Result<(), String> {
+    let (file, name) = part(place)?;
+    let text = read_text(root, file)?;
+    let defines = |at: usize| DEFINES.iter().any(|before| text[..at].ends_with(before));
+    if words(&text, name).any(defines) {
+        Ok(())
+    } else {
+        Err(format!("{file} does not define {name:?}"))
+    }
+}
+
 /// `FILE: NAME`: the file is there, and the name stands in it as a word.
 fn in_file(root: &Path, place: &str) -> Result<(), String> {
-    let (file, name) = place
-        .split_once(": ")
-        .ok_or_else(|| format!("not FILE: NAME: {place:?}"))?;
-    let text = fs::read_to_string(root.join(file)).map_err(|e| format!("{file}: {e}"))?;
-    let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-    let whole = |(at, _): (usize, &str)| {
-        !part(text[..at].chars().next_back()) && !part(text[at + name.len()..].chars().next())
-    };
-    if !name.is_empty() && text.match_indices(name).any(whole) {
+    let (file, name) = part(place)?;
+    let text = read_text(root, file)?;
+    if words(&text, name).next().is_some() {
         Ok(())
     } else {
         Err(format!("{file} has no {name:?}"))
     }
+}
+
+fn part(place: &str) -> Result<(&str, &str), String> {
+    let parts = place.split_once(": ").filter(|(_, name)| !name.is_empty());
+    parts.ok_or_else(|| format!("not FILE: NAME: {place:?}"))
+}
+
+fn read_text(root: &Path, file: &str) -> Result<String, String> {
+    fs::read_to_string(root.join(file)).map_err(|e| format!("{file}: {e}"))
+}
+
+/// Where a name stands as a whole word.
+fn words<'t>(text: &'t str, name: &'t str) -> impl Iterator<Item = usize> + 't {
+    let inside = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    let whole = move |at: &usize| {
+        let (before, behind) = (&text[..*at], &text[at + name.len()..]);
+        !inside(before.chars().next_back()) && !inside(behind.chars().next())
+    };
+    text.match_indices(name).map(|(at, _)| at).filter(whole)
 }
