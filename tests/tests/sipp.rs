@@ -12,3 +12,5 @@ mod legacy;
 mod load;
 #[path = "sipp/proxy.rs"]
 mod proxy;
+#[path = "sipp/tcp.rs"]
+mod tcp;
