@@ -11,6 +11,8 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::usim;
+
 /// A phone's configuration.
 pub struct Config {
     /// Interface that leads to the P-CSCF; its driver must know XDP.
@@ -161,7 +163,8 @@ struct Raw {
     impi: String,
     impu: String,
     k: String,
-    opc: String,
+    opc: Option<String>,
+    op: Option<String>,
     suites: Option<Vec<String>>,
     #[serde(default)]
     udp_enc_tun: bool,
@@ -181,6 +184,7 @@ impl Drop for Raw {
     fn drop(&mut self) {
         self.k.zeroize();
         self.opc.zeroize();
+        self.op.zeroize();
     }
 }
 
@@ -241,6 +245,16 @@ impl Config {
         if suites.is_empty() {
             return Err(bad("suites", "a phone offers at least one suite".into()));
         }
+        let secret = |name: &'static str, digits: &str| {
+            key(digits).ok_or_else(|| bad(name, "32 hex digits are wanted".into()))
+        };
+        let k = secret("k", &raw.k)?;
+        let opc = match (&raw.opc, &raw.op) {
+            (Some(opc), None) => secret("opc", opc)?,
+            (None, Some(op)) => Zeroizing::new(usim::opc(*k, *secret("op", op)?)),
+            (None, None) => return Err(bad("opc", "is missing; give opc or op".into())),
+            (Some(_), Some(_)) => return Err(bad("op", "stands beside opc; keep one".into())),
+        };
         Ok(Config {
             uplink: raw.uplink.clone(),
             address: raw.address,
@@ -248,8 +262,8 @@ impl Config {
             domain: raw.domain.clone(),
             impi: raw.impi.clone(),
             impu: raw.impu.clone(),
-            k: key(&raw.k).ok_or_else(|| bad("k", "32 hex digits are wanted".into()))?,
-            opc: key(&raw.opc).ok_or_else(|| bad("opc", "32 hex digits are wanted".into()))?,
+            k,
+            opc,
             suites,
             udp_enc_tun: raw.udp_enc_tun,
             port_c: raw.port_c,
@@ -331,6 +345,25 @@ suites = ["null/aes-gcm"]
         let text = GOOD.replace("suites = [\"null/aes-gcm\"]", "");
         let config = Config::parse(&text, "ue.toml").unwrap_or_else(|e| panic!("{e}"));
         assert!(config.suites.iter().all(|s| !s.is_legacy()));
+    }
+
+    #[test]
+    fn op_stands_for_the_opc_that_it_makes_with_k() {
+        // TS 35.208, test set 1.
+        let op = "op = \"cdc202d5123e20f62b6d676ac72cb318\"";
+        let opc = "opc = \"cd63cb71954a9f4e48a5994e37a02baf\"";
+        let of = |text: &str| Config::parse(text, "ue.toml");
+        let made = of(&GOOD.replace(opc, op)).unwrap_or_else(|e| panic!("{e}"));
+        let given = of(GOOD).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(*made.opc, *given.opc);
+        for (text, wants) in [
+            (GOOD.replace(opc, ""), "[ue] opc: is missing"),
+            (format!("{GOOD}{op}"), "[ue] op: stands beside opc"),
+            (GOOD.replace(opc, "op = \"cd\""), "[ue] op: 32 hex"),
+        ] {
+            let error = of(&text).err().expect("refused").to_string();
+            assert!(error.contains(wants), "{error}");
+        }
     }
 
     #[test]

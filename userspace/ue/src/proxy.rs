@@ -33,7 +33,7 @@ use machine::{ProxyConfig, ProxyEvent};
 
 const HELP: &str = "\
 The SIP UE sends to --listen, in clear and over UDP, as to an outbound proxy. It has \
-the subscriber's K and OP, as ue.toml has, and answers the challenge itself (digest \
+the subscriber's K and OP, as ue.toml has (op or opc), and answers the challenge itself (digest \
 AKAv1-MD5); the proxy adds the security agreement, computes IK and CK for the SAs and \
 does the ESP. One UE a proxy.
 

@@ -37,6 +37,11 @@ pub enum Refusal {
     },
 }
 
+/// OPc, made of K and OP (TS 35.206 clause 4.1).
+pub fn opc(k: [u8; 16], op: [u8; 16]) -> [u8; 16] {
+    *Milenage::new_with_op(k, op).opc()
+}
+
 /// A USIM: the keys of a subscriber and the sequence numbers it has seen.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct Usim {
