@@ -1,0 +1,52 @@
+//! What fuzzing has kept, and the messages of tests/torture, against the properties
+//! of the fuzz targets (tests/fuzz/props), without fuzzing and on stable Rust. A
+//! file there with a name of its own is something that was wrong once.
+
+#[path = "../../../tests/fuzz/props/framing.rs"]
+mod framing;
+#[path = "../../../tests/fuzz/props/message.rs"]
+mod message;
+#[path = "../../../tests/fuzz/props/sec_agree.rs"]
+mod sec_agree;
+
+use std::path::{Path, PathBuf};
+
+fn tests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests")
+}
+
+/// Runs `check` over the files of a folder and says which one it was that failed.
+fn each(folder: &Path, least: usize, check: impl Fn(&[u8])) {
+    let files = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let mut count = 0;
+    for file in files {
+        let path = file.expect("a file").path();
+        let bytes = std::fs::read(&path).expect("readable");
+        let held = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&bytes)));
+        assert!(held.is_ok(), "{} breaks a property", path.display());
+        count += 1;
+    }
+    assert!(count >= least, "only {count} files in {}", folder.display());
+}
+
+#[test]
+fn messages_keep_their_properties() {
+    each(&tests().join("fuzz/corpus/message"), 100, message::check);
+    each(&tests().join("torture"), 100, message::check);
+}
+
+#[test]
+fn streams_keep_their_properties() {
+    each(&tests().join("fuzz/corpus/framing"), 100, framing::check);
+    let cut = |bytes: &[u8]| framing::check(&[b"\x07\x01\xc8\x11\n", bytes].concat());
+    each(&tests().join("torture"), 100, cut);
+}
+
+#[test]
+fn lists_keep_their_properties() {
+    each(
+        &tests().join("fuzz/corpus/sec_agree"),
+        100,
+        sec_agree::check,
+    );
+}
