@@ -43,6 +43,31 @@ fn a_phone_registers_renews_passes_messages_both_ways_and_leaves() {
 
 #[test]
 #[ignore = "needs root and kamailio"]
+fn renewals_that_are_challenged_move_to_new_sas() {
+    let lab = Lab::with(true);
+    let told = lab.phone(K, &["--again", "3", "--message", "hello", "--expect", "10"]);
+    assert_eq!(told.code, Some(0));
+    assert_eq!(told.registrations(), 4);
+    let of = |n: usize| &told.json["registrations"][n];
+    for n in 0..4 {
+        assert_eq!(of(n)["authenticated"], true, "{n}");
+    }
+    // SPIs are new each time, port_us and port_ps stay (clause 7.4.1a).
+    for n in 1..4 {
+        for spi in 0..4 {
+            assert_ne!(of(n)["spis"][spi], of(n - 1)["spis"][spi]);
+        }
+        for port in [1, 3] {
+            assert_eq!(of(n)["ports"][port], of(0)["ports"][port]);
+        }
+    }
+    assert_eq!(told.json["deregistered"], true);
+    lab.settles(0);
+    lab.assert_no_keys();
+}
+
+#[test]
+#[ignore = "needs root and kamailio"]
 fn a_phone_registers_over_tcp_in_the_sas() {
     let lab = Lab::new();
     let args = ["--transport", "tcp", "--again", "1", "--message", "hello"];

@@ -145,6 +145,11 @@ pub struct Lab {
 impl Lab {
     /// gmespd is well and Kamailio listens.
     pub fn new() -> Lab {
+        Lab::with(false)
+    }
+
+    /// The same, where the core may challenge every REGISTER.
+    pub fn with(always_challenge: bool) -> Lab {
         let (ue, pcscf) = (NetNs::new().expect("root"), NetNs::new().expect("root"));
         veth(
             End {
@@ -159,7 +164,7 @@ impl Lab {
             },
         );
         let dir = tempfile::tempdir().expect("a directory");
-        let (config, socket) = configure(dir.path());
+        let (config, socket) = configure(dir.path(), always_challenge);
         let args = ["run", "--until-stdin-closes", "--config", &config];
         let (mut gmespd, _) = Process::start(&pcscf, "gmespd", &args);
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -263,7 +268,7 @@ impl Lab {
 
 /// The example's gmespd.toml with this test's paths, and the embedded home network as
 /// the core. The token is the one that kamailio.cfg names.
-fn configure(dir: &Path) -> (String, PathBuf) {
+fn configure(dir: &Path, always_challenge: bool) -> (String, PathBuf) {
     let kamailio = std::fs::read_to_string(example("kamailio.cfg")).expect("the example");
     let token = dir.join("token");
     write_private(&token, &value(&kamailio, "TOKEN"));
@@ -273,17 +278,22 @@ fn configure(dir: &Path) -> (String, PathBuf) {
 
     let text = std::fs::read_to_string(example("gmespd.toml")).expect("the example");
     let mut config: toml::Table = text.parse().expect("TOML");
-    let mut set = |table: &str, key: &str, value: String| {
+    let mut set = |table: &str, key: &str, value: toml::Value| {
         let entry = config.entry(table).or_insert(toml::Table::new().into());
         let table = entry.as_table_mut().expect("a table");
-        table.insert(key.into(), value.into());
+        table.insert(key.into(), value);
     };
     set("gm", "pin_dir", "off".into());
-    set("control", "socket", socket.display().to_string());
-    set("control", "token_file", token.display().to_string());
+    set("control", "socket", socket.display().to_string().into());
+    set("control", "token_file", token.display().to_string().into());
     set("home", "domain", DOMAIN.into());
-    set("home", "subscribers", subscribers.display().to_string());
-    set("home", "listen", value(&kamailio, "NEXT_HOP"));
+    set(
+        "home",
+        "subscribers",
+        subscribers.display().to_string().into(),
+    );
+    set("home", "listen", value(&kamailio, "NEXT_HOP").into());
+    set("home", "always_challenge", always_challenge.into());
     set("log", "level", "warn".into());
     let file = dir.join("gmespd.toml");
     write_private(&file, &config.to_string());
