@@ -65,7 +65,9 @@ fn the_example_shows_the_defaults() {
         (sip.tcp_above, sip.core_transport, sip.service_route)
     };
     assert_eq!(sip(&edge), sip(&least));
-    assert_eq!(example.home.unwrap().listen, defaults::home_listen());
+    let home = example.home.unwrap();
+    assert_eq!(home.listen, defaults::home_listen());
+    assert!(!home.always_challenge);
 }
 
 /// What gm-sip is told of an edge on `SMALL`'s link.
