@@ -142,7 +142,7 @@ impl Default for Times {
             idle: Duration::from_secs(2 * 3600),
             part: Duration::from_secs(30),
             stall: Duration::from_secs(20),
-            connect: Duration::from_secs(4),
+            connect: Duration::from_secs(3),
         }
     }
 }

@@ -10,8 +10,12 @@ use crate::lifecycle::{ContactId, SetState};
 use crate::message::Message;
 use crate::{Packet, Transport};
 
-/// For so long after a failure a connection is not tried where UDP will do, in milliseconds.
+/// For so long after a failure a connection is not tried where UDP will do, in
+/// milliseconds. Trying may take seconds, where something drops it in silence, and a call
+/// waits for that: a phone that has never spoken TCP is not tried at every call.
 const TCP_AGAIN: u64 = 60_000;
+const TCP_AGAIN_UDP_PHONE: u64 = 3_600_000;
+const TCP_AGAIN_CORE: u64 = 600_000;
 
 impl Edge {
     pub(super) fn send_core(
@@ -89,8 +93,13 @@ impl Edge {
         let mut transport = Transport::Tcp;
         if message.method().is_some() {
             transport = Transport::Udp;
-            let again = self.now.saturating_add(TCP_AGAIN);
-            self.peer(id).tcp_failed = again;
+            let now = self.now;
+            let peer = self.peer(id);
+            let period = match peer.transport {
+                Some(Transport::Tcp) => TCP_AGAIN,
+                _ => TCP_AGAIN_UDP_PHONE,
+            };
+            peer.tcp_failed = now.saturating_add(period);
             self.over_udp_now(&mut message);
         } else if (local, remote) == way {
             return self.refused(remote, Refusal::Unreachable);
@@ -122,7 +131,7 @@ impl Edge {
             };
         }
         if self.config.core_transport == Transport::Udp {
-            self.core_tcp_failed = self.now.saturating_add(TCP_AGAIN);
+            self.core_tcp_failed = self.now.saturating_add(TCP_AGAIN_CORE);
             self.over_udp_now(&mut message);
             self.send_core(remote, Transport::Udp, message.to_bytes());
             return;

@@ -95,6 +95,10 @@ async fn read(mut from: ReadHalf<'_>, shared: &Shared, ends: Ends, kind: Kind, p
         // A message that comes byte by byte gets no more time for each of them.
         let left = if whole {
             since = Instant::now();
+            if room == 0 && buffer.bytes.capacity() > 2 * PART {
+                // A phone that says nothing for hours keeps no room for its last message.
+                buffer.bytes = Zeroizing::new(Vec::new());
+            }
             idle
         } else {
             times.part.min(idle).saturating_sub(since.elapsed())

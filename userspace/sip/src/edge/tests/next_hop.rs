@@ -59,7 +59,7 @@ fn a_large_request_to_the_core_goes_over_tcp_and_back_to_udp_where_nobody_listen
     let out = rig.core(&Message::response(&again, 403, "Forbidden", "c"));
     assert_eq!(to_ue(&out)[0].status(), Some(403));
     long.call = 2;
-    rig.now += 60_000;
+    rig.now += 600_000;
     let text = long.sm1().replace("Max-Forwards:", &more);
     let out = rig.ue(long.source, addr(CLEAR), &text);
     assert_eq!(core_side(&out)[0].1, Transport::Tcp);

@@ -194,15 +194,26 @@ fn where_no_connection_can_be_made_a_request_goes_over_udp_for_a_while() {
     assert_eq!((again.local, again.remote), (packet.local, packet.remote));
     let udp = via_of(&packet).replace("/TCP", "/UDP");
     assert_eq!(via_of(&again), udp);
-    // The CANCEL follows it, others do not try for a minute.
+    // The CANCEL follows it, others do not try for an hour.
     assert_eq!(
         one(&rig.core(&from_core("CANCEL", &up, "1", 0))).transport,
         Transport::Udp
     );
     let large = |n: &str| from_core("MESSAGE", &up, n, 1300);
     assert_eq!(one(&rig.core(&large("2"))).transport, Transport::Udp);
+    rig.now += 3_590_000;
+    assert_eq!(one(&rig.core(&large("3"))).transport, Transport::Udp);
+    rig.now += 10_000;
+    assert_eq!(one(&rig.core(&large("4"))).transport, Transport::Tcp);
+    // One that speaks TCP itself is tried again soon.
+    let mut rig = Rig::new();
+    let up = register_over_tcp(&mut rig, &phone("a", 1));
+    let packet = one(&rig.core(&from_core("MESSAGE", &up, "1", 0)));
+    assert_eq!(one(&unsent(&mut rig, &packet)).transport, Transport::Udp);
+    let small = |n: &str| from_core("MESSAGE", &up, n, 0);
+    assert_eq!(one(&rig.core(&small("2"))).transport, Transport::Udp);
     rig.now += 60_000;
-    assert_eq!(one(&rig.core(&large("3"))).transport, Transport::Tcp);
+    assert_eq!(one(&rig.core(&small("3"))).transport, Transport::Tcp);
 }
 
 #[test]
