@@ -68,7 +68,7 @@ impl Agent {
         let chosen = choose_offer(&self.config.policy, &offer, mode).map_err(Refusal::Offer)?;
         let (pcscf, ue) = (attempt.local.ip(), attempt.ue.ip());
         let contact = self.table.by_key(&attempt.key);
-        let ends = self.own_ends(contact, ue, &chosen.ends)?;
+        let ends = self.own_ends(contact, attempt.over, ue, &chosen.ends)?;
         let params = SetParams {
             ue,
             pcscf,
@@ -149,13 +149,16 @@ impl Agent {
     fn own_ends(
         &mut self,
         contact: Option<ContactId>,
+        over: Option<SetToken>,
         ue: IpAddr,
         theirs: &Ends,
     ) -> Result<Ends, Refusal> {
+        let port_ps = self.config.server_port;
+        let ended = self.table.ended_by(contact, over, ue, theirs, port_ps);
         let ue = SocketAddr::new(ue, theirs.port_s);
         let port_c = self
             .table
-            .free_client_port(&self.config.client_ports, ue, contact)
+            .free_client_port(&self.config.client_ports, ue, contact, &ended)
             .ok_or(Refusal::NoClientPort)?;
         let differs = |pair: &[u32; 2]| {
             pair.iter()

@@ -225,7 +225,8 @@ impl Refusal {
                  SIP ALG between phone and edge change it?"
             }
             Refusal::Collision => {
-                "TS 33.203 7.1 rule 3: another SA of this address has the port or SPI, perhaps of \
+                "TS 33.203 7.1 rule 3: another SA of this address has the port or SPI, perhaps of the \
+                 phone itself before it was restarted, perhaps of \
                  a second phone behind the same NAT; the phone chooses others and tries again"
             }
             Refusal::TooManySets => {

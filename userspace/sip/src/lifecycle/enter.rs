@@ -1,9 +1,12 @@
 //! How sets and contacts enter and leave the table.
 
+use std::net::IpAddr;
+
 use super::{
     Change, Contact, ContactId, ContactKey, RemoveReason, SaSet, SetState, Table, TableError,
 };
 use crate::sa_set::SetToken;
+use crate::sec_agree::Ends;
 
 impl Table {
     /// Enters a registration set (SM4). Unfinished sets of the same contact go first
@@ -29,7 +32,7 @@ impl Table {
         if self.collides(key, ue, &ends, port_ps) {
             return Err(TableError::Collision);
         }
-        for token in self.ended_by(known, &set) {
+        for token in self.ended_by(known, set.over, ue, &ends, port_ps) {
             self.remove_set(token, RemoveReason::Aborted);
         }
         // Looked up again: with its last set the contact may have gone.
@@ -55,23 +58,29 @@ impl Table {
         Ok(id)
     }
 
-    /// The sets of a contact that end when `new` enters.
-    fn ended_by(&self, known: Option<ContactId>, new: &SaSet) -> Vec<SetToken> {
+    /// The sets of a contact that end when one with these ends enters, whose SM1 came
+    /// over `over`.
+    pub fn ended_by(
+        &self,
+        known: Option<ContactId>,
+        over: Option<SetToken>,
+        ue: IpAddr,
+        ends: &Ends,
+        port_ps: u16,
+    ) -> Vec<SetToken> {
         let Some(id) = known else {
             return Vec::new();
         };
-        let (ue, ends) = (new.params.ue, new.params.ue_ends);
-        let port_ps = new.params.pcscf_ends.port_s;
         let staying = self.sets_of(id).filter(|s| !s.gives_way()).count();
         let proven = |s: &SaSet| {
             s.state == SetState::Registration
                 && s.over.is_some_and(|over| self.sets.contains_key(&over))
         };
         let kept = |s: &SaSet| {
-            new.over.is_none()
+            over.is_none()
                 && proven(s)
                 && staying + 1 < self.max_sets
-                && !self.taken(ue, &ends, port_ps).any(|t| *t == s.token)
+                && !self.taken(ue, ends, port_ps).any(|t| *t == s.token)
         };
         let ended = self.sets_of(id).filter(|s| s.gives_way() && !kept(s));
         ended.map(|s| s.token).collect()

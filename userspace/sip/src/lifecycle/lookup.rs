@@ -78,12 +78,14 @@ impl Table {
     }
 
     /// A client port of ours that no set of this UE uses with its server port, looked
-    /// for behind the one that the current set uses: it must change (clause 7.4.0).
+    /// for behind the one that the current set uses: it must change (clause 7.4.0). When
+    /// there is none, one of the sets that end before the new one enters.
     pub fn free_client_port(
         &self,
         range: &RangeInclusive<u16>,
         ue: SocketAddr,
         id: Option<ContactId>,
+        ended: &[SetToken],
     ) -> Option<u16> {
         let current = id
             .and_then(|id| self.contacts.get(&id)?.current)
@@ -94,7 +96,13 @@ impl Table {
             .clone()
             .filter(|port| last.is_some_and(|last| *port > last))
             .find(free);
-        behind.or_else(|| range.clone().find(free))
+        let given_up = |port: &u16| {
+            let user = self.by_flow.get(&(ue.ip(), ue.port(), *port));
+            user.is_some_and(|t| ended.contains(t))
+        };
+        behind
+            .or_else(|| range.clone().find(free))
+            .or_else(|| range.clone().find(given_up))
     }
 
     /// Clause 7.1 rule 3 and M.7.1 rule 3: whether ports or SPIs that a REGISTER

@@ -283,12 +283,15 @@ fn client_ports_change_and_come_round() {
     confirm(&mut table, first, 0, MIN);
     let ue = SocketAddr::new(params(1).ue, 32000);
     assert_eq!(
-        table.free_client_port(&(5064..=5066), ue, Some(1)),
+        table.free_client_port(&(5064..=5066), ue, Some(1), &[]),
         Some(5066)
     );
     assert_eq!(
-        table.free_client_port(&(5064..=5065), ue, Some(1)),
+        table.free_client_port(&(5064..=5065), ue, Some(1), &[]),
         Some(5064)
     );
-    assert_eq!(table.free_client_port(&(5065..=5065), ue, Some(1)), None);
+    assert_eq!(
+        table.free_client_port(&(5065..=5065), ue, Some(1), &[]),
+        None
+    );
 }

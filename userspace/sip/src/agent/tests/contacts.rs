@@ -264,3 +264,29 @@ fn without_a_free_client_port_there_is_503_and_no_collision() {
         assert_eq!(rig.state(set), Some(SetState::Established));
     }
 }
+
+#[test]
+fn three_client_ports_are_enough_for_one_phone() {
+    let config = AgentConfig {
+        client_ports: 5064..=5066,
+        ..AgentConfig::default()
+    };
+    let mut rig = Rig::with(config);
+    let (old, new) = (phone("a"), phone("a").anew(1));
+    rig.establish(&old);
+    let challenged = rig.again(&old, &new);
+    rig.finish(&new, &challenged);
+    // Two sets stay; attempts come and go.
+    for n in 2..6 {
+        let again = rig.again(&new, &phone("a").anew(n));
+        assert_eq!(rig.sets.len(), 3);
+        let ports = rig
+            .sets
+            .keys()
+            .map(|set| rig.requests[set].params.pcscf_ends.port_c);
+        let ports: std::collections::BTreeSet<_> = ports.collect();
+        assert_eq!(ports.len(), 3, "each set has its own");
+        assert_eq!(rig.state(again.0), Some(SetState::Registration));
+    }
+    rig.agrees();
+}
