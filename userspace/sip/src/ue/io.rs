@@ -187,6 +187,8 @@ pub enum UeEvent {
         body: Vec<u8>,
         /// What we answered.
         status: u16,
+        /// What it came over; the answer goes back the same way.
+        transport: Transport,
     },
     /// A final response to a request of ours.
     Answered {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::client::Purpose;
 use super::{Fault, Ignored, Ue, UeEvent, UeFailure};
-use crate::header::{self, Via};
+use crate::header::{self, Host, Via};
 use crate::message::Message;
 use crate::sa_set::SetToken;
 
@@ -154,7 +154,13 @@ impl Ue {
         let Some(procedure) = self.procedure.take() else {
             return;
         };
-        let expires = header::granted(message, |uri| uri.port == Some(self.config.server_port));
+        // The list may have a binding of where we were before.
+        let sent = procedure.set.as_ref().or(self.current.as_ref());
+        let at = sent.map_or(self.config.local, |set| set.params.ue);
+        let port = procedure.ends.port_s;
+        let expires = header::granted(message, |uri| {
+            uri.port == Some(port) && uri.host.as_ref().and_then(Host::ip) == Some(at)
+        });
         let until = now + u64::from(expires) * 1000;
         let authenticated = procedure.set.is_some();
         if !authenticated {

@@ -105,6 +105,7 @@ impl Ue {
                 .unwrap_or_default(),
             body: message.body().to_vec(),
             status: code,
+            transport,
         });
         if message.method() == Some("NOTIFY") {
             match asked(message, set.params.ue_ends.port_s) {

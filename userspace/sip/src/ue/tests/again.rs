@@ -223,3 +223,27 @@ fn another_address_of_a_phone_that_wants_nothing_is_just_noted() {
     rig.ue.register(0).expect("starts");
     assert_eq!(rig.last().0.local, addr("192.0.2.99:5060"));
 }
+
+#[test]
+fn a_binding_of_the_old_address_does_not_count_for_the_new_one() {
+    let mut rig = Rig::new();
+    rig.registered();
+    rig.ue
+        .change_address(rig.now, [192, 0, 2, 99].into())
+        .expect("starts");
+    let (packet, sm1) = rig.last();
+    let sm6 = challenge(&sm1).with(SECURITY_SERVER, SECOND);
+    rig.give(packet.local, packet.remote, &sm6);
+    let set = rig.install().expect("an Install");
+    let token = set.token;
+    let input = UeInput::Installed {
+        set: token,
+        ok: true,
+    };
+    rig.ue.handle(rig.now, input);
+    let (_, sm7) = rig.last();
+    let both = "<sip:u@192.0.2.1:31800>;expires=15, <sip:u@192.0.2.99:31800>;expires=3600";
+    let ok = Message::response(&sm7, 200, "OK", "s").with("Contact", both);
+    rig.answer_through(&set, &ok);
+    assert_eq!(rig.ue.registered_until(), Some(rig.now + 3_600_000));
+}
