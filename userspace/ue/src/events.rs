@@ -52,6 +52,9 @@ pub enum UeEvent {
         from: String,
         /// Its body.
         body: String,
+        /// "udp" or "tcp".
+        #[serde(default)]
+        transport: String,
     },
     /// The de-registration was confirmed through the SA, and the SAs are gone.
     Deregistered,
@@ -95,7 +98,7 @@ impl fmt::Display for UeEvent {
                 ports[0], ports[1], ports[2], ports[3], spis[0], spis[1], spis[2], spis[3]
             ),
             UeEvent::MessageSent { status } => write!(f, "MESSAGE answered with {status}"),
-            UeEvent::MessageReceived { from, body } => write!(f, "MESSAGE from {from}: {body}"),
+            UeEvent::MessageReceived { from, body, .. } => write!(f, "MESSAGE from {from}: {body}"),
             UeEvent::Deregistered => f.write_str("de-registered"),
             UeEvent::Lost => f.write_str("no answers through the SAs: they count as dead"),
             UeEvent::Again { wait_ms } => write!(f, "registers again in {wait_ms} ms"),
@@ -180,6 +183,7 @@ mod tests {
         let event = UeEvent::MessageReceived {
             from: "a".into(),
             body: "b \"c\"\n".into(),
+            transport: "tcp".into(),
         };
         let line = serde_json::to_string(&event).unwrap();
         assert!(!line.contains('\n'));

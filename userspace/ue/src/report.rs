@@ -125,10 +125,15 @@ impl Reporter {
                 from,
                 body,
                 status,
+                transport,
             } => {
                 if method == "MESSAGE" && status == 200 {
                     let body = String::from_utf8_lossy(&body).into_owned();
-                    tell(UeEvent::MessageReceived { from, body });
+                    tell(UeEvent::MessageReceived {
+                        from,
+                        body,
+                        transport: transport.name().to_ascii_lowercase(),
+                    });
                 } else {
                     tracing::info!("{method} from the network answered with {status}");
                 }

@@ -42,6 +42,8 @@ pub struct Received {
     pub from: String,
     /// Its body.
     pub body: String,
+    /// "udp" or "tcp".
+    pub transport: String,
 }
 
 /// What did not happen.

@@ -205,7 +205,7 @@ impl Script {
     }
 
     fn note(&mut self, event: &UeEvent) {
-        let ms = self.asked.elapsed().as_secs_f64() * 1000.0;
+        let ms = self.asked.elapsed().as_micros() as f64 / 1000.0;
         match event {
             UeEvent::Registered {
                 suite,
@@ -231,9 +231,14 @@ impl Script {
                     ms,
                 });
             }
-            UeEvent::MessageReceived { from, body } => self.outcome.received.push(Received {
+            UeEvent::MessageReceived {
+                from,
+                body,
+                transport,
+            } => self.outcome.received.push(Received {
                 from: from.clone(),
                 body: body.clone(),
+                transport: transport.clone(),
             }),
             UeEvent::Again { .. } => self.outcome.retries += 1,
             UeEvent::Ignored { reason } => self.outcome.ignored.push(reason.clone()),
