@@ -43,6 +43,7 @@ def expected_steps():
     """(name, suite, mode) of every step that must be in the report."""
     for alg, ealg in NAMES.values():
         yield from ((name, f"{alg}/{ealg}", "trans") for name in PER_PHONE)
+    yield from ((f"{name}-tcp", None, "trans") for name in PER_PHONE)
     yield from ((name, None, "udp-enc-tun") for name in (*PER_PHONE, "nat-rebind"))
     yield from ((name, None, None) for name in ATTACKS)
 

@@ -51,7 +51,7 @@ pub fn user(number: usize) -> User {
 }
 
 /// Number of subscribers.
-const USERS: usize = 5;
+const USERS: usize = 6;
 
 /// A running gmespd.
 pub struct Daemon {

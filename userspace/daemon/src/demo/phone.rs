@@ -38,6 +38,17 @@ pub struct Registration {
     pub ports: [u16; 4],
 }
 
+/// What became of a MESSAGE to the echo service.
+#[derive(Clone, Debug)]
+pub struct Echo {
+    /// The answer; 408: there was none.
+    pub status: u16,
+    /// Whether the echo came back.
+    pub came: bool,
+    /// What the echo came over.
+    pub transport: String,
+}
+
 impl Phone {
     /// Starts a phone with the configuration `toml`, which holds keys and so
     /// goes into a file of mode 0600 in `dir`.
@@ -96,22 +107,36 @@ impl Phone {
         }
     }
 
-    /// Sends a MESSAGE to the home network's echo service. Returns the
-    /// status of the answer, and whether the echo came back.
-    pub fn echo(&mut self, text: &str) -> Result<(u16, bool)> {
+    /// Sends a MESSAGE to the home network's echo service, and waits for both.
+    pub fn echo(&mut self, text: &str) -> Result<Echo> {
         self.tell(&format!("message sip:echo@{} {text}", super::DOMAIN))?;
-        let (mut status, mut echoed) = (None, false);
+        let mut status = None;
+        let mut echo = Echo {
+            status: 408,
+            came: false,
+            transport: String::new(),
+        };
         let deadline = Instant::now() + PATIENCE;
-        while (status.is_none() || !echoed) && Instant::now() < deadline {
+        while (status.is_none() || !echo.came) && Instant::now() < deadline {
             match self.next()? {
-                UeEvent::MessageSent { status: s } if s >= 300 => return Ok((s, echoed)),
-                UeEvent::MessageSent { status: s } => status = Some(s),
-                UeEvent::MessageReceived { body, .. } => echoed |= body == text,
+                UeEvent::MessageSent { status: s } => {
+                    echo.status = s;
+                    status = Some(s);
+                    if s >= 300 {
+                        break;
+                    }
+                }
+                UeEvent::MessageReceived {
+                    body, transport, ..
+                } if body == text => {
+                    echo.came = true;
+                    echo.transport = transport;
+                }
                 UeEvent::Failed { reason } => bail!("{reason}"),
                 _ => {}
             }
         }
-        Ok((status.unwrap_or(408), echoed))
+        Ok(echo)
     }
 
     /// De-registers; returns when the 200 has come through the SA.

@@ -31,7 +31,13 @@ pub fn play(set: &Set, daemon: &Daemon, keys: &Keys, dir: &Path, stage: &mut Sta
             keys,
             dir,
         };
-        let Some((mut phone, registration)) = cast.register(number, *suite, false, stage)? else {
+        let part = Part {
+            number,
+            suite: *suite,
+            nat: false,
+            tcp: false,
+        };
+        let Some((mut phone, registration)) = cast.register(part, stage)? else {
             continue;
         };
         cast.talk(&mut phone, stage)?;
@@ -42,16 +48,14 @@ pub fn play(set: &Set, daemon: &Daemon, keys: &Keys, dir: &Path, stage: &mut Sta
         }
         cast.leave(phone, stage)?;
     }
-    behind_a_nat(
-        &Cast {
-            set,
-            daemon,
-            keys,
-            dir,
-        },
-        &mut table,
-        stage,
-    )?;
+    let cast = Cast {
+        set,
+        daemon,
+        keys,
+        dir,
+    };
+    over_tcp(&cast, &mut table, stage)?;
+    behind_a_nat(&cast, &mut table, stage)?;
     stage.about(None, None);
     stage.scene("The SA table as it was while the phones were registered");
     stage.say(&daemon.table(&table));
@@ -62,6 +66,45 @@ pub fn play(set: &Set, daemon: &Daemon, keys: &Keys, dir: &Path, stage: &mut Sta
         }
     }
     Ok(())
+}
+
+/// SIP over TCP in the SAs: REGISTER and MESSAGE from port_uc to port_ps, and what the
+/// network asks on a connection of its own, from port_pc to port_us.
+fn over_tcp(
+    cast: &Cast<'_>,
+    table: &mut Vec<gm_api::control::SaStatus>,
+    stage: &mut Stage,
+) -> Result<()> {
+    let suite = Suite::HmacSha1AesCbc;
+    let name = suite.to_string();
+    stage.about(Some(&name), Some("trans"));
+    stage.scene(&format!("A phone that speaks TCP registers: {name}"));
+    let part = Part {
+        number: Suite::ALL.len(),
+        suite,
+        nat: false,
+        tcp: true,
+    };
+    let Some((mut phone, registration)) = cast.register(part, stage)? else {
+        return Ok(());
+    };
+    let echo = phone.echo("hello over TCP")?;
+    stage.step(
+        "message-to-network-tcp",
+        echo.status == 200,
+        Some(format!("answered with {}", echo.status)),
+    );
+    let [_, us, pc, _] = registration.ports;
+    stage.step(
+        "message-to-phone-tcp",
+        echo.came && echo.transport == "tcp",
+        Some(match echo.came {
+            true => format!("from port {pc} to port {us}, over {}", echo.transport),
+            false => "the echo did not come".to_owned(),
+        }),
+    );
+    table.extend(cast.daemon.sas()?);
+    cast.leave(phone, stage)
 }
 
 fn behind_a_nat(
@@ -77,24 +120,30 @@ fn behind_a_nat(
     ));
     cast.set.wire.become_network(Network::Nat(cast.set.nat))?;
     links::default_route(&cast.set.ue, links::up(&cast.set.ue, "ue0")?, NAT_PRIVATE)?;
-    let number = Suite::ALL.len();
-    let Some((mut phone, _)) = cast.register(number, suite, true, stage)? else {
+    let part = Part {
+        number: Suite::ALL.len() + 1,
+        suite,
+        nat: true,
+        tcp: false,
+    };
+    let Some((mut phone, _)) = cast.register(part, stage)? else {
         return Ok(());
     };
     cast.talk(&mut phone, stage)?;
     let before = cast.daemon.encap_port()?;
     cast.set.wire.rebind()?;
-    let (status, echoed) = phone.echo("after the NAT has given us another port")?;
+    let echo = phone.echo("after the NAT has given us another port")?;
     let after = cast.daemon.encap_port()?;
     let port = |p: Option<u16>| p.map_or("unknown".to_owned(), |p| p.to_string());
     stage.step(
         "nat-rebind",
-        status == 200 && echoed && before.is_some() && before != after,
+        echo.status == 200 && echo.came && before.is_some() && before != after,
         Some(format!(
-            "port_Uenc was {} and is {}; the last MESSAGE was answered with {status}, {}",
+            "port_Uenc was {} and is {}; the last MESSAGE was answered with {}, {}",
             port(before),
             port(after),
-            if echoed {
+            echo.status,
+            if echo.came {
                 "its echo came"
             } else {
                 "its echo did not come"
@@ -134,6 +183,15 @@ fn attacks(cast: &Cast<'_>, registration: &Registration, stage: &mut Stage) -> R
     Ok(())
 }
 
+/// The part that a phone plays.
+#[derive(Clone, Copy)]
+struct Part {
+    number: usize,
+    suite: Suite,
+    nat: bool,
+    tcp: bool,
+}
+
 /// Everything that a scene works with.
 struct Cast<'a> {
     set: &'a Set,
@@ -143,57 +201,49 @@ struct Cast<'a> {
 }
 
 impl Cast<'_> {
-    fn register(
-        &self,
-        number: usize,
-        suite: Suite,
-        nat: bool,
-        stage: &mut Stage,
-    ) -> Result<Option<(Phone, Registration)>> {
+    fn register(&self, part: Part, stage: &mut Stage) -> Result<Option<(Phone, Registration)>> {
         interrupt::check()?;
-        let address = IpAddr::V4(if nat { UE_PRIVATE } else { UE });
-        let toml = ue_toml(number, suite, nat, address);
-        let mut phone = Phone::start(&self.set.ue, self.dir, &toml, Some(&self.keys.next(number)))?;
-        let wanted = (suite.to_string(), if nat { "udp-enc-tun" } else { "trans" });
+        let step = if part.tcp { "register-tcp" } else { "register" };
+        let keys = self.keys.next(part.number);
+        let mut phone = Phone::start(&self.set.ue, self.dir, &ue_toml(part), Some(&keys))?;
+        let mode = if part.nat { "udp-enc-tun" } else { "trans" };
+        let wanted = (part.suite.to_string(), mode);
         match phone.register(stage) {
             Ok(got) if (got.suite.as_str(), got.mode.as_str()) == (wanted.0.as_str(), wanted.1) => {
-                stage.step("register", true, None);
+                stage.step(step, true, None);
                 Ok(Some((phone, got)))
             }
             Ok(got) => {
-                stage.step(
-                    "register",
-                    false,
-                    Some(format!("got {} {}", got.suite, got.mode)),
-                );
+                stage.step(step, false, Some(format!("got {} {}", got.suite, got.mode)));
                 Ok(None)
             }
             Err(error) => {
                 interrupt::check()?;
-                stage.step("register", false, Some(format!("{error:#}")));
+                stage.step(step, false, Some(format!("{error:#}")));
                 Ok(None)
             }
         }
     }
 
     fn talk(&self, phone: &mut Phone, stage: &mut Stage) -> Result<()> {
-        let (status, echoed) = phone.echo("hello from the phone")?;
+        let echo = phone.echo("hello from the phone")?;
         stage.step(
             "message-to-network",
-            status == 200,
-            Some(format!("answered with {status}")),
+            echo.status == 200,
+            Some(format!("answered with {}", echo.status)),
         );
         stage.step(
             "message-to-phone",
-            echoed,
-            (!echoed).then(|| "the echo did not come".to_owned()),
+            echo.came,
+            (!echo.came).then(|| "the echo did not come".to_owned()),
         );
         Ok(())
     }
 
     fn still_works(&self, phone: &mut Phone, stage: &mut Stage) -> Result<()> {
-        let (status, echoed) = phone.echo("still here after the attacks")?;
-        stage.step("message-after-attacks", status == 200 && echoed, None);
+        let echo = phone.echo("still here after the attacks")?;
+        let good = echo.status == 200 && echo.came;
+        stage.step("message-after-attacks", good, None);
         Ok(())
     }
 
@@ -231,16 +281,20 @@ impl Cast<'_> {
     }
 }
 
-fn ue_toml(number: usize, suite: Suite, nat: bool, address: IpAddr) -> String {
-    let user = super::daemon::user(number);
+fn ue_toml(part: Part) -> String {
+    let user = super::daemon::user(part.number);
+    let address = IpAddr::V4(if part.nat { UE_PRIVATE } else { UE });
     format!(
         "[ue]\nuplink = \"ue0\"\naddress = \"{address}\"\npcscf = \"{PCSCF}:5060\"\n\
          domain = \"{DOMAIN}\"\nimpi = \"{name}@{DOMAIN}\"\nimpu = \"sip:{name}@{DOMAIN}\"\n\
-         k = \"{k}\"\nopc = \"{opc}\"\nsuites = [\"{alg}/{ealg}\"]\nudp_enc_tun = {nat}\n",
+         k = \"{k}\"\nopc = \"{opc}\"\nsuites = [\"{alg}/{ealg}\"]\nudp_enc_tun = {nat}\n\
+         [ue.habits]\ntransport = \"{transport}\"\n",
         name = user.name,
         k = user.k,
         opc = user.opc,
-        alg = suite.alg(),
-        ealg = suite.ealg(),
+        alg = part.suite.alg(),
+        ealg = part.suite.ealg(),
+        nat = part.nat,
+        transport = if part.tcp { "tcp" } else { "udp" },
     )
 }
