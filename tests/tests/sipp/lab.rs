@@ -322,7 +322,8 @@ impl Lab {
         )
     }
 
-    fn ue_toml(&self, user: &str, k: &str) -> String {
+    /// Writes ue.toml of this user.
+    pub fn ue_toml(&self, user: &str, k: &str) -> String {
         let config = self.dir.path().join("ue.toml");
         write_private(
             &config,
