@@ -11,12 +11,12 @@ mod lab;
 mod common;
 
 use common::K;
-use lab::{Lab, OTHER_K};
+use lab::{Core, Lab, OTHER_K};
 
 #[test]
 #[ignore = "needs root and kamailio"]
 fn a_phone_registers_renews_passes_messages_both_ways_and_leaves() {
-    let lab = Lab::new();
+    let lab = Lab::new(Core::Home);
     let told = lab.phone(K, &["--again", "2", "--message", "hello", "--expect", "10"]);
     assert_eq!(told.code, Some(0));
     assert_eq!(told.registrations(), 3);
@@ -44,7 +44,7 @@ fn a_phone_registers_renews_passes_messages_both_ways_and_leaves() {
 #[test]
 #[ignore = "needs root and kamailio"]
 fn renewals_that_are_challenged_move_to_new_sas() {
-    let lab = Lab::with(true);
+    let lab = Lab::new(Core::Challenging);
     let told = lab.phone(K, &["--again", "3", "--message", "hello", "--expect", "10"]);
     assert_eq!(told.code, Some(0));
     assert_eq!(told.registrations(), 4);
@@ -69,7 +69,7 @@ fn renewals_that_are_challenged_move_to_new_sas() {
 #[test]
 #[ignore = "needs root and kamailio"]
 fn a_phone_registers_over_tcp_in_the_sas() {
-    let lab = Lab::new();
+    let lab = Lab::new(Core::Home);
     let args = ["--transport", "tcp", "--again", "1", "--message", "hello"];
     let told = lab.phone(K, &args);
     assert_eq!(told.code, Some(0));
@@ -82,7 +82,7 @@ fn a_phone_registers_over_tcp_in_the_sas() {
 #[test]
 #[ignore = "needs root and kamailio"]
 fn a_phone_with_another_key_is_not_registered() {
-    let lab = Lab::new();
+    let lab = Lab::new(Core::Home);
     let told = lab.phone(OTHER_K, &[]);
     assert_eq!(told.code, Some(3));
     assert_eq!((told.registrations(), lab.count("ok")), (0, 0));
@@ -92,7 +92,7 @@ fn a_phone_with_another_key_is_not_registered() {
 #[test]
 #[ignore = "needs root and kamailio"]
 fn a_wrong_response_is_refused_where_the_challenge_came_from() {
-    let lab = Lab::new();
+    let lab = Lab::new(Core::Home);
     let told = lab.phone(K, &["--fault", "wrong-res"]);
     assert_eq!(told.code, Some(3));
     assert!(told.failure().contains("403"));
@@ -104,7 +104,7 @@ fn a_wrong_response_is_refused_where_the_challenge_came_from() {
 #[test]
 #[ignore = "needs root and kamailio"]
 fn a_security_verify_that_is_not_security_server_is_refused() {
-    let lab = Lab::new();
+    let lab = Lab::new(Core::Home);
     let told = lab.phone(K, &["--fault", "wrong-verify"]);
     assert_eq!(told.code, Some(3));
     assert!(told.failure().contains("494"));
@@ -116,14 +116,64 @@ fn a_security_verify_that_is_not_security_server_is_refused() {
 #[test]
 #[ignore = "needs root and kamailio"]
 fn in_clear_nothing_but_register_is_heard() {
-    let lab = Lab::new();
-    let ask = |method: &str, port: u16| lab.in_clear(method, port);
-    assert!(ask("MESSAGE", 5060).is_none());
-    assert!(ask("INVITE", 5060).is_none());
+    let lab = Lab::new(Core::Test);
+    let (core, phone) = (lab.core(), lab.clear());
+    phone.request("MESSAGE", 5060, "");
+    phone.request("INVITE", 5060, "");
     // Below Kamailio gmespd has dropped it.
-    assert!(ask("REGISTER", 5063).is_none());
+    phone.request("REGISTER", 5063, OFFER);
+    phone.hears_nothing();
+    core.hears_nothing();
     assert!(lab.count("cleartext-protected") >= 1);
-    // A REGISTER is answered: without Security-Client it is refused.
-    let answer = ask("REGISTER", 5060).expect("an answer");
-    assert!(answer.starts_with("SIP/2.0 4"), "{answer}");
+    // Without an offer it is refused, and the core hears nothing of it.
+    phone.request("REGISTER", 5060, AUTHORIZATION);
+    let (answer, _) = phone.hears();
+    assert!(answer.starts_with("SIP/2.0 421"));
+    assert!(answer.contains("Security-Server: ipsec-3gpp"));
+    core.hears_nothing();
+}
+
+const AUTHORIZATION: &str = "Authorization: Digest integrity-protected=\"yes\", \
+    username=\"ue1@home.test\",realm=\"home.test\",nonce=\"\",uri=\"sip:home.test\",\
+    response=\"\"\r\n";
+const OFFER: &str = "Require: sec-agree\r\nProxy-Require: sec-agree\r\n\
+    Supported: path, sec-agree, gruu\r\nX-Unknown: stays\r\n\
+    Security-Client: ipsec-3gpp;alg=hmac-sha-1-96;ealg=null;spi-c=2000000001;\
+    spi-s=2000000002;port-c=6101;port-s=6100\r\n";
+const SM4: &str = "WWW-Authenticate: Digest realm=\"home.test\",algorithm=AKAv1-MD5,\
+    nonce=\"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\",qop=\"auth\",\
+    ik=\"00112233445566778899aabbccddeeff\",ck=\"ffeeddccbbaa99887766554433221100\"\r\n";
+
+#[test]
+#[ignore = "needs root and kamailio"]
+fn what_a_phone_claims_and_what_the_core_tells_both_end_at_the_proxy() {
+    let mut lab = Lab::new(Core::Test);
+    let (core, phone) = (lab.core(), lab.clear());
+    let sm1 = format!("{AUTHORIZATION}{OFFER}Security-Verify: x\r\n");
+    phone.request("REGISTER", 5060, &sm1);
+    let (up, from) = core.hears();
+    assert!(!up.contains("Security-") && !up.contains("sec-agree"));
+    assert!(up.contains("Supported: path, gruu") && up.contains("X-Unknown: stays"));
+    assert!(up.contains("Path: <sip:127.0.0.1:5062;lr>"));
+    assert_eq!(up.matches("integrity-protected").count(), 1);
+    assert!(up.contains("integrity-protected=\"no\""));
+    let sm4 = format!("{SM4}Security-Server: ipsec-3gpp;alg=null\r\n");
+    core.answer(&up, from, "401 Unauthorized", &sm4);
+    let (sm6, _) = phone.hears();
+    assert!(!sm6.contains("ik=") && !sm6.contains("ck="));
+    assert_eq!(sm6.matches("Security-Server: ipsec-3gpp").count(), 1);
+    assert!(sm6.contains("port-s=5063"));
+
+    // Nobody takes the keys out: then no challenge goes on.
+    phone.request("REGISTER", 5060, &sm1.replace("sip:home", "sip:ims"));
+    let (up, from) = core.hears();
+    lab.end_gmespd();
+    core.answer(&up, from, "401 Unauthorized", SM4);
+    let (sm6, _) = phone.hears();
+    assert!(sm6.starts_with("SIP/2.0 500"));
+    assert!(!sm6.contains("ik=") && !sm6.contains("WWW-Authenticate"));
+    phone.request("REGISTER", 5060, OFFER);
+    let (answer, _) = phone.hears();
+    assert!(answer.starts_with("SIP/2.0 503"), "{answer}");
+    lab.assert_no_keys();
 }

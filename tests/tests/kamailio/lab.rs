@@ -35,6 +35,12 @@ fn value(config: &str, name: &str) -> String {
     line.split('!').next().unwrap_or_default().to_owned()
 }
 
+/// Where kamailio.cfg sends everything.
+fn next_hop() -> String {
+    let config = std::fs::read_to_string(example("kamailio.cfg")).expect("the example");
+    value(&config, "NEXT_HOP")
+}
+
 /// A Kamailio in the foreground. It ends with the test, and its workers with it.
 struct Kamailio {
     child: Child,
@@ -130,26 +136,32 @@ impl Told {
     }
 }
 
+/// Who is the core.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Core {
+    /// The embedded home network.
+    Home,
+    /// The same, and every REGISTER is challenged.
+    Challenging,
+    /// The test, with [`Lab::core`].
+    Test,
+}
+
 /// Namespaces, link, gmespd, Kamailio.
 pub struct Lab {
     // Processes end before their namespaces, Kamailio before gmespd.
     kamailio: Kamailio,
-    _gmespd: Process,
+    gmespd: Option<Process>,
     dir: tempfile::TempDir,
     ue: NetNs,
-    _pcscf: NetNs,
+    pcscf: NetNs,
     client: Client,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Lab {
     /// gmespd is well and Kamailio listens.
-    pub fn new() -> Lab {
-        Lab::with(false)
-    }
-
-    /// The same, where the core may challenge every REGISTER.
-    pub fn with(always_challenge: bool) -> Lab {
+    pub fn new(core: Core) -> Lab {
         let (ue, pcscf) = (NetNs::new().expect("root"), NetNs::new().expect("root"));
         veth(
             End {
@@ -164,7 +176,7 @@ impl Lab {
             },
         );
         let dir = tempfile::tempdir().expect("a directory");
-        let (config, socket) = configure(dir.path(), always_challenge);
+        let (config, socket) = configure(dir.path(), core);
         let args = ["run", "--until-stdin-closes", "--config", &config];
         let (mut gmespd, _) = Process::start(&pcscf, "gmespd", &args);
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -180,10 +192,10 @@ impl Lab {
         }
         Lab {
             kamailio: Kamailio::start(&pcscf, dir.path()),
-            _gmespd: gmespd,
+            gmespd: Some(gmespd),
             dir,
             ue,
-            _pcscf: pcscf,
+            pcscf,
             client,
             runtime,
         }
@@ -238,23 +250,19 @@ impl Lab {
         told
     }
 
-    /// A request in clear, and its answer if there is one.
-    pub fn in_clear(&self, method: &str, port: u16) -> Option<String> {
-        let from = SocketAddr::new(UE.parse().expect("an address"), 0);
-        let socket = self.ue.run(|| UdpSocket::bind(from)).expect("a socket");
-        let own = socket.local_addr().expect("an address");
-        let request = format!(
-            "{method} sip:ue1@{DOMAIN} SIP/2.0\r\nVia: SIP/2.0/UDP {own};branch=z9hG4bK{port}{method}\r\n\
-             Max-Forwards: 70\r\nFrom: <sip:ue1@{DOMAIN}>;tag=1\r\nTo: <sip:ue1@{DOMAIN}>\r\n\
-             Call-ID: {port}{method}\r\nCSeq: 1 {method}\r\nContact: <sip:{own}>\r\n\
-             Content-Length: 0\r\n\r\n"
-        );
-        let to = format!("{PCSCF}:{port}");
-        socket.send_to(request.as_bytes(), to).expect("sent");
-        socket.set_read_timeout(Some(SILENCE)).expect("a limit");
-        let mut buffer = [0; 4096];
-        let n = socket.recv(&mut buffer).ok()?;
-        Some(String::from_utf8_lossy(&buffer[..n]).into_owned())
+    /// gmespd is gone.
+    pub fn end_gmespd(&mut self) {
+        self.gmespd.take().expect("gmespd runs").end();
+    }
+
+    /// The socket of a core that the test plays.
+    pub fn core(&self) -> Socket {
+        Socket::new(&self.pcscf, &next_hop())
+    }
+
+    /// The socket of a phone that speaks in clear.
+    pub fn clear(&self) -> Socket {
+        Socket::new(&self.ue, &format!("{UE}:0"))
     }
 
     /// IK and CK are in no line of Kamailio's.
@@ -266,9 +274,68 @@ impl Lab {
     }
 }
 
+/// SIP over UDP, by hand.
+pub struct Socket(UdpSocket);
+
+impl Socket {
+    fn new(ns: &NetNs, at: &str) -> Socket {
+        Socket(ns.run(|| UdpSocket::bind(at)).expect("a socket"))
+    }
+
+    /// A request of ue1 to Kamailio, with these header lines besides the usual.
+    pub fn request(&self, method: &str, port: u16, lines: &str) {
+        let own = self.0.local_addr().expect("an address");
+        let text = format!(
+            "{method} sip:ue1@{DOMAIN} SIP/2.0\r\n\
+             Via: SIP/2.0/UDP {own};branch=z9hG4bK{method}{port}{}\r\n\
+             Max-Forwards: 70\r\nFrom: <sip:ue1@{DOMAIN}>;tag=1\r\nTo: <sip:ue1@{DOMAIN}>\r\n\
+             Call-ID: {method}{port}\r\nCSeq: 1 {method}\r\nContact: <sip:{own}>\r\n{lines}\
+             Content-Length: 0\r\n\r\n",
+            lines.len()
+        );
+        let to = format!("{PCSCF}:{port}");
+        self.0.send_to(text.as_bytes(), to).expect("sent");
+    }
+
+    /// The answer to a request, with these header lines.
+    pub fn answer(&self, request: &str, to: SocketAddr, status: &str, lines: &str) {
+        let mut text = format!("SIP/2.0 {status}\r\n");
+        for line in request.lines() {
+            let copied = ["Via:", "From:", "To:", "Call-ID:", "CSeq:"];
+            if copied.iter().any(|name| line.starts_with(name)) {
+                text.push_str(line);
+                text.push_str("\r\n");
+            }
+        }
+        text.push_str(lines);
+        text.push_str("Content-Length: 0\r\n\r\n");
+        self.0.send_to(text.as_bytes(), to).expect("sent");
+    }
+
+    /// The next message.
+    pub fn hears(&self) -> (String, SocketAddr) {
+        let heard = self.within(WAIT).expect("a message");
+        println!("{}", heard.0);
+        heard
+    }
+
+    /// Nothing comes.
+    pub fn hears_nothing(&self) {
+        let heard = self.within(SILENCE);
+        assert!(heard.is_none(), "{heard:?}");
+    }
+
+    fn within(&self, time: Duration) -> Option<(String, SocketAddr)> {
+        self.0.set_read_timeout(Some(time)).expect("a limit");
+        let mut buffer = [0; 65_535];
+        let (n, from) = self.0.recv_from(&mut buffer).ok()?;
+        Some((String::from_utf8_lossy(&buffer[..n]).into_owned(), from))
+    }
+}
+
 /// The example's gmespd.toml with this test's paths, and the embedded home network as
 /// the core. The token is the one that kamailio.cfg names.
-fn configure(dir: &Path, always_challenge: bool) -> (String, PathBuf) {
+fn configure(dir: &Path, core: Core) -> (String, PathBuf) {
     let kamailio = std::fs::read_to_string(example("kamailio.cfg")).expect("the example");
     let token = dir.join("token");
     write_private(&token, &value(&kamailio, "TOKEN"));
@@ -286,14 +353,14 @@ fn configure(dir: &Path, always_challenge: bool) -> (String, PathBuf) {
     set("gm", "pin_dir", "off".into());
     set("control", "socket", socket.display().to_string().into());
     set("control", "token_file", token.display().to_string().into());
-    set("home", "domain", DOMAIN.into());
-    set(
-        "home",
-        "subscribers",
-        subscribers.display().to_string().into(),
-    );
-    set("home", "listen", value(&kamailio, "NEXT_HOP").into());
-    set("home", "always_challenge", always_challenge.into());
+    if core != Core::Test {
+        let challenging = core == Core::Challenging;
+        let subscribers = subscribers.display().to_string();
+        set("home", "domain", DOMAIN.into());
+        set("home", "subscribers", subscribers.into());
+        set("home", "listen", next_hop().into());
+        set("home", "always_challenge", challenging.into());
+    }
     set("log", "level", "warn".into());
     let file = dir.join("gmespd.toml");
     write_private(&file, &config.to_string());
