@@ -87,6 +87,9 @@ pub enum Refusal {
     /// A response that belongs to no transaction.
     #[error("response to no request")]
     NoTransaction,
+    /// Proxy-Require names what the edge does not know (RFC 3261 clause 16.3).
+    #[error("an extension is required that is not known here")]
+    Extension,
     /// Routes that are not the Service-Route of the registration (RFC 3608).
     #[error("Route is not the Service-Route")]
     ServiceRoute,
@@ -126,6 +129,7 @@ impl Refusal {
             Refusal::Unprotected | Refusal::ViaMismatch | Refusal::ForeignUser => {
                 Some((403, "Forbidden"))
             }
+            Refusal::Extension => Some((420, "Bad Extension")),
             Refusal::NoSecurityClient => Some((421, "Extension Required")),
             Refusal::NoContact => Some((480, "Temporarily Unavailable")),
             Refusal::Hops => Some((483, "Too Many Hops")),
@@ -275,6 +279,10 @@ impl Refusal {
                 "dropped: add the address to edge.core_trusted if it is the core's"
             }
             Refusal::NoTransaction => "dropped: it came too late or belongs to somebody else",
+            Refusal::Extension => {
+                "Proxy-Require has an option tag besides sec-agree and privacy: who wrote it \
+                 insists that every proxy knows it"
+            }
             Refusal::ServiceRoute => "edge.service_route says what becomes of such Routes",
             Refusal::Unreachable => {
                 "the other end takes no TCP connection: is it there, and does something between \

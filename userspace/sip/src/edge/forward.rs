@@ -172,7 +172,11 @@ impl Edge {
         let invite = header::cseq(message).is_some_and(|(_, method)| method == "INVITE");
         if invite && let Some(status) = message.status() {
             let timers = &self.config.timers;
-            let period = if status < 200 { timers.invite } else { timers.transaction };
+            let period = if status < 200 {
+                timers.invite
+            } else {
+                timers.transaction
+            };
             self.txs.extend(branch, now.saturating_add(period));
         }
     }
@@ -211,7 +215,20 @@ pub(super) fn is_emergency(message: &Message) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Counts Max-Forwards down (RFC 3261 clause 16.6 step 3).
+/// Option tags of Proxy-Require that are not known here (RFC 3261 clause 16.3 step 5).
+pub(super) fn unknown_extensions(request: &Message) -> Vec<String> {
+    let known = |tag: &String| {
+        ["sec-agree", "privacy"]
+            .iter()
+            .any(|known| tag.eq_ignore_ascii_case(known))
+    };
+    let mut tags = request.elements("Proxy-Require");
+    tags.retain(|tag| !known(tag));
+    tags
+}
+
+/// Whether a request may go on (RFC 3261 clause 16.3), and counts Max-Forwards down
+/// (16.6 step 3).
 pub(super) fn hop(message: &mut Message) -> Result<(), Refusal> {
     let left = match message.value("Max-Forwards") {
         None => 71,
@@ -223,6 +240,10 @@ pub(super) fn hop(message: &mut Message) -> Result<(), Refusal> {
     };
     if left == 0 {
         return Err(Refusal::Hops);
+    }
+    let hop_by_hop = matches!(message.method(), Some("ACK" | "CANCEL"));
+    if !hop_by_hop && !unknown_extensions(message).is_empty() {
+        return Err(Refusal::Extension);
     }
     message.set("Max-Forwards", &(left - 1).to_string());
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::forward::unknown_extensions;
 use super::tx::Reply;
 use super::{Edge, FlowEvent, Refusal};
 use crate::agent::offered;
@@ -53,6 +54,9 @@ impl Edge {
         let mut response = Message::response(&request, code, reason, &tag[..16]);
         for (name, value) in why.headers(&self.config.policy) {
             response.push(name, &value);
+        }
+        if why == Refusal::Extension {
+            response.push("Unsupported", &unknown_extensions(&request).join(", "));
         }
         response.push("Content-Length", "0");
         Some(response.to_bytes())

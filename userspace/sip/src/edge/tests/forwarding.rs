@@ -352,6 +352,25 @@ fn sec_agree_ends_here_in_answers_too_and_prack_needs_no_verify() {
 }
 
 #[test]
+fn an_extension_that_every_proxy_must_know_is_refused_with_its_name() {
+    let (mut rig, phone, register) = registered(config());
+    let more = "Proxy-Require: Privacy, foo\r\nProxy-Require: sec-agree, bar\r\n";
+    let out = send(&mut rig, &phone, &request("INVITE", OWN, OTHER, more));
+    let answer = &to_ue(&out)[0];
+    assert_eq!(answer.status(), Some(420));
+    assert_eq!(answer.elements("Unsupported"), ["foo", "bar"]);
+    // RFC 3261 16.3: not for these, which can get no such answer.
+    for method in ["ACK", "CANCEL"] {
+        to_core(&send(&mut rig, &phone, &request(method, OWN, OTHER, more)));
+    }
+    let mut message = from_core("MESSAGE", &register, "1", 0);
+    message.push("Proxy-Require", "foo");
+    assert_eq!(to_core(&rig.core(&message)).status(), Some(420));
+    message.set("Proxy-Require", "privacy");
+    assert_eq!(to_ue(&rig.core(&message)).len(), 1);
+}
+
+#[test]
 fn what_the_network_says_to_itself_stays_there() {
     let (mut rig, _, register) = registered(config());
     let mut message = from_core("MESSAGE", &register, "1", 0);
