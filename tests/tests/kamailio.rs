@@ -2,6 +2,10 @@
 //! stands in userspace/daemon/examples, between gm-ue as the phone and the embedded home
 //! network. Processes of their own in two network namespaces, ESP over XDP between them.
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::print_stdout,
+    reason = "what was said is shown when a test fails"
+)]
 
 #[path = "kamailio/lab.rs"]
 mod lab;
