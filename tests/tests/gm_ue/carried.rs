@@ -1,6 +1,7 @@
 //! What carries SIP in the SAs, and registrations one after another.
 
-use crate::phone::{lab, register};
+use crate::lab::{Lab, Plan, UE};
+use crate::phone::{Phone, lab, register};
 
 const TALK: [&str; 4] = ["--message", "hello", "--expect", "5"];
 
@@ -117,5 +118,31 @@ fn a_phone_that_stays_away_leaves_its_sas_and_comes_back() {
     lab.settles(1, 4);
     // It has forgotten everything; its SM1 comes in clear, and the old SAs go.
     register(&lab, &TALK).succeeds();
+    lab.settles(0, 0);
+}
+
+/// Clause 7.5: from another address it registers in clear, and what was is no more.
+#[test]
+#[ignore = "needs root"]
+fn a_phone_that_moves_registers_from_its_new_address() {
+    let moved = "192.0.2.11";
+    let lab = Lab::new(&Plan {
+        max_sas: 1024,
+        ues: vec![UE.to_owned(), moved.to_owned()],
+        ..Plan::one()
+    });
+    let mut phone = Phone::start(&lab);
+    let first = phone.told("register").says("registered");
+    assert_eq!(first["public_address"], UE);
+    let second = phone.told(&format!("address {moved}")).says("registered");
+    assert_eq!(second["public_address"], moved);
+    assert_eq!(second["authenticated"], true);
+    let sent = phone
+        .told("message sip:echo@home.test from elsewhere")
+        .says("message-sent");
+    assert_eq!(sent["status"], 200);
+    assert_eq!(phone.says("message-received")["body"], "from elsewhere");
+    phone.told("deregister").says("deregistered");
+    drop(phone);
     lab.settles(0, 0);
 }
