@@ -241,7 +241,8 @@ impl World {
             }
             Output::Resolve { id, .. } => {
                 let addresses = &[];
-                self.edge.handle(self.now, Input::Resolved { id, addresses });
+                self.edge
+                    .handle(self.now, Input::Resolved { id, addresses });
             }
             Output::Activate { set } => self.edge_sas.set(set, true),
             Output::Retire { set } => self.edge_sas.set(set, false),

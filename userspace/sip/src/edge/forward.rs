@@ -140,7 +140,7 @@ impl Edge {
         self.remember_for(now, branch, tx, "REGISTER");
     }
 
-    pub(super) fn remember_for(&mut self, now: u64, branch: &str, tx: Tx, method: &str) {
+    pub(super) fn remember_for(&mut self, now: u64, branch: &str, mut tx: Tx, method: &str) {
         // CANCEL has the INVITE's branch and the INVITE's way back.
         if method == "CANCEL" && self.txs.get(branch).is_some() {
             return;
@@ -151,10 +151,13 @@ impl Edge {
         } else {
             timers.transaction
         };
-        if let Some(set) = tx.set {
-            self.agent.hold(set, now);
-        }
-        if let Some(replaced) = self.txs.insert(branch, tx, now.saturating_add(period)) {
+        // A retransmission is the same transaction, and goes on holding its set.
+        let known = self.txs.get(branch).and_then(|known| known.set);
+        let again = known.is_some() && known == tx.set;
+        tx.set = tx.set.filter(|set| again || self.agent.hold(*set));
+        if let Some(replaced) = self.txs.insert(branch, tx, now.saturating_add(period))
+            && !again
+        {
             self.over(now, &replaced);
         }
     }

@@ -6,26 +6,26 @@ use super::*;
 use crate::sec_agree::{Ends, SECURITY_SERVER};
 use rig::*;
 
-#[path = "tests/hostile.rs"]
-mod hostile;
 #[path = "tests/agreement.rs"]
 mod agreement;
-#[path = "tests/names.rs"]
-mod names;
-#[path = "tests/refusals.rs"]
-mod refusals;
-#[path = "tests/next_hop.rs"]
-mod next_hop;
 #[path = "tests/emergency.rs"]
 mod emergency;
 #[path = "tests/forwarding.rs"]
 mod forwarding;
+#[path = "tests/hostile.rs"]
+mod hostile;
+#[path = "tests/names.rs"]
+mod names;
+#[path = "tests/next_hop.rs"]
+mod next_hop;
 #[path = "tests/overload.rs"]
 mod overload;
-#[path = "tests/tcp.rs"]
-mod tcp;
+#[path = "tests/refusals.rs"]
+mod refusals;
 #[path = "tests/rig.rs"]
 mod rig;
+#[path = "tests/tcp.rs"]
+mod tcp;
 
 #[test]
 fn what_a_phone_wrote_reaches_the_core_byte_for_byte() {

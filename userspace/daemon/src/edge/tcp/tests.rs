@@ -255,6 +255,27 @@ async fn a_message_that_nobody_takes_comes_back() {
 }
 
 #[tokio::test]
+async fn a_phone_that_says_nothing_at_all_is_given_up_soon() {
+    let times = Times {
+        connect: Duration::from_millis(300),
+        ..Times::default()
+    };
+    let bench = bench(times);
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((bench.ue, 31800).into()).unwrap();
+    let _phone = socket.listen(0).unwrap();
+    // One waits to be accepted: for others the kernel drops what they send, in silence.
+    let remote = bench.packet(b"").remote;
+    let _first = connect_from((bench.ue, 0).into(), remote).await;
+    let start = Instant::now();
+    bench.all.send(bench.packet(b"one")).unwrap();
+    assert!(matches!(bench.next().await, Arrived::UnsentToUe { .. }));
+    let took = start.elapsed();
+    assert!(took >= times.connect && took < SOON, "{took:?}");
+    bench.empty().await;
+}
+
+#[tokio::test]
 async fn a_phone_that_does_not_read_holds_nobody_up() {
     let times = Times {
         stall: Duration::from_secs(2),

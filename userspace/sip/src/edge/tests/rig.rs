@@ -100,7 +100,10 @@ impl Rig {
             edge: Edge::new(config, &mut Steps(1)).expect("a configuration"),
             ..Rig::without_spis()
         };
-        (0..20).for_each(|n| rig.edge.add_spis([1_000_000_000 + 2 * n, 1_000_000_001 + 2 * n]));
+        (0..20).for_each(|n| {
+            rig.edge
+                .add_spis([1_000_000_000 + 2 * n, 1_000_000_001 + 2 * n])
+        });
         rig
     }
 
