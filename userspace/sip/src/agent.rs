@@ -245,9 +245,10 @@ impl Agent {
 
     /// A transaction begins over this set, in either direction: while it is pending the
     /// set stays, though a newer one replaces it (clause 7.4.2a). To be followed by
-    /// [`Agent::let_go`] when it is completed or has timed out.
-    pub fn hold(&mut self, set: SetToken, now: u64) {
-        self.table.hold(set, now);
+    /// [`Agent::let_go`] when it is completed or has timed out; but not after a false:
+    /// then the set is gone, or replaced already, and does not stay for it.
+    pub fn hold(&mut self, set: SetToken) -> bool {
+        self.table.hold(set)
     }
 
     /// A transaction over this set is over.

@@ -97,11 +97,15 @@ impl Table {
 
     /// A transaction begins over this set: it is pending until [`Table::let_go`], and
     /// the set stays that long when a newer one replaces it, but not past its lifetime.
-    pub fn hold(&mut self, token: SetToken, now: u64) {
-        self.update(token, |set| {
-            set.pending += 1;
-            set.serve(now);
-        });
+    /// False, and nothing is to let go: a newer one has done so already. What begins on
+    /// an old set all the same does not keep it.
+    pub fn hold(&mut self, token: SetToken) -> bool {
+        let set = self.sets.get_mut(&token);
+        let Some(set) = set.filter(|s| s.state != SetState::Replaced) else {
+            return false;
+        };
+        set.pending += 1;
+        true
     }
 
     /// A transaction over this set is completed or has timed out.

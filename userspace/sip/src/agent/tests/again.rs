@@ -90,8 +90,8 @@ fn shortly_before_its_end_the_old_set_gives_way_unheard() {
 fn a_pending_transaction_keeps_the_old_set() {
     let mut rig = Rig::new();
     let (_, _, first, second) = two_sets(&mut rig);
-    rig.agent.hold(first, rig.now);
-    rig.agent.hold(first, rig.now);
+    assert!(rig.agent.hold(first));
+    assert!(rig.agent.hold(first));
     rig.agent.heard(second, rig.now);
     rig.pass(180_000);
     assert_eq!(rig.state(first), Some(SetState::Replaced));
@@ -109,18 +109,30 @@ fn a_pending_transaction_keeps_the_old_set() {
 fn a_pending_transaction_does_not_prolong_a_life() {
     let mut rig = Rig::new();
     let (_, _, first, second) = two_sets(&mut rig);
-    rig.agent.hold(first, rig.now);
+    assert!(rig.agent.hold(first));
     rig.agent.heard(second, rig.now);
     rig.pass(LIFE);
     assert_eq!(rig.state(first), None);
 }
 
 #[test]
+fn what_begins_on_a_replaced_set_does_not_keep_it() {
+    let mut rig = Rig::new();
+    let (_, _, first, second) = two_sets(&mut rig);
+    rig.agent.heard(second, rig.now);
+    rig.pass(31_000);
+    assert!(!rig.agent.hold(first));
+    rig.pass(1_000);
+    assert_eq!(rig.state(first), None);
+    assert!(!rig.agent.hold(first), "gone");
+}
+
+#[test]
 fn a_third_set_ends_all_but_the_one_that_protected_sm1() {
     let mut rig = Rig::new();
     let (_, new, first, second) = two_sets(&mut rig);
+    assert!(rig.agent.hold(first));
     rig.agent.heard(second, rig.now);
-    rig.agent.hold(first, rig.now);
     let third = phone("a").anew(2);
     let challenged = rig.again(&new, &third);
     assert_eq!(rig.sets.len(), 3, "six SAs a direction");

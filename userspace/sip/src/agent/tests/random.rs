@@ -176,8 +176,9 @@ impl World {
             }
             Step::Hold { nth: n } => {
                 if let Some((_, set)) = nth(&self.sets, n) {
-                    self.rig.agent.hold(set, self.rig.now);
-                    self.held.push(set);
+                    if self.rig.agent.hold(set) {
+                        self.held.push(set);
+                    }
                 }
             }
             Step::LetGo { nth: n } => {

@@ -80,6 +80,8 @@ fn a_call_that_rings_through_a_re_registration_is_answered_over_its_set() {
         to: set,
     };
     assert!(rig.out.contains(&Output::Event(switched)));
+    // A retransmission of the call is the same transaction.
+    invite(&mut rig, &old);
     pass(&mut rig, 100_000);
     let out = rig.core(&Message::response(&call, 180, "Ringing", "b"));
     assert_eq!(packets(&out)[0].local.port(), 5064, "begun on the old set");
