@@ -28,7 +28,11 @@ pub struct Reporter {
     sets: HashMap<SetToken, SetView>,
     messages: Vec<RequestId>,
     trace: Option<Trace>,
+    ignored: u64,
 }
+
+/// Ignored messages that are told one by one.
+const TOLD: u64 = 32;
 
 impl Reporter {
     /// One that also traces every message, or not.
@@ -142,9 +146,19 @@ impl Reporter {
                 "SM7",
                 "-> REGISTER with AUTS: the challenge's sequence number is not fresh".into(),
             )),
-            SipEvent::Ignored { why } => tell(UeEvent::Ignored {
-                reason: why.to_string(),
-            }),
+            SipEvent::Ignored { why } => {
+                // Anybody can send what is ignored: a flood is told in steps.
+                self.ignored += 1;
+                let count = self.ignored;
+                if count <= TOLD {
+                    tell(UeEvent::Ignored {
+                        reason: why.to_string(),
+                    });
+                } else if count.is_power_of_two() {
+                    let reason = format!("{why} ({count} messages so far)");
+                    tell(UeEvent::Ignored { reason });
+                }
+            }
         }
     }
 

@@ -60,6 +60,9 @@ pub(super) async fn play(
     }
 }
 
+/// Strangers decide how many there are: so many are told.
+const IGNORED: usize = 32;
+
 struct Script {
     commands: mpsc::Sender<Command>,
     events: mpsc::UnboundedReceiver<UeEvent>,
@@ -241,7 +244,9 @@ impl Script {
                 transport: transport.clone(),
             }),
             UeEvent::Again { .. } => self.outcome.retries += 1,
-            UeEvent::Ignored { reason } => self.outcome.ignored.push(reason.clone()),
+            UeEvent::Ignored { reason } if self.outcome.ignored.len() < IGNORED => {
+                self.outcome.ignored.push(reason.clone());
+            }
             UeEvent::Deregistered => self.outcome.deregistered = true,
             UeEvent::Lost | UeEvent::Failed { .. } if self.told => {
                 let _ = writeln!(std::io::stdout(), "            {event}");
