@@ -9,7 +9,8 @@ use proc_macro2::{TokenStream, TokenTree};
 use syn::{Attribute, Item, ItemFn, ItemMod};
 
 /// Every test as `CRATE: path` (unit tests) or `CRATE/TARGET: path` (a file of `tests/`, a
-/// second program). Cases of rstest stand as the harness numbers and names them.
+/// second program). Cases of rstest stand as the harness numbers and names them; a test with
+/// `#[values]` stands once, as `path::*`.
 pub fn of_workspace(root: &Path) -> BTreeSet<String> {
     let manifest = toml_of(&root.join("Cargo.toml"));
     let members = manifest["workspace"]["members"]
@@ -178,6 +179,10 @@ fn last(attribute: &Attribute) -> String {
 fn tests_of(function: &ItemFn, module: &str, found: &mut Vec<String>) {
     let path = join(module, &function.sig.ident.to_string());
     let is = |name: &str| function.attrs.iter().any(|a| last(a) == name);
+    if function.sig.inputs.iter().any(has_values) {
+        // Their names have the values in them; all of them together are enough here.
+        return found.push(format!("{path}::*"));
+    }
     let cases: Vec<String> = function.attrs.iter().filter_map(case).collect();
     if cases.is_empty() {
         if is("test") || is("rstest") {
@@ -194,6 +199,15 @@ fn tests_of(function: &ItemFn, module: &str, found: &mut Vec<String>) {
         };
         format!("{path}::case_{:0width$}{name}", n + 1)
     }));
+}
+
+/// Whether an argument is `#[values(..)]` of rstest.
+fn has_values(argument: &syn::FnArg) -> bool {
+    let attributes = match argument {
+        syn::FnArg::Receiver(receiver) => &receiver.attrs,
+        syn::FnArg::Typed(typed) => &typed.attrs,
+    };
+    attributes.iter().any(|a| last(a) == "values")
 }
 
 /// The name of `#[case::name(..)]`, empty for `#[case(..)]`.

@@ -309,16 +309,15 @@ pub fn exists(root: &Path, names: &BTreeSet<String>, test: &str) -> Result<(), S
     if test.starts_with("tests/") {
         return in_file(root, test);
     }
-    let found = match test.strip_suffix('*') {
-        Some(stem) if stem.ends_with("::") => {
-            let cases = format!("{stem}case_");
-            names
-                .range(cases.clone()..)
-                .next()
-                .is_some_and(|name| name.starts_with(&cases))
-        }
-        _ => names.contains(test),
-    };
+    let cases = test
+        .strip_suffix('*')
+        .filter(|stem| stem.ends_with("::"))
+        .map(|stem| format!("{stem}case_"));
+    let first = cases.and_then(|cases| {
+        let name = names.range(cases.clone()..).next()?;
+        name.starts_with(&cases).then_some(name)
+    });
+    let found = names.contains(test) || first.is_some();
     if found {
         Ok(())
     } else {
