@@ -15,6 +15,9 @@ readonly BPF_PACKAGES=(
     zlib1g-dev libzstd-dev libxml2-dev libffi-dev libedit-dev
 )
 
+# The proxy that the second door's example is for.
+readonly KAMAILIO=(kamailio kamailio-utils-modules kamailio-extra-modules)
+
 # need_packages PACKAGE...: Debian packages.
 need_packages() {
     local missing=() p
@@ -40,8 +43,9 @@ need_packages() {
     return 2
 }
 
+# A package's daemon is not started: the tests start what they need.
 apt_install() {
-    DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends --no-remove \
+    RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends --no-remove \
         -o DPkg::Lock::Timeout=300 "$@"
 }
 

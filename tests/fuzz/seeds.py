@@ -123,3 +123,20 @@ streams = [messages[0] + messages[11] + b"\r\n\r\n" + messages[3], b"\r\n" * 40 
 write("framing", [bytes([17, 3, 200, 1, 0, 90]) + b"\n" + s for s in streams])
 pairs = [(a, b) for a in lists for b in (a.replace(";", " ; "), lists[2])]
 write("sec_agree", [f"{n % 6}{'0123'[n % 4:]}\n{a}\n{b}".encode() for n, (a, b) in enumerate(pairs)])
+
+# Sequences for an edge: what the letters mean is in props/edge.rs.
+end = b"\x1e"
+good = lists[2].encode()
+flow = [b"r" + good, b"k", b"s", b"o"]
+again = flow + [b"t\xff\xff\x10", b"s", b"o", b"s", b"k", b"s", b"o", b"t\xff\xff\xff"]
+in_dialog = messages[14].replace(b"192.0.2.7:31800", b"198.51.100.7:31800")
+runs = [
+    flow, again, [b"r" + l.encode() for l in lists], flow[:2] + [b"s", b"f403 No", b"t\xff\x20"],
+    flow + [b"p" + in_dialog, b"o", b"P" + in_dialog, b"f486 Busy"],
+    flow + [b"d" + messages[15].replace(b"user1@192.0.2.7", b"u@198.51.100.7"), b"P" + messages[16]],
+    [b"i", *flow, b"r" + good, b"k", b"t\xff\xff\xff"], flow[:2] + [b"r" + good, b"k", b"s", b"o", b"S", b"o"],
+    [b"u" + m for m in messages[:12]], flow + [b"sContact: *;expires=0\r\nExpires: 0", b"o", b"t\xff\xff"],
+    flow + [b"oService-Route: <sip:a;lr>\r\nP-Associated-URI: <sip:u@r>, <tel:+1>"],
+    [b"r" + good, b"k" + b"Security-Server: x\r\nProxy-Authenticate: Digest ik=\"" + key.encode() + b"\""],
+]
+write("edge", [end.join(r) for r in runs])

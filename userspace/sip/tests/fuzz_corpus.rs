@@ -2,6 +2,8 @@
 //! of the fuzz targets (tests/fuzz/props), without fuzzing and on stable Rust. A
 //! file there with a name of its own is something that was wrong once.
 
+#[path = "../../../tests/fuzz/props/edge.rs"]
+mod edge;
 #[path = "../../../tests/fuzz/props/framing.rs"]
 mod framing;
 #[path = "../../../tests/fuzz/props/message.rs"]
@@ -49,4 +51,9 @@ fn lists_keep_their_properties() {
         100,
         sec_agree::check,
     );
+}
+
+#[test]
+fn edges_keep_their_properties() {
+    each(&tests().join("fuzz/corpus/edge"), 10, edge::check);
 }
