@@ -61,6 +61,30 @@ fn no_row_is_open() {
 }
 
 #[test]
+fn readings_that_rows_cite_are_written_down() {
+    let architecture = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let text = fs::read_to_string(spec("requirements.toml")).expect("the table");
+    let digits = |at: &usize| {
+        text[at + 2..]
+            .bytes()
+            .take_while(u8::is_ascii_digit)
+            .count()
+    };
+    let cited: BTreeSet<&str> = text
+        .match_indices("A-")
+        .map(|(at, _)| at)
+        .filter(|at| digits(at) == 2)
+        .map(|at| &text[at..at + 4])
+        .collect();
+    assert!(cited.len() > 20, "{cited:?}");
+    let lost: Vec<_> = cited
+        .iter()
+        .filter(|a| !architecture.contains(&format!("\n| {a} |")))
+        .collect();
+    assert!(lost.is_empty(), "not in ARCHITECTURE.md: {lost:?}");
+}
+
+#[test]
 fn the_pages_say_what_the_tables_say() {
     for (file, made) in [
         (
