@@ -44,6 +44,8 @@ struct Held {
     installed: bool,
     /// Counted for this stranger.
     source: Option<Source>,
+    /// The REGISTER that was challenged.
+    attempt: AttemptId,
 }
 
 /// Who may speak over an inbound SA.
@@ -276,7 +278,7 @@ impl Agent {
                     Command::Event(FlowEvent::SwitchedOver { from, to })
                 }
                 Change::Remove(set, why) => {
-                    self.release(set);
+                    self.release(set, false);
                     self.commands.push_back(Command::Remove(set));
                     Command::Event(FlowEvent::Removed { set, why })
                 }
@@ -285,10 +287,20 @@ impl Agent {
         }
     }
 
-    /// Forgets what is held for a set whose registration is over.
-    fn release(&mut self, set: SetToken) {
-        if let Some(source) = self.held.remove(&set).and_then(|h| h.source) {
-            self.strangers.leave_challenged(source);
+    /// Forgets what is held for a set whose registration is over. The stranger's count
+    /// goes back to the attempt while that lives, unless the registration succeeded:
+    /// else one could have any number of attempts, each ended by the next.
+    fn release(&mut self, set: SetToken, succeeded: bool) {
+        let Some(held) = self.held.remove(&set) else {
+            return;
+        };
+        let Some(source) = held.source else {
+            return;
+        };
+        self.strangers.unchallenge();
+        match self.attempts.get_mut(held.attempt) {
+            Some(attempt) if !succeeded => attempt.source = Some(source),
+            _ => self.strangers.leave(source),
         }
     }
 

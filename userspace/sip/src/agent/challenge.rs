@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use gm_esp::keys::{Ck, Ik};
 
-use super::pending::{Attempt, AttemptId, Kind, Source};
+use super::pending::{Attempt, AttemptId, Kind};
 use super::{Agent, Command, FlowEvent, Held, Refusal};
 use crate::lifecycle::{ContactId, SaSet, SetState};
 use crate::sa_set::{Role, SaSetRequest, SetParams, SetToken, Tunnel};
@@ -128,19 +128,13 @@ impl Agent {
         let Some(attempt) = self.attempts.get_mut(id) else {
             return;
         };
-        let clear = attempt.kind == Kind::First;
-        let again = attempt.challenged.replace(token).is_some();
-        let mut source = attempt.source.take();
-        if again && clear {
-            // The count went with the set of the challenge before.
-            let stranger = Source::of(attempt.ue.ip());
-            self.strangers.enter(stranger);
-            source = Some(stranger);
-        }
+        attempt.challenged = Some(token);
+        let source = attempt.source.take();
         source.iter().for_each(|_| self.strangers.challenge());
         let held = Held {
             installed: false,
             source,
+            attempt: id,
         };
         self.held.insert(token, held);
     }
@@ -231,7 +225,7 @@ impl Agent {
         let answer = attempt.kind == Kind::Answer;
         if answer && state == SetState::Registration {
             self.table.confirm(token, now, life);
-            self.release(token);
+            self.release(token, true);
         }
         if attempt.leaves {
             return self.leave(now, contact, &attempt);

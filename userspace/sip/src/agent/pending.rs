@@ -107,10 +107,9 @@ impl Strangers {
         self.challenged += 1;
     }
 
-    /// One that has a set is over.
-    pub fn leave_challenged(&mut self, source: Source) {
+    /// One that had a set has none any more.
+    pub fn unchallenge(&mut self) {
         self.challenged = self.challenged.saturating_sub(1);
-        self.leave(source);
     }
 
     pub fn leave(&mut self, source: Source) {
@@ -130,23 +129,30 @@ pub(super) struct Attempts {
     all: HashMap<AttemptId, Attempt>,
     ends: BTreeSet<(u64, AttemptId)>,
     per_contact: HashMap<ContactId, usize>,
+    /// Those of strangers.
+    strangers: usize,
     next: u64,
 }
 
 impl Attempts {
+    /// Strangers have half of the room at most.
     pub fn has_room(&self, contact: Option<ContactId>, limits: &Limits) -> bool {
-        let of_contact = contact
-            .and_then(|c| self.per_contact.get(&c))
-            .copied()
-            .unwrap_or(0);
-        self.all.len() < limits.transactions && of_contact < limits.transactions_per_contact
+        let own = match contact {
+            Some(contact) => {
+                let count = self.per_contact.get(&contact).copied().unwrap_or(0);
+                count < limits.transactions_per_contact
+            }
+            None => self.strangers < limits.transactions / 2,
+        };
+        own && self.all.len() < limits.transactions
     }
 
     pub fn insert(&mut self, attempt: Attempt) -> AttemptId {
         self.next += 1;
         let id = AttemptId(self.next);
-        if let Some(contact) = attempt.contact {
-            *self.per_contact.entry(contact).or_default() += 1;
+        match attempt.contact {
+            Some(contact) => *self.per_contact.entry(contact).or_default() += 1,
+            None => self.strangers += 1,
         }
         self.ends.insert((attempt.deadline, id));
         self.all.insert(id, attempt);
@@ -164,6 +170,9 @@ impl Attempts {
     pub fn remove(&mut self, id: AttemptId) -> Option<Attempt> {
         let attempt = self.all.remove(&id)?;
         self.ends.remove(&(attempt.deadline, id));
+        if attempt.contact.is_none() {
+            self.strangers = self.strangers.saturating_sub(1);
+        }
         if let Some(contact) = attempt.contact
             && let Some(n) = self.per_contact.get_mut(&contact)
         {

@@ -86,6 +86,11 @@ impl Tx {
         }
     }
 
+    /// When it is forgotten.
+    pub fn deadline(&self) -> u64 {
+        self.deadline
+    }
+
     /// Its request went to the UE through this set.
     pub fn through(mut self, set: SetToken) -> Tx {
         self.set = Some(set);
@@ -105,15 +110,21 @@ pub(super) struct Transactions {
     all: HashMap<String, Tx>,
     ends: BTreeSet<(u64, String)>,
     per_contact: HashMap<ContactId, usize>,
+    /// Those of no contact.
+    strangers: usize,
 }
 
 impl Transactions {
+    /// Strangers have half of the room at most.
     pub fn has_room(&self, contact: Option<ContactId>, limits: &Limits) -> bool {
-        let of_contact = contact
-            .and_then(|c| self.per_contact.get(&c))
-            .copied()
-            .unwrap_or(0);
-        self.all.len() < limits.transactions && of_contact < limits.transactions_per_contact
+        let own = match contact {
+            Some(contact) => {
+                let count = self.per_contact.get(&contact).copied().unwrap_or(0);
+                count < limits.transactions_per_contact
+            }
+            None => self.strangers < limits.transactions / 2,
+        };
+        own && self.all.len() < limits.transactions
     }
 
     pub fn get(&self, branch: &str) -> Option<&Tx> {
@@ -128,8 +139,9 @@ impl Transactions {
     pub fn insert(&mut self, branch: &str, mut tx: Tx, deadline: u64) -> Option<Tx> {
         let replaced = self.remove(branch);
         tx.deadline = deadline;
-        if let Some(contact) = tx.contact {
-            *self.per_contact.entry(contact).or_default() += 1;
+        match tx.contact {
+            Some(contact) => *self.per_contact.entry(contact).or_default() += 1,
+            None => self.strangers += 1,
         }
         self.ends.insert((deadline, branch.to_owned()));
         self.all.insert(branch.to_owned(), tx);
@@ -149,6 +161,9 @@ impl Transactions {
     pub fn remove(&mut self, branch: &str) -> Option<Tx> {
         let tx = self.all.remove(branch)?;
         self.ends.remove(&(tx.deadline, branch.to_owned()));
+        if tx.contact.is_none() {
+            self.strangers = self.strangers.saturating_sub(1);
+        }
         if let Some(contact) = tx.contact
             && let Some(n) = self.per_contact.get_mut(&contact)
         {

@@ -11,7 +11,11 @@ fn a_registration_in_clear_makes_one_set_with_the_lifetime_of_the_registration()
     let challenged = rig.challenge(id);
     // Live both ways, for SM7 may come over TCP; with a time-out of its own.
     assert_eq!(rig.sets.get(&challenged.0), Some(&true));
-    assert_eq!(rig.current(challenged.0), None, "for nothing but SM7 and its answer");
+    assert_eq!(
+        rig.current(challenged.0),
+        None,
+        "for nothing but SM7 and its answer"
+    );
     let set = rig.agent.set(challenged.0).expect("a set");
     assert_eq!(set.deadline, rig.now + 240_000);
     let set = rig.finish(&phone("a"), &challenged);
@@ -183,12 +187,40 @@ fn aborted_by_the_caller() {
 #[test]
 fn attempts_are_forgotten_and_bounded() {
     let mut config = AgentConfig::default();
-    config.limits.transactions = 2;
+    config.limits.transactions = 4;
     let mut rig = Rig::with(config);
+    rig.establish(&phone("r").at(9));
+    rig.pass(32_000);
     let (id, _) = rig.attempt(&phone("a").sm1());
     rig.attempt(&phone("b").at(2).sm1());
     assert_eq!(rig.send(&phone("c").at(3).sm1()), Err(Refusal::Overload));
+    // The other half is for who is registered.
+    let registered = phone("r").at(9);
+    rig.attempt(&rig.over(&registered, registered.anew(1).sm1()));
     rig.pass(32_000);
     assert!(rig.agent.attempt(id).is_none());
     rig.attempt(&phone("c").at(3).sm1());
+}
+
+#[test]
+fn attempts_that_end_each_other_count_for_their_stranger() {
+    let mut config = AgentConfig::default();
+    config.limits.pending_per_source = 3;
+    let mut rig = Rig::with(config);
+    for n in 0..3 {
+        let (id, _) = rig.attempt(&phone("a").anew(n).sm1());
+        rig.challenge(id);
+    }
+    assert_eq!(rig.sets.len(), 1);
+    assert_eq!(rig.send(&phone("a").anew(9).sm1()), Err(Refusal::Overload));
+    rig.attempt(&phone("b").at(2).sm1());
+    // Their time is over; the last one has a set for a while.
+    rig.pass(32_000);
+    for n in 10..12 {
+        rig.attempt(&phone("a").anew(n).sm1());
+    }
+    assert_eq!(rig.send(&phone("a").anew(19).sm1()), Err(Refusal::Overload));
+    rig.pass(300_000);
+    assert_eq!(rig.agent.strangers.unchallenged(), 0);
+    rig.establish(&phone("a").anew(20));
 }
