@@ -140,10 +140,8 @@ impl Ue {
     /// # Errors
     /// [`UeFailure::Busy`], [`UeFailure::NoSpi`], [`UeFailure::NoPort`].
     pub fn register(&mut self, now: u64) -> Result<(), UeFailure> {
-        let expires = self.config.expires;
-        self.start(now, expires, true)?;
-        (self.again_at, self.renew_at) = (None, None);
-        Ok(())
+        self.attempts = 0;
+        self.begin(now, true)
     }
 
     /// Registers in clear although there are SAs, as a UE may at any time (clause
@@ -152,8 +150,14 @@ impl Ue {
     /// # Errors
     /// Those of [`Ue::register`].
     pub fn register_in_clear(&mut self, now: u64) -> Result<(), UeFailure> {
+        self.attempts = 0;
+        self.begin(now, false)
+    }
+
+    /// A registration, in place of any that was planned.
+    fn begin(&mut self, now: u64, protect: bool) -> Result<(), UeFailure> {
         let expires = self.config.expires;
-        self.start(now, expires, false)?;
+        self.start(now, expires, protect)?;
         (self.again_at, self.renew_at) = (None, None);
         Ok(())
     }
@@ -163,6 +167,8 @@ impl Ue {
     /// # Errors
     /// [`UeFailure::NotRegistered`] and those of [`Ue::register`].
     pub fn deregister(&mut self, now: u64) -> Result<(), UeFailure> {
+        // Nothing begins again by itself any more.
+        (self.again_at, self.renew_at) = (None, None);
         if self.current.is_none() {
             return Err(UeFailure::NotRegistered);
         }

@@ -82,7 +82,7 @@ impl Ue {
 
     /// The network asks for it, or time does: nobody waits for an error.
     pub(super) fn register_or_tell(&mut self, now: u64) {
-        if let Err(failure) = self.register(now)
+        if let Err(failure) = self.begin(now, true)
             && failure != UeFailure::Busy
         {
             self.event(UeEvent::Failed(failure));

@@ -105,7 +105,7 @@ impl Ue {
     /// (clause 7.4.1a, ARCHITECTURE reading A-30).
     pub(super) fn end_registration(&mut self, now: u64) {
         self.registered_until = None;
-        self.renew_at = None;
+        (self.again_at, self.renew_at) = (None, None);
         self.service_route.clear();
         self.old.extend(self.current.take());
         for set in &mut self.old {

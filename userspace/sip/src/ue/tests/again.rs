@@ -107,6 +107,33 @@ fn retries_wait_longer_each_time_and_end() {
     assert_eq!(rig.ue.next_timeout(), None);
     // A wish of the user's counts anew.
     assert_eq!(rig.ue.register(rig.now), Ok(()));
+    rig.news();
+    rig.pass(32_000);
+    let again = UeOutput::Event(UeEvent::Again { wait: 2_000 });
+    assert!(rig.news().contains(&again));
+}
+
+#[test]
+fn who_leaves_is_not_registered_again() {
+    let mut rig = Rig::set_up(|c| {
+        c.renew = true;
+        c.retry = Some(Retry {
+            wait: 2_000,
+            times: 3,
+        });
+    });
+    let set = rig.registered();
+    // A renewal that fails, and will be tried again.
+    rig.ue.register(rig.now).expect("starts");
+    let (_, request) = rig.last();
+    let busy = Message::response(&request, 503, "Service Unavailable", "s");
+    rig.answer_through(&set, &busy);
+    rig.ue.deregister(rig.now).expect("starts");
+    rig.granted(&set, 0);
+    let before = rig.sent().len();
+    rig.pass(10_000_000);
+    assert_eq!(rig.sent().len(), before);
+    assert_eq!(rig.ue.next_timeout(), None);
 }
 
 #[test]
