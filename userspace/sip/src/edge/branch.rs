@@ -1,14 +1,37 @@
 //! Branches and tokens that are computed, not kept, and the way back to a sender.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::tx::Reply;
 use super::{Edge, Refusal};
 use crate::header::{self, Via};
+use crate::lifecycle::ContactId;
 use crate::message::Message;
 use crate::rand::{hex, keyed};
 use crate::sa_set::SetToken;
 use crate::{Packet, Transport};
+
+/// Who sent a request. It is part of our branch: behind one NAT a phone sees the Vias of
+/// another one's requests, and must not get into its transactions by repeating them.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Sender {
+    /// In clear: an address and a port.
+    Clear(SocketAddr),
+    /// Through an SA of this contact, whichever.
+    Contact(ContactId),
+    /// The core, from whatever port.
+    Core(IpAddr),
+}
+
+impl Sender {
+    fn text(self) -> String {
+        match self {
+            Sender::Clear(at) => format!("clear {at}"),
+            Sender::Contact(id) => format!("contact {id}"),
+            Sender::Core(ip) => format!("core {ip}"),
+        }
+    }
+}
 
 impl Edge {
     /// A keyed hash: same input, same token, and nobody else can make one.
@@ -59,7 +82,7 @@ impl Edge {
 
     /// The branch of our Via: the same for a retransmission, for the CANCEL, and for
     /// the ACK of a failure (RFC 3261 clause 16.11).
-    pub(super) fn branch(&self, message: &Message, from: SocketAddr) -> Result<String, Refusal> {
+    pub(super) fn branch(&self, message: &Message, from: Sender) -> Result<String, Refusal> {
         let via = top_via(message).ok_or(Refusal::Headers)?;
         let (number, method) = header::cseq(message).ok_or(Refusal::Headers)?;
         // What stands twice is read by each in his own way.
@@ -81,7 +104,7 @@ impl Edge {
             &*call_id,
             &from_tag,
             &number.to_string(),
-            &from.ip().to_string(),
+            &from.text(),
         ];
         Ok(format!("z9hG4bKgm{}", self.token(&parts)))
     }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::branch::Sender;
 use super::dialog::{Began, DIALOGS};
 use super::forward::hop;
 use super::identity::strip_down;
@@ -23,7 +24,7 @@ impl Edge {
         reply: Reply,
         message: &Message,
     ) -> Result<(), Refusal> {
-        let branch = self.branch(message, remote)?;
+        let branch = self.branch(message, Sender::Core(remote.ip()))?;
         let mut down = message.clone();
         hop(&mut down)?;
         let user = self.take_route(&mut down)?;

@@ -5,21 +5,25 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 
+use super::branch::Sender;
 use super::forward::{hop, is_emergency};
 use super::identity::{strip_down, strip_up};
 use super::tx::{Reply, Tx};
 use super::{Edge, Refusal, top_via};
+use crate::agent::Source;
 use crate::header::{self, Host, NameAddr};
 use crate::lifecycle::ContactId;
 use crate::message::Message;
 use crate::{Packet, Transport, aka};
 
-/// Calls in all, and of one address.
+/// Calls in all, and of one IPv4 address or IPv6 /64.
 const MOST: usize = 256;
 const MOST_EACH: usize = 4;
 /// The longest call, and what is kept of one that is over, in milliseconds.
 const LONGEST: u64 = 4 * 3600 * 1000;
 const OVER: u64 = 32_000;
+/// Requests of a phone inside a call.
+const IN_CALL: [&str; 7] = ["ACK", "BYE", "CANCEL", "INFO", "INVITE", "PRACK", "UPDATE"];
 /// Transactions are counted by contact; calls have numbers that no contact has.
 const FIRST: ContactId = 1 << 63;
 
@@ -60,7 +64,7 @@ impl Calls {
     }
 
     fn has_room(&self, from: SocketAddr) -> bool {
-        let same = |call: &&Call| call.remote.ip() == from.ip();
+        let same = |call: &&Call| Source::of(call.remote.ip()) == Source::of(from.ip());
         self.all.len() < MOST && self.all.values().filter(same).count() < MOST_EACH
     }
 
@@ -91,16 +95,33 @@ impl Edge {
         reply: Reply,
         message: &Message,
     ) -> Result<(), Refusal> {
-        let user = self.call_user(at, message);
-        let known = self.calls.by_user.get(&user).copied();
-        let in_dialog = header::tag(message, "To").is_some();
-        let opens = message.method() == Some("INVITE") && !in_dialog && is_emergency(message);
-        let wanted = self.config.emergency_in_clear;
-        if !wanted || (known.is_none() && !opens) {
+        if !self.config.emergency_in_clear {
             return Err(Refusal::Unprotected);
         }
-        let branch = self.branch(message, at.remote)?;
+        let method = message.method().unwrap_or_default();
+        let branch = self.branch(message, Sender::Clear(at.remote))?;
+        let user = self.call_user(at, message);
+        let known = self.calls.by_user.get(&user).copied();
         let mut up = message.clone();
+        let users = self.strip_routes(&mut up, |uri| self.is_own_for(uri, at.local));
+        let to_tag = header::tag(message, "To");
+        let sos = is_emergency(message);
+        let opens = sos && method == "INVITE" && to_tag.is_none();
+        // Of the opening INVITE itself: the same branch, and so the same transaction.
+        let tx = self.txs.get(&branch).and_then(|tx| tx.contact);
+        let same = sos && ["CANCEL", "ACK"].contains(&method) && known.is_some() && tx == known;
+        // Inside the call: it brings back what an answer of the core has told it.
+        let proof = to_tag.map(|tag| self.call_proof(&user, &tag));
+        let inside = known.is_some()
+            && IN_CALL.contains(&method)
+            && proof.is_some_and(|proof| users.contains(&proof));
+        if !(opens || same || inside) {
+            return Err(Refusal::Unprotected);
+        }
+        if !inside {
+            // Nobody has given it any.
+            up.remove("Route");
+        }
         hop(&mut up)?;
         let Reply::Clear { remote, .. } = reply else {
             return Err(Refusal::Unprotected);
@@ -120,19 +141,13 @@ impl Edge {
                 deadline,
             })
         });
-        self.strip_routes(&mut up, |uri| self.is_own_for(uri, at.local));
-        if !in_dialog {
-            // Nobody has given it any.
-            up.remove("Route");
-        }
         strip_up(&mut up);
         up.remove("P-Preferred-Identity");
         self.mark_top(&mut up, at.remote);
-        if message.method() == Some("INVITE") {
+        if method == "INVITE" {
             up.insert_top("Record-Route", &self.route_at_core(&user));
         }
         let over = self.push_via_up(&mut up, &branch);
-        let method = message.method().unwrap_or_default();
         if method != "ACK" {
             self.remember_for(now, &branch, Tx::of(reply, id).over(over), method);
         }
@@ -161,7 +176,7 @@ impl Edge {
         up.remove_first_element("Via");
         strip_up(&mut up);
         up.remove("P-Preferred-Identity");
-        self.turn(&mut up, |user| user == call.user, &core);
+        self.turn(&mut up, |user| user.starts_with(&call.user), &core);
         self.prolong(now, &branch, message);
         self.call_goes_on(now, id, message);
         self.send(reply, up.to_bytes());
@@ -186,7 +201,7 @@ impl Edge {
         let id = id.ok_or(Refusal::NoContact)?;
         let call = self.calls.all.get(&id).ok_or(Refusal::NoContact)?;
         let (local, remote, transport) = (call.local, call.remote, call.transport);
-        let branch = self.branch(message, source)?;
+        let branch = self.branch(message, Sender::Core(source.ip()))?;
         if self.txs.get(&branch).is_none() && !self.txs.has_room(Some(id), &self.config.limits) {
             return Err(Refusal::Overload);
         }
@@ -195,7 +210,9 @@ impl Edge {
         strip_down(&mut down);
         let method = message.method().unwrap_or_default();
         if method == "INVITE" {
-            down.insert_top("Record-Route", &self.route_at_ue(user, local, transport));
+            let tag = header::tag(message, "From").unwrap_or_default();
+            let proof = self.call_proof(user, &tag);
+            down.insert_top("Record-Route", &self.route_at_ue(&proof, local, transport));
         }
         let (name, host, port) = (transport.name(), Host::Ip(local.ip()), local.port());
         let via = format!("SIP/2.0/{name} {host}:{port};branch={branch}");
@@ -223,7 +240,9 @@ impl Edge {
         let Some(call) = self.calls.all.get(&id) else {
             return;
         };
-        let route = self.route_at_ue(&call.user, call.local, call.transport);
+        let tag = header::tag(message, "To").unwrap_or_default();
+        let proof = self.call_proof(&call.user, &tag);
+        let route = self.route_at_ue(&proof, call.local, call.transport);
         self.turn(message, |user| user == call.user, &route);
         self.call_goes_on(now, id, message);
     }
@@ -243,6 +262,13 @@ impl Edge {
             }
             _ => {}
         }
+    }
+
+    /// User part of our Record-Route at the phone's side: shows that the core has answered
+    /// with this To tag.
+    fn call_proof(&self, user: &str, tag: &str) -> String {
+        let proof = self.token(&["sos in", user, tag]);
+        format!("{user}{}", &proof[..16])
     }
 
     /// The same for all requests of one phone in one call.

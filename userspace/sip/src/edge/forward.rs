@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 
+use super::branch::Sender;
 use super::dialog::DIALOGS;
 use super::identity::{anonymous, strip_up};
 use super::tx::{Reply, Tx};
-use super::{Edge, Refusal, top_via};
+use super::{Edge, Refusal, ServiceRoute, top_via};
 use crate::header::via::mark_source;
 use crate::header::{self, Host, NameAddr, Uri};
 use crate::message::Message;
@@ -22,13 +23,13 @@ impl Edge {
         reply: Reply,
         message: &Message,
     ) -> Result<(), Refusal> {
-        let branch = self.branch(message, at.remote)?;
         let id = self
             .agent
             .table()
             .set(token)
             .map(|s| s.contact)
             .ok_or(Refusal::NoSa)?;
+        let branch = self.branch(message, Sender::Contact(id))?;
         let contact = self.agent.table().contact(id).ok_or(Refusal::NoSa)?;
         let from = message
             .value("From")
@@ -55,6 +56,9 @@ impl Edge {
         strip_up(&mut up);
         if !dialog && !is_emergency(message) {
             self.enforce_route(&mut up, id)?;
+        } else if !dialog && self.config.service_route != ServiceRoute::Pass {
+            // The core knows the way to emergency services (TS 24.229 clause 5.2.10).
+            up.remove("Route");
         }
         self.mark_top(&mut up, at.remote);
         self.assert_identity(&mut up, id, message);
@@ -104,12 +108,13 @@ impl Edge {
         Ok(())
     }
 
-    /// What a REGISTER to the core loses and gets: the security agreement ends here,
-    /// our Routes come off, the source is marked.
+    /// What a REGISTER to the core loses and gets: the security agreement ends here, the
+    /// source is marked. Every Route goes: whoever answers a REGISTER says who somebody
+    /// is, and a phone does not choose him (TS 24.229 clause 5.2.2).
     pub(super) fn prepare_up(&self, up: &mut Message, source: SocketAddr) -> Result<(), Refusal> {
         hop(up)?;
         strip_up(up);
-        self.strip_routes(up, |uri| self.is_own(uri));
+        up.remove("Route");
         self.mark_top(up, source);
         Ok(())
     }
@@ -151,11 +156,14 @@ impl Edge {
         } else {
             timers.transaction
         };
-        // A retransmission is the same transaction, and goes on holding its set.
-        let known = self.txs.get(branch).and_then(|known| known.set);
-        let again = known.is_some() && known == tx.set;
+        // A retransmission is the same transaction: it goes on holding its set, and times
+        // out when it would have (64 * T1 after its first request).
+        let known = self.txs.get(branch);
+        let deadline = known.map_or(now.saturating_add(period), Tx::deadline);
+        let held = known.and_then(|known| known.set);
+        let again = held.is_some() && held == tx.set;
         tx.set = tx.set.filter(|set| again || self.agent.hold(*set));
-        if let Some(replaced) = self.txs.insert(branch, tx, now.saturating_add(period))
+        if let Some(replaced) = self.txs.insert(branch, tx, deadline)
             && !again
         {
             self.over(now, &replaced);

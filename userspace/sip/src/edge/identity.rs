@@ -79,12 +79,14 @@ impl Edge {
         };
         let mut asserted: Vec<String> = Vec::new();
         for preferred in message.elements("P-Preferred-Identity") {
-            let Some(uri) = NameAddr::parse(&preferred).map(|p| p.uri) else {
+            let uri = NameAddr::parse(&preferred).map(|p| p.uri);
+            // As it is registered, not as the phone writes it.
+            let Some(uri) = uri.and_then(|uri| contact.own(&uri)) else {
                 continue;
             };
-            let same = |other: &String| is_tel(other) == is_tel(&uri);
-            if contact.owns(&uri) && !asserted.iter().any(same) {
-                asserted.push(uri);
+            let same = |other: &String| is_tel(other) == is_tel(uri);
+            if !asserted.iter().any(same) {
+                asserted.push(uri.to_owned());
             }
         }
         if asserted.is_empty() {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::branch::Sender;
 use super::resolve::Arrival;
 use super::tx::{RegisterTx, Reply, Tx};
 use super::{Edge, Refusal, top_via};
@@ -21,7 +22,9 @@ impl Edge {
         reply: Reply,
         message: &Message,
     ) -> Result<(), Refusal> {
-        let branch = self.branch(message, at.remote)?;
+        let contact = over.and_then(|t| self.agent.set(t)).map(|s| s.contact);
+        let sender = contact.map_or(Sender::Clear(at.remote), Sender::Contact);
+        let branch = self.branch(message, sender)?;
         if self.repeated(&branch, message, over)? {
             return Ok(());
         }

@@ -12,10 +12,11 @@ use crate::agent::Source;
 use crate::message::Message;
 use crate::sa_set::SetToken;
 
-/// REGISTERs that wait; of them such in clear, and such in clear of one source.
+/// REGISTERs that wait; of them such in clear, and such in clear of one source or through
+/// one set.
 const WAITING: usize = 64;
 const WAITING_CLEAR: usize = 48;
-const WAITING_SOURCE: usize = 4;
+const WAITING_EACH: usize = 4;
 /// How long one waits, in milliseconds. Phones repeat theirs after 2 s and more.
 const PATIENCE: u64 = 5_000;
 /// The longest name (RFC 1035 clause 2.3.4).
@@ -48,10 +49,12 @@ impl Names {
         let clear = || self.waiting.values().filter(|w| w.arrival.over.is_none());
         let source = Source::of(arrival.at.remote.ip());
         let same = |w: &&Waiting| Source::of(w.arrival.at.remote.ip()) == source;
-        self.waiting.len() < WAITING
-            && (arrival.over.is_some()
-                || (clear().count() < WAITING_CLEAR
-                    && clear().filter(same).count() < WAITING_SOURCE))
+        let own = |w: &&Waiting| w.arrival.over == arrival.over;
+        let room = match arrival.over {
+            Some(_) => self.waiting.values().filter(own).count() < WAITING_EACH,
+            None => clear().count() < WAITING_CLEAR && clear().filter(same).count() < WAITING_EACH,
+        };
+        room && self.waiting.len() < WAITING
     }
 
     pub fn next_timeout(&self) -> Option<u64> {

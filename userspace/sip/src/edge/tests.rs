@@ -24,6 +24,8 @@ mod overload;
 mod refusals;
 #[path = "tests/rig.rs"]
 mod rig;
+#[path = "tests/routes.rs"]
+mod routes;
 #[path = "tests/tcp.rs"]
 mod tcp;
 

@@ -10,8 +10,14 @@ const MOST: usize = 64;
 impl Contact {
     /// Whether a URI is one of its public identities.
     pub fn owns(&self, uri: &str) -> bool {
+        self.own(uri).is_some()
+    }
+
+    /// The public identity that a URI is, as it was registered.
+    pub fn own(&self, uri: &str) -> Option<&str> {
         let aors = self.registrations.iter().map(|r| &r.aor);
-        self.impus.iter().chain(aors).any(|own| same(own, uri))
+        let mut all = self.impus.iter().chain(aors);
+        all.find(|own| same(own, uri)).map(String::as_str)
     }
 
     /// The default identity of the oldest registration first, each once.

@@ -109,6 +109,52 @@ fn an_emergency_call_from_its_invite_to_its_end() {
     assert_eq!(rig.edge.next_timeout(), None);
 }
 
+/// A call that the core has answered with tag `e`; gives our Route for the phone.
+fn answered(rig: &mut Rig) -> String {
+    let up = to_core(&clear(rig, &call("urn:service:sos", 1, "")));
+    let ours = up.first_element("Record-Route").expect("Record-Route");
+    let ok = Message::response(&up, 200, "OK", "e").with("Record-Route", &ours);
+    let down = to_ue(&rig.core(&ok)).pop().expect("an answer");
+    down.first_element("Record-Route").expect("Record-Route")
+}
+
+#[rstest]
+#[case::inside("BYE", "sip:psap@h", "e", true, true)]
+#[case::no_route("BYE", "sip:psap@h", "e", false, false)]
+#[case::made_up_tag("INVITE", "sip:psap@h", "x", true, false)]
+#[case::no_tag("INVITE", "sip:victim@h", "", true, false)]
+#[case::another_call("INVITE", "urn:service:sos", "", false, true)]
+#[case::message("MESSAGE", "sip:psap@h", "e", true, false)]
+#[case::message_outside("MESSAGE", "sip:victim@h", "", true, false)]
+#[case::cancel_of_nothing("CANCEL", "sip:victim@h", "", false, false)]
+fn an_open_emergency_call_opens_nothing_else(
+    #[case] method: &str,
+    #[case] uri: &str,
+    #[case] tag: &str,
+    #[case] routed: bool,
+    #[case] taken: bool,
+) {
+    let mut rig = with_emergency();
+    let route = answered(&mut rig);
+    let more = format!("Route: {route}, <sip:far.example;lr>\r\n");
+    let more = if routed { more.as_str() } else { "" };
+    let to = match tag {
+        "" => String::new(),
+        tag => format!(";tag={tag}"),
+    };
+    let text = call(uri, 1, more)
+        .replace("INVITE", method)
+        .replace("z9hG4bKsos1", "z9hG4bKother")
+        .replace("sos>\r\nCall", &format!("sos>{to}\r\nCall"));
+    let out = clear(&mut rig, &text);
+    if taken {
+        let routes = to_core(&out).elements("Route");
+        assert_eq!(routes.len(), usize::from(routed), "{routes:?}");
+    } else {
+        assert_eq!(to_ue(&out)[0].status(), Some(403), "{out:?}");
+    }
+}
+
 #[test]
 fn strangers_have_few_emergency_calls_at_a_time() {
     let mut rig = with_emergency();
@@ -138,7 +184,8 @@ fn an_emergency_call_of_a_registered_phone_needs_no_service_route() {
     let (source, local) = phone.protected();
     let text = call("urn:service:sos", 1, "Route: <sip:ecscf.example;lr>\r\n");
     let up = to_core(&rig.ue(source, local, &text));
-    assert_eq!(up.elements("Route"), ["<sip:ecscf.example;lr>"]);
+    // The core knows where emergency services are.
+    assert_eq!(up.elements("Route"), Vec::<String>::new());
     assert_eq!(
         up.value("P-Asserted-Identity").as_deref(),
         Some("<sip:a@home.example>")
