@@ -37,8 +37,7 @@ pub enum Fault {
     ClearSm7,
     /// SM12 is not seen, as if lost.
     DropSm12,
-    /// The second challenge's set is used for SM7, but the offer is the first one's:
-    /// the P-CSCF's ports as in the old set (port_uc stays at re-registration).
+    /// A further registration offers the port_uc in use (clause 7.4.0: it changes).
     SamePort,
 }
 
@@ -103,9 +102,9 @@ impl Fault {
             Fault::WrongUser => "SM7 names another private identity: refused",
             Fault::WrongVia => "SM7's Via names another address: refused",
             Fault::NoSm7 => "the challenge is not answered: the P-CSCF forgets its SAs in time",
-            Fault::ClearSm7 => "SM7 in clear: no answer to the challenge, not marked as protected",
+            Fault::ClearSm7 => "SM7 in clear: discarded, no answer",
             Fault::DropSm12 => "SM12 is not seen: SM7 repeats, then no answer",
-            Fault::SamePort => "the next registration offers the port_uc in use: refused",
+            Fault::SamePort => "a further registration (--again 1 --clear) offers the port_uc in use: refused",
         }
     }
 }
