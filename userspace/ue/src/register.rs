@@ -179,7 +179,7 @@ ue.toml (mode 0600, it has keys):
   impi = \"alice@home.test\"
   impu = \"sip:alice@home.test\"
   k = \"32 hex digits\"
-  opc = \"32 hex digits\"
+  opc = \"32 hex digits\"            # or op, which is then mixed with k
   suites = [\"null/aes-gcm\"]         # absent: all of today's
   udp_enc_tun = true                # offer NAT traversal
   [ue.habits]                       # all may be left out

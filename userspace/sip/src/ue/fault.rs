@@ -104,7 +104,9 @@ impl Fault {
             Fault::NoSm7 => "the challenge is not answered: the P-CSCF forgets its SAs in time",
             Fault::ClearSm7 => "SM7 in clear: discarded, no answer",
             Fault::DropSm12 => "SM12 is not seen: SM7 repeats, then no answer",
-            Fault::SamePort => "a further registration (--again 1 --clear) offers the port_uc in use: refused",
+            Fault::SamePort => {
+                "a further registration (--again 1 --clear) offers the port_uc in use: refused"
+            }
         }
     }
 }
