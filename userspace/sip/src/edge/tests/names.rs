@@ -149,3 +149,24 @@ fn switched_off_a_name_is_an_error() {
     assert!(asked(&out).is_none());
     assert_eq!(to_ue(&out)[0].status(), Some(400));
 }
+
+#[test]
+fn one_registered_phone_does_not_take_all_places() {
+    let mut rig = Rig::new();
+    let phone = phone("a", 1);
+    rig.register(&phone);
+    let (source, local) = phone.protected();
+    let at = SocketAddr::new(source.ip(), 32000);
+    let offer = format!("Security-Client: {}\r\n", phone.offer());
+    let text = phone
+        .register(at, "nonce=\"\",response=\"\"", "")
+        .replace(&offer, "");
+    let mut questions = 0;
+    for n in 0..10 {
+        let via = format!("UDP phone.example;branch=z9hG4bK{n}");
+        let text = text.replace(&format!("UDP {at};branch=z9hG4bK"), &via);
+        questions += usize::from(asked(&rig.ue(source, local, &text)).is_some());
+    }
+    assert_eq!(questions, 4);
+    assert_eq!(rig.refusals(), [Refusal::Overload; 6]);
+}

@@ -79,3 +79,32 @@ fn outputs_that_nobody_takes_end_at_the_bound() {
     let left = rig.take().len();
     assert!((100..110).contains(&left), "{left}");
 }
+
+#[test]
+fn one_phone_does_not_take_all_places_for_names() {
+    let mut rig = Rig::new();
+    let phone = phone("a", 1);
+    rig.register(&phone);
+    let (source, local) = phone.protected();
+    let at = SocketAddr::new(source.ip(), phone.ends.port_s);
+    let text = phone.register(at, "nonce=\"\",response=\"\"", "");
+    let refused = (0..20)
+        .filter(|n| {
+            let named = text.replace(
+                &format!("UDP {at};branch="),
+                &format!("UDP n{n}.example;branch={n}"),
+            );
+            busy(&rig.ue(source, local, &named))
+        })
+        .count();
+    assert_eq!(refused, 16);
+    let stranger = stranger(7);
+    let named = stranger
+        .sm1()
+        .replace("UDP 10.0.0.7:5060", "UDP phone.example");
+    let out = rig.ue(stranger.source, addr(CLEAR), &named);
+    assert!(
+        out.iter().any(|o| matches!(o, Output::Resolve { .. })),
+        "{out:?}"
+    );
+}
