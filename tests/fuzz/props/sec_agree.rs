@@ -93,13 +93,15 @@ fn compared(a: &SecList, b: &SecList) {
 fn policy(options: &[u8]) -> (Policy, Mode) {
     let first = options.first().copied().unwrap_or(b'1');
     let all: Vec<Suite> = Suite::every().collect();
-    let mut policy = Policy::default();
-    policy.confidentiality = match first % 3 {
-        0 => Confidentiality::Never,
-        1 => Confidentiality::WhenOffered,
-        _ => Confidentiality::Required,
+    let mut policy = Policy {
+        confidentiality: match first % 3 {
+            0 => Confidentiality::Never,
+            1 => Confidentiality::WhenOffered,
+            _ => Confidentiality::Required,
+        },
+        legacy: first / 6 % 2 == 1,
+        ..Policy::default()
     };
-    policy.legacy = first / 6 % 2 == 1;
     if options.len() > 1 {
         let suites = options[1..].iter().take(12);
         policy.preference = suites.map(|&n| all[usize::from(n) % all.len()]).collect();

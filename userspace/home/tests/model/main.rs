@@ -12,12 +12,20 @@
 //!
 //! A failure says its seed and the shortest sequence of steps that still fails.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "what a run did, and the trace of one seed, are for whoever reads the test's output"
+)]
+
+mod flight;
+mod outputs;
 mod phone;
 mod plane;
 mod quiet;
 mod rules;
 mod script;
 mod sim;
+mod tally;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,7 +34,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use script::{Script, Step};
-use world::{Tally, World};
+use tally::Tally;
+use world::World;
 
 /// One sequence, and the quiet after it; what it has done, or which rule it broke.
 fn run(script: &Script) -> Result<Tally, String> {

@@ -145,7 +145,7 @@ impl Phone {
     }
 
     /// The SIM has seen vectors that the network knows nothing of.
-    pub fn lose_step(&mut self) {
+    pub fn desynchronise(&mut self) {
         self.sqn.fetch_add(1 << 16, Ordering::Relaxed);
     }
 

@@ -128,12 +128,13 @@ impl World {
             }
             FlowEvent::SwitchedOver { from, .. } => {
                 self.tally.switches += 1;
-                self.shorten(from, now + timers.transaction);
+                // Pending transactions may go on, and be repeated, for 64 * T1 each.
+                self.shorten(from, now + 2 * timers.transaction);
             }
             FlowEvent::Refused { .. } => self.tally.refused += 1,
             _ => {}
         }
-        if self.rules.looked % 64 == 0 {
+        if self.rules.looked.is_multiple_of(64) {
             let shown = format!("{event:?}");
             assert!(
                 !self.rules.keys.iter().any(|k| shown.contains(k.as_str())),

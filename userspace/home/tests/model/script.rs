@@ -53,7 +53,7 @@ pub enum Step {
     Move {
         who: u32,
     },
-    LoseStep {
+    Desynchronise {
         who: u32,
     },
     /// Whether the home network challenges each REGISTER.
@@ -169,7 +169,7 @@ fn step(random: &mut Steps, calm: bool) -> Step {
             who,
             moves: random.below(2) == 0,
         },
-        59 => Step::LoseStep { who },
+        59 => Step::Desynchronise { who },
         60..62 => Step::Challenge {
             always: random.below(3) > 0,
         },

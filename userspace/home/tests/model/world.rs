@@ -1,145 +1,31 @@
 //! Phones, edge, home network and what is under way between them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use gm_home::vectors::{Operator, Subscriber};
 use gm_home::{Home, HomeConfig};
-use gm_sip::edge::{Edge, EdgeConfig, Input, Output, Timers};
-use gm_sip::ue::{UeEvent, UeInput, UeOutput};
-use gm_sip::{Packet, SetToken, Transport};
+use gm_sip::Transport;
+use gm_sip::edge::{Edge, EdgeConfig, Input, Timers};
+use gm_sip::ue::UeInput;
 
+use crate::flight::Flight;
 use crate::phone::{DOMAIN, Kind, Phone};
-use crate::plane::{Plane, Seal};
+use crate::plane::Plane;
 use crate::rules::Rules;
 use crate::script::{Script, Step};
 use crate::sim::{OPC, Steps};
-
-/// What a sequence did, so that a test that does nothing is seen.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Tally {
-    pub packets: u64,
-    pub protected: u64,
-    pub installs: u64,
-    pub registrations: u64,
-    pub refreshes: u64,
-    pub switches: u64,
-    pub resyncs: u64,
-    pub refused: u64,
-    pub failures: u64,
-    pub tunnels: u64,
-    pub tcp: u64,
-}
-
-impl Tally {
-    fn fields(&mut self) -> [&mut u64; 11] {
-        [
-            &mut self.packets,
-            &mut self.protected,
-            &mut self.installs,
-            &mut self.registrations,
-            &mut self.refreshes,
-            &mut self.switches,
-            &mut self.resyncs,
-            &mut self.refused,
-            &mut self.failures,
-            &mut self.tunnels,
-            &mut self.tcp,
-        ]
-    }
-
-    pub fn add(&mut self, other: &Tally) {
-        let mut other = *other;
-        for (sum, more) in self.fields().into_iter().zip(other.fields()) {
-            *sum += *more;
-        }
-    }
-
-    /// Many sequences together have done everything.
-    pub fn saw_everything(mut self) {
-        self.tcp += 1; // Only where messages are long.
-        let zero = self.fields().into_iter().any(|n| *n == 0);
-        assert!(!zero, "something never happened: {self:?}");
-    }
-}
-
-/// Something under way.
-enum Flight {
-    Up {
-        phone: usize,
-        source: SocketAddr,
-        packet: Packet,
-        seal: Option<Seal>,
-    },
-    Down {
-        packet: Packet,
-        seal: Option<Seal>,
-    },
-    ToCore {
-        transport: Transport,
-        bytes: Vec<u8>,
-    },
-    FromCore {
-        transport: Transport,
-        bytes: Vec<u8>,
-    },
-    /// The data plane's answer; is never lost.
-    Installed {
-        set: SetToken,
-        ok: bool,
-    },
-}
-
-impl Flight {
-    /// One line for a trace.
-    fn line(&self) -> String {
-        let text = |bytes: &[u8]| {
-            let end = bytes.iter().position(|b| *b == b'\r').unwrap_or(0);
-            String::from_utf8_lossy(&bytes[..end]).into_owned()
-        };
-        let seal = |s: &Option<Seal>| {
-            s.as_ref()
-                .map_or(String::new(), |s| format!(" esp {}", s.spec.spi))
-        };
-        match self {
-            Flight::Up {
-                source,
-                packet,
-                seal: s,
-                ..
-            } => {
-                format!(
-                    "{source} -> {}{} {}",
-                    packet.remote,
-                    seal(s),
-                    text(&packet.bytes)
-                )
-            }
-            Flight::Down { packet, seal: s } => {
-                format!(
-                    "{} -> {}{} {}",
-                    packet.local,
-                    packet.remote,
-                    seal(s),
-                    text(&packet.bytes)
-                )
-            }
-            Flight::ToCore { bytes, .. } => format!("edge -> core {}", text(bytes)),
-            Flight::FromCore { bytes, .. } => format!("core -> edge {}", text(bytes)),
-            Flight::Installed { set, ok } => format!("installed {set:?} {ok}"),
-        }
-    }
-}
+use crate::tally::Tally;
 
 pub struct World {
     pub now: u64,
     pub edge: Edge,
-    home: Home,
+    pub home: Home,
     pub phones: Vec<Phone>,
     pub plane: Plane,
-    flights: Vec<Flight>,
+    pub flights: Vec<Flight>,
     random: Steps,
     next_spi: u32,
-    installs: bool,
+    pub installs: bool,
     pub calm: bool,
     pub config: EdgeConfig,
     pub rules: Rules,
@@ -148,7 +34,7 @@ pub struct World {
     pub trace: bool,
 }
 
-fn home_address() -> SocketAddr {
+pub fn home_address() -> SocketAddr {
     "203.0.113.2:5060".parse().expect("address")
 }
 
@@ -229,13 +115,13 @@ impl World {
             }
             Step::Duplicate { which } if !self.flights.is_empty() => {
                 let at = which as usize % self.flights.len();
-                if let Some(copy) = copy(&self.flights[at]) {
+                if let Some(copy) = self.flights[at].copy() {
                     self.flights.push(copy);
                 }
             }
             Step::Falsify { which, what } if !self.flights.is_empty() => {
                 let at = which as usize % self.flights.len();
-                falsify(&mut self.flights[at], what);
+                self.flights[at].falsify(what);
             }
             Step::Wait { ms } => self.wait(u64::from(ms))?,
             Step::Restart { who: n, moves } => self.phones[who(n)].restart(moves),
@@ -243,7 +129,7 @@ impl World {
                 self.phones[who(n)].top_up();
                 self.phones[who(n)].move_on(self.now);
             }
-            Step::LoseStep { who: n } => self.phones[who(n)].lose_step(),
+            Step::Desynchronise { who: n } => self.phones[who(n)].desynchronise(),
             Step::Challenge { always } => self.home.registrar().always_challenge = always,
             Step::FailInstall { who: None } => self.installs = false,
             Step::FailInstall { who: Some(n) } => self.phones[who(n)].installs = false,
@@ -441,215 +327,8 @@ impl World {
         Ok(())
     }
 
-    /// Nothing is lost in a calm.
-    fn lost(&self, place: &str) -> Result<(), String> {
-        if self.calm {
-            return Err(format!("a packet is lost in {place}"));
-        }
-        Ok(())
-    }
-
-    fn home_sends(&mut self, all: Vec<(SocketAddr, Vec<u8>)>, transport: Transport) {
-        for (to, bytes) in all {
-            assert_eq!(
-                to, self.config.core_local,
-                "everything goes through the edge"
-            );
-            let answer = bytes.starts_with(b"SIP/2.0");
-            let transport = if answer { transport } else { Transport::Udp };
-            self.flights.push(Flight::FromCore { transport, bytes });
-        }
-    }
-
-    fn ue_does(&mut self, n: usize, output: UeOutput) -> Result<(), String> {
-        let now = self.now;
-        let phone = &mut self.phones[n];
-        match output {
-            UeOutput::Send(packet) => self.ue_sends(n, packet)?,
-            UeOutput::Install(request) => {
-                let (set, ok) = (request.token, std::mem::replace(&mut phone.installs, true));
-                let until = now + self.config.timers.registration;
-                phone.plane.install(*request, until, ok)?;
-                phone.ue.handle(now, UeInput::Installed { set, ok });
-            }
-            UeOutput::Activate { set } => phone.plane.activate(set)?,
-            UeOutput::Retire { set } => phone.plane.retire(set)?,
-            UeOutput::Remove { set } => phone.plane.remove(set)?,
-            UeOutput::Event(event) if self.trace => {
-                println!("{:9}   phone {n} {event:?}", self.now);
-                self.hear(n, event)?;
-            }
-            UeOutput::Event(event) => self.hear(n, event)?,
-        }
-        Ok(())
-    }
-
-    /// What a phone tells.
-    fn hear(&mut self, n: usize, event: UeEvent) -> Result<(), String> {
-        let now = self.now;
-        let phone = &mut self.phones[n];
-        match event {
-            UeEvent::Registered {
-                set,
-                expires,
-                authenticated,
-            } => {
-                self.tally.registrations += u64::from(authenticated);
-                let until = now + u64::from(expires) * 1000 + self.config.timers.margin;
-                if let Some(set) = phone.plane.sets.get_mut(&set) {
-                    set.until = set.until.max(until);
-                }
-                if !matches!(phone.kind, Kind::Good | Kind::Contested) {
-                    return Err(format!("{:?} is registered", phone.kind));
-                }
-            }
-            UeEvent::Resynchronising => self.tally.resyncs += 1,
-            UeEvent::Failed(why) => {
-                self.tally.failures += 1;
-                if self.calm {
-                    return Err(format!("phone {n} failed in a calm: {why}"));
-                }
-            }
-            UeEvent::Request { .. } => phone.served += 1,
-            UeEvent::Answered { status: 200, .. } => phone.answered += 1,
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn ue_sends(&mut self, n: usize, packet: Packet) -> Result<(), String> {
-        if packet.bytes == [0xff] {
-            return Ok(());
-        }
-        let phone = &self.phones[n];
-        let seal = phone.plane.seal(&packet);
-        if let Some(seal) = &seal
-            && !self.plane.has_had(seal)
-        {
-            return Err(format!(
-                "phone {n} sends over a set that the edge does not have yet"
-            ));
-        }
-        if seal.is_none() && self.config.is_protected(packet.remote.port()) {
-            // Fail closed: what no SA protects does not leave.
-            return self.lost("the phone, for want of an SA");
-        }
-        let source = match seal {
-            Some(_) => packet.local,
-            None => phone.seen_as(packet.local),
-        };
-        self.tally.tcp += u64::from(packet.transport == Transport::Tcp);
-        self.flights.push(Flight::Up {
-            phone: n,
-            source,
-            packet,
-            seal,
-        });
-        Ok(())
-    }
-
-    fn edge_does(&mut self, output: Output) -> Result<(), String> {
-        match output {
-            Output::ToUe(packet) => {
-                let seal = self.check_to_ue(&packet)?;
-                self.tally.protected += u64::from(seal.is_some());
-                self.tally.tcp += u64::from(packet.transport == Transport::Tcp);
-                if seal.is_none() && self.config.is_protected(packet.local.port()) {
-                    return self.lost("the edge, for want of an SA");
-                }
-                self.flights.push(Flight::Down { packet, seal });
-            }
-            Output::ToCore {
-                remote,
-                transport,
-                bytes,
-            } => {
-                assert_eq!(remote, home_address());
-                self.flights.push(Flight::ToCore { transport, bytes });
-            }
-            Output::Install(request) => {
-                self.tally.installs += 1;
-                self.tally.tunnels += u64::from(request.params.tunnel.is_some());
-                self.check_install(&request)?;
-                let (set, ok) = (request.token, std::mem::replace(&mut self.installs, true));
-                let until = self.now + self.config.timers.registration;
-                self.plane.install(*request, until, ok)?;
-                self.flights.push(Flight::Installed { set, ok });
-            }
-            Output::Activate { set } => self.plane.activate(set)?,
-            Output::Retire { set } => self.plane.retire(set)?,
-            Output::Remove { set } => self.plane.remove(set)?,
-            Output::Resolve { id, .. } => {
-                let addresses: &[IpAddr] = &[];
-                self.edge
-                    .handle(self.now, Input::Resolved { id, addresses });
-            }
-            Output::Event(event) => {
-                if self.trace {
-                    println!("{:9}   edge {event:?}", self.now);
-                }
-                self.note(event);
-            }
-        }
-        Ok(())
-    }
-
     /// Nothing is under way.
     pub fn is_silent(&self) -> bool {
         self.flights.is_empty()
     }
-}
-
-fn copy(flight: &Flight) -> Option<Flight> {
-    match flight {
-        Flight::Up {
-            phone,
-            source,
-            packet,
-            seal: None,
-        } if packet.transport == Transport::Udp => Some(Flight::Up {
-            phone: *phone,
-            source: *source,
-            packet: packet.clone(),
-            seal: None,
-        }),
-        Flight::Down { packet, seal: None } if packet.transport == Transport::Udp => {
-            Some(Flight::Down {
-                packet: packet.clone(),
-                seal: None,
-            })
-        }
-        Flight::ToCore { transport, bytes } => Some(Flight::ToCore {
-            transport: *transport,
-            bytes: bytes.clone(),
-        }),
-        Flight::FromCore { transport, bytes } => Some(Flight::FromCore {
-            transport: *transport,
-            bytes: bytes.clone(),
-        }),
-        _ => None,
-    }
-}
-
-/// Writes something else into a message; the packet stays authentic.
-fn falsify(flight: &mut Flight, what: u32) {
-    let bytes = match flight {
-        Flight::Up { packet, .. } | Flight::Down { packet, .. } => &mut packet.bytes,
-        Flight::ToCore { bytes, .. } | Flight::FromCore { bytes, .. } => bytes,
-        Flight::Installed { .. } => return,
-    };
-    let words: [(&str, &str); 8] = [
-        ("response=\"", "response=\"0"),
-        ("nonce=\"", "nonce=\"AAAA"),
-        ("port-s=", "port-s=1"),
-        ("spi-c=", "spi-c=9"),
-        ("Security-Verify:", "X-Verify:"),
-        ("Security-Client:", "X-Client:"),
-        ("alg=hmac-sha-1-96", "alg=aes-gmac"),
-        ("Authorization:", "X-Authorization:"),
-    ];
-    let (from, to) = words[what as usize % words.len()];
-    *bytes = String::from_utf8_lossy(bytes)
-        .replace(from, to)
-        .into_bytes();
 }

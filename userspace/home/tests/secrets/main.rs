@@ -190,7 +190,7 @@ impl World {
 
     fn edge_does(&mut self, output: Output) {
         match output {
-            Output::ToUe(packet) => self.to_ue(&packet),
+            Output::ToUe(packet) => self.ue_gets(&packet),
             Output::ToCore {
                 bytes, transport, ..
             } => {
@@ -220,7 +220,7 @@ impl World {
         }
     }
 
-    fn to_ue(&mut self, packet: &Packet) {
+    fn ue_gets(&mut self, packet: &Packet) {
         self.said.bytes(&packet.bytes);
         self.said.debug(packet);
         let input = UeInput::FromNetwork {
