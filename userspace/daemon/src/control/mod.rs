@@ -3,6 +3,7 @@
 
 mod answer;
 mod events;
+mod guests;
 mod handlers;
 mod registrations;
 mod serve;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::serve::IncomingStream;
@@ -15,6 +15,7 @@ use gm_api::control::ApiError;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::answer::Failure;
+use super::guests::{Bounds, Guests, Standing};
 use super::token::Token;
 use super::{App, router};
 
@@ -67,11 +68,21 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     }
 }
 
-impl Connected<IncomingStream<'_, TcpListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
-        Peer {
-            tcp: Some(*stream.remote_addr()),
-            ..Peer::default()
+/// A TCP connection: who it is, and whether it has shown the token.
+#[derive(Clone, Debug)]
+struct Visitor {
+    peer: Peer,
+    standing: Arc<Standing>,
+}
+
+impl Connected<IncomingStream<'_, Guests>> for Visitor {
+    fn connect_info(stream: IncomingStream<'_, Guests>) -> Self {
+        Visitor {
+            peer: Peer {
+                tcp: Some(*stream.remote_addr()),
+                ..Peer::default()
+            },
+            standing: stream.io().standing(),
         }
     }
 }
@@ -86,17 +97,32 @@ pub async fn serve(app: Arc<App>, listener: UnixListener) -> std::io::Result<()>
 
 /// Answers requests that carry the token on a TCP socket until [`App::stop`].
 pub async fn serve_tcp(app: Arc<App>, listener: TcpListener, token: Token) -> std::io::Result<()> {
+    serve_guests(app, Guests::new(listener, Bounds::default()), token).await
+}
+
+pub(super) async fn serve_guests(
+    app: Arc<App>,
+    guests: Guests,
+    token: Token,
+) -> std::io::Result<()> {
     let service = router(Arc::clone(&app))
         .layer(from_fn_with_state(Arc::new(token), admit))
-        .into_make_service_with_connect_info::<Peer>();
+        .into_make_service_with_connect_info::<Visitor>();
     let stop = stopped(&app);
-    let server = axum::serve(listener, service).with_graceful_shutdown(stop);
+    let server = axum::serve(guests, service).with_graceful_shutdown(stop);
     patiently(&app, server.into_future()).await
 }
 
 /// Lets a request pass that carries the token.
-async fn admit(State(token): State<Arc<Token>>, request: Request, next: Next) -> Response {
+async fn admit(
+    State(token): State<Arc<Token>>,
+    ConnectInfo(visitor): ConnectInfo<Visitor>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     if token.opens(request.headers()) {
+        visitor.standing.admit();
+        request.extensions_mut().insert(ConnectInfo(visitor.peer));
         return next.run(request).await;
     }
     let failure = ApiError::new(
