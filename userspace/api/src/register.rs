@@ -238,8 +238,8 @@ impl fmt::Debug for ResponseRequest {
 pub struct ResponseReply {
     /// `forward` it with the changes below, or `reply` with an error in its place.
     pub action: Action,
-    /// WWW-Authenticate for the phone, in place of the core's; with a challenge
-    /// that was given as `www_authenticate`.
+    /// WWW-Authenticate for the phone, in place of the core's, which has keys; with any
+    /// answer that was given with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub www_authenticate: Option<String>,
     /// Security-Server for the phone; with a challenge. The SAs are installed.

@@ -35,6 +35,7 @@ pub struct Door {
 }
 
 struct Shared {
+    app: Arc<App>,
     state: Mutex<State>,
     started: Instant,
     stop: Mutex<bool>,
@@ -56,6 +57,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Ends the daemon when what it stands beside has panicked: nobody can tell what the state
+/// is worth then, and without the clock SAs would live for ever. Better a restart.
+struct Alarm<'a>(&'a App);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.edge_died.notify_one();
+        }
+    }
+}
+
 /// Opens the door where the configuration has one.
 pub fn start(app: &Arc<App>) -> anyhow::Result<Option<Door>> {
     let config = &app.config;
@@ -73,10 +86,11 @@ pub fn start(app: &Arc<App>) -> anyhow::Result<Option<Door>> {
 
 impl Door {
     fn open(app: Arc<App>, agent: Agent) -> anyhow::Result<Door> {
-        let mut state = State::new(app, agent);
+        let mut state = State::new(Arc::clone(&app), agent);
         // Before the first phone asks.
         state.refill();
         let shared = Arc::new(Shared {
+            app,
             state: Mutex::new(state),
             started: Instant::now(),
             stop: Mutex::new(false),
@@ -93,8 +107,10 @@ impl Door {
     }
 
     fn with<T>(&self, run: impl FnOnce(&mut State, u64) -> T) -> T {
-        let now = self.shared.now();
+        let _alarm = Alarm(&self.shared.app);
         let mut state = lock(&self.shared.state);
+        // Not before: the agent's clock never goes back.
+        let now = self.shared.now();
         let result = run(&mut state, now);
         state.refill();
         drop(state);
@@ -148,13 +164,14 @@ impl Shared {
 
     /// Does what is due, until the door closes.
     fn keep_time(&self) {
+        let _alarm = Alarm(&self.app);
         let mut stop = lock(&self.stop);
         while !*stop {
-            let now = self.now();
-            let due = {
+            let (now, due) = {
                 let mut state = lock(&self.state);
+                let now = self.now();
                 state.keep_time(now);
-                state.next_timeout()
+                (now, state.next_timeout())
             };
             let patience = due.map_or(TICK, |due| Duration::from_millis(due.saturating_sub(now)));
             let waited = self.wake.wait_timeout(stop, patience.min(TICK));

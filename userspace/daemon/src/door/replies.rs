@@ -4,7 +4,9 @@ use gm_api::register::{
     Action, RefusalBody, RegisterReply, Registration, RegistrationSet, ResponseReply, Step, Way,
 };
 use gm_esp::Mode;
+use gm_sip::Message;
 use gm_sip::agent::{Agent, Attempt, AttemptId, Kind, Refusal};
+use gm_sip::aka;
 use gm_sip::lifecycle::{Contact, SetState};
 use gm_sip::sa_set::{SetParams, SetToken};
 use gm_sip::sec_agree::Policy;
@@ -49,6 +51,13 @@ pub(super) fn refuse(why: &Refusal, policy: &Policy, way: Option<Way>) -> Regist
         way,
         refusal: Some(body),
     }
+}
+
+/// WWW-Authenticate as a phone may see it.
+pub(super) fn without_keys(mut message: Message) -> Option<String> {
+    aka::strip_keys(&mut message);
+    let header = message.value("WWW-Authenticate");
+    header.map(|header| header.into_owned())
 }
 
 /// The core's answer goes on as it is.

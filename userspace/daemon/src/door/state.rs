@@ -83,16 +83,17 @@ impl State {
         impi: Option<&str>,
     ) -> Result<Way, ApiError> {
         let table = self.agent.table();
-        let id = match (to, impi) {
-            (Some(to), None) => table.by_server_port(to),
-            (None, Some(impi)) => table.contacts_of(impi).into_iter().next(),
+        let all = match (to, impi) {
+            (Some(to), None) => table.by_server_port(to).into_iter().collect(),
+            // One that somebody in clear has only begun has no way.
+            (None, Some(impi)) => table.contacts_of(impi),
             _ => {
                 let message = "either to or impi";
                 return Err(ApiError::new("bad-request", message)
                     .hint("/v1/way?to=ADDRESS:PORT of the phone's Contact"));
             }
         };
-        let way = id.and_then(|id| self.agent.way_to(id));
+        let way = all.into_iter().find_map(|id| self.agent.way_to(id));
         way.map(|way| self.way(way.set, way.local, way.remote))
             .ok_or_else(|| {
                 ApiError::new("not-found", "no such contact is registered")
@@ -244,11 +245,9 @@ impl State {
         let params = self.agent.set(set).ok_or(Refusal::NotInstalled)?.params;
         let over = self.agent.attempt(id).and_then(|a| self.agent.set(a.over?));
         let way = over.map(|set| self.way(set.token, set.local(), set.remote()));
-        aka::strip_keys(message);
-        let header = message.value("WWW-Authenticate").map(|v| v.into_owned());
         let number = self.hands.number(set);
         let mut reply = replies::challenge(challenged.security_server, number, &params);
-        reply.www_authenticate = header;
+        reply.www_authenticate = replies::without_keys(message.clone());
         reply.way = way;
         Ok(reply)
     }
@@ -304,6 +303,8 @@ impl State {
         }
         let mut reply = replies::unchanged();
         reply.way = way;
+        // The answer to SM7 may be a challenge again, with keys in it.
+        reply.www_authenticate = replies::without_keys(message.clone());
         Ok(Ok(reply))
     }
 

@@ -24,9 +24,10 @@ const OFFER: &str = "ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-cbc;prot=esp;mod=tran
 const NONCE: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 struct Proxy {
+    app: Arc<App>,
     fake: Arc<Fake>,
     at: std::net::SocketAddr,
-    _runtime: tokio::runtime::Runtime,
+    runtime: tokio::runtime::Runtime,
 }
 
 impl Proxy {
@@ -56,11 +57,12 @@ impl Proxy {
             .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
             .unwrap();
         let at = listener.local_addr().unwrap();
-        runtime.spawn(serve_tcp(app, listener, token));
+        runtime.spawn(serve_tcp(Arc::clone(&app), listener, token));
         Proxy {
+            app,
             fake,
             at,
-            _runtime: runtime,
+            runtime,
         }
     }
 
@@ -399,6 +401,57 @@ fn the_network_ends_a_users_registrations() {
     assert_eq!(ended["ended"], 1);
     let (status, _) = proxy.ask("GET", "/v1/way?impi=alice@ims.example", TOKEN, &Value::Null);
     assert_eq!(status, 404);
+}
+
+#[test]
+fn a_challenge_in_answer_to_sm7_comes_back_without_its_keys() {
+    let proxy = Proxy::start();
+    let (_, sm7) = proxy.challenged();
+    let mut again = challenge();
+    again["www_authenticate"] =
+        format!("Digest realm=\"r\", nonce=\"{NONCE}\", ck=\"{CK}\", ik=\"{IK}\"").into();
+    let told = proxy.response(&sm7, &again);
+    let wanted = format!("Digest realm=\"r\", nonce=\"{NONCE}\"");
+    assert_eq!(told["www_authenticate"], wanted);
+}
+
+#[test]
+fn the_way_to_a_user_is_that_of_a_registered_contact() {
+    let proxy = Proxy::start();
+    // A stranger names the user, with another instance, before the phone comes.
+    let mut stranger = sm1();
+    stranger["source"] = "192.0.2.66:5060".into();
+    stranger["via"] = "SIP/2.0/UDP 192.0.2.66:5060;branch=z9hG4bKx".into();
+    stranger["contact"] = "<sip:192.0.2.66:6100>".into();
+    stranger["security_client"] = json!([OFFER
+        .replace("spi-c=2", "spi-c=3")
+        .replace("spi-s=2", "spi-s=3")]);
+    let told = proxy.register(&stranger);
+    proxy.response(&told, &challenge());
+    let (_, sm7) = proxy.challenged();
+    proxy.response(&sm7, &json!({ "status": 200, "expires": 600 }));
+    let way = proxy.good("GET", "/v1/way?impi=alice@ims.example", &Value::Null);
+    assert_eq!(way["remote"], "192.0.2.9:6100");
+}
+
+#[test]
+fn the_daemon_is_told_when_the_door_fails() {
+    let proxy = Proxy::start();
+    let told = proxy.register(&sm1());
+    let fake = Arc::clone(&proxy.fake);
+    let poisoned = std::thread::spawn(move || {
+        let _held = fake.state.lock().unwrap();
+        panic!("the fake's lock is poisoned for the test");
+    });
+    assert!(poisoned.join().is_err());
+    let path = format!("/v1/register/{}/response", told["id"]);
+    let (status, _) = proxy.ask("POST", &path, TOKEN, &challenge());
+    assert_eq!(status, 500);
+    let died = proxy.runtime.block_on(async {
+        let limit = Duration::from_secs(5);
+        tokio::time::timeout(limit, proxy.app.edge_died.notified()).await
+    });
+    assert!(died.is_ok(), "nobody is told");
 }
 
 #[test]
