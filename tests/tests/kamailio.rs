@@ -18,6 +18,11 @@ use common::K;
 use lab::{Core, Lab, OTHER_K};
 
 #[test]
+fn both_proxies_listen_where_gmespd_protects() {
+    lab::assert_the_examples_agree();
+}
+
+#[test]
 #[ignore = "needs root and kamailio"]
 fn a_phone_registers_renews_passes_messages_both_ways_and_leaves() {
     let lab = Lab::new(Core::Home);
@@ -74,11 +79,20 @@ fn renewals_that_are_challenged_move_to_new_sas() {
 #[ignore = "needs root and kamailio"]
 fn a_phone_registers_over_tcp_in_the_sas() {
     let lab = Lab::new(Core::Home);
-    let args = ["--transport", "tcp", "--again", "1", "--message", "hello"];
+    let mut args = vec!["--transport", "tcp", "--again", "1"];
+    args.extend(["--message", "hello", "--expect", "10"]);
     let told = lab.phone(K, &args);
     assert_eq!(told.code, Some(0));
     assert_eq!(told.registrations(), 2);
     assert_eq!(told.json["message"]["status"], 200);
+    assert_eq!(told.json["received"][0]["body"], "hello");
+    // It came from port_pc to port_us, on a connection that Kamailio has made.
+    let down = told
+        .trace
+        .lines()
+        .find(|line| line.contains("<-- TCP") && line.contains("MESSAGE"));
+    let port_pc = &told.json["registrations"][0]["ports"][2];
+    assert!(down.is_some_and(|line| line.contains(&format!(":{port_pc} "))));
     assert_eq!(told.json["deregistered"], true);
     lab.settles(0);
 }

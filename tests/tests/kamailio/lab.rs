@@ -35,6 +35,32 @@ fn value(config: &str, name: &str) -> String {
     line.split('!').next().unwrap_or_default().to_owned()
 }
 
+/// gmespd.toml names an address, port_ps and port_pc: both proxies have a socket on each.
+pub fn assert_the_examples_agree() {
+    let read = |name: &str| std::fs::read_to_string(example(name)).expect("an example");
+    let (kamailio, opensips) = (read("kamailio.cfg"), read("opensips.cfg"));
+    let config: toml::Table = read("gmespd.toml").parse().expect("TOML");
+    let (gm, edge) = (&config["gm"], &config["edge"]);
+    let address = gm["addresses"][0].as_str().expect("an address");
+    let ps = edge["port_ps"].as_integer().expect("a port");
+    let pc = edge["port_pc"].as_str().expect("a range");
+    let (first, last) = pc.split_once('-').expect("a range");
+    let (first, last): (i64, i64) = (first.parse().unwrap(), last.parse().unwrap());
+    assert_eq!(value(&kamailio, "GM_IP"), address);
+    assert_eq!(value(&kamailio, "PORT_PS"), ps.to_string());
+    let door = format!("http://{}", config["control"]["http"].as_str().unwrap());
+    assert_eq!(value(&kamailio, "DOOR"), door);
+    assert!(opensips.contains(&door));
+    assert!(kamailio.contains("listen=udp:GM_IP:PORT_PS"));
+    for port in first..=last {
+        assert!(kamailio.contains(&format!("listen=udp:GM_IP:{port}\n")));
+        assert!(kamailio.contains(&format!("listen=tcp:GM_IP:{port}\n")));
+    }
+    for port in (first..=last).chain([ps]) {
+        assert!(opensips.contains(&format!("socket=udp:{address}:{port}")));
+    }
+}
+
 /// Where kamailio.cfg sends everything.
 fn next_hop() -> String {
     let config = std::fs::read_to_string(example("kamailio.cfg")).expect("the example");
@@ -122,6 +148,8 @@ fn is_bound(port: u16) -> bool {
 pub struct Told {
     pub code: Option<i32>,
     pub json: serde_json::Value,
+    /// Its messages, as --trace full shows them.
+    pub trace: String,
 }
 
 impl Told {
@@ -242,11 +270,11 @@ impl Lab {
         let told = Told {
             code: output.status.code(),
             json: serde_json::from_slice(&output.stdout).unwrap_or_default(),
+            trace: String::from_utf8_lossy(&output.stderr).into_owned(),
         };
         // Shown when the test fails.
-        let trace = String::from_utf8_lossy(&output.stderr);
         println!("{args:?}: {:?} {:#}", told.code, told.json);
-        println!("{trace}\nkamailio:\n{}", self.kamailio.log());
+        println!("{}\nkamailio:\n{}", told.trace, self.kamailio.log());
         told
     }
 
