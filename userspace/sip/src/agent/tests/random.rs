@@ -175,10 +175,10 @@ impl World {
                 }
             }
             Step::Hold { nth: n } => {
-                if let Some((_, set)) = nth(&self.sets, n) {
-                    if self.rig.agent.hold(set) {
-                        self.held.push(set);
-                    }
+                if let Some((_, set)) = nth(&self.sets, n)
+                    && self.rig.agent.hold(set)
+                {
+                    self.held.push(set);
                 }
             }
             Step::LetGo { nth: n } => {
