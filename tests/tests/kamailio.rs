@@ -158,6 +158,9 @@ const OFFER: &str = "Require: sec-agree\r\nProxy-Require: sec-agree\r\n\
     Supported: path, sec-agree, gruu\r\nX-Unknown: stays\r\n\
     Security-Client: ipsec-3gpp;alg=hmac-sha-1-96;ealg=null;spi-c=2000000001;\
     spi-s=2000000002;port-c=6101;port-s=6100\r\n";
+const CLAIMS: &str = "Route: <sip:elsewhere.test;lr>\r\nPath: <sip:elsewhere.test;lr>\r\n\
+    P-Asserted-Identity: <sip:elsewhere@home.test>\r\n\
+    P-Charging-Vector: icid-value=elsewhere\r\nP-Visited-Network-ID: elsewhere\r\n";
 const SM4: &str = "WWW-Authenticate: Digest realm=\"home.test\",algorithm=AKAv1-MD5,\
     nonce=\"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\",qop=\"auth\",\
     ik=\"00112233445566778899aabbccddeeff\",ck=\"ffeeddccbbaa99887766554433221100\"\r\n";
@@ -167,11 +170,13 @@ const SM4: &str = "WWW-Authenticate: Digest realm=\"home.test\",algorithm=AKAv1-
 fn what_a_phone_claims_and_what_the_core_tells_both_end_at_the_proxy() {
     let mut lab = Lab::new(Core::Test);
     let (core, phone) = (lab.core(), lab.clear());
-    let sm1 = format!("{AUTHORIZATION}{OFFER}Security-Verify: x\r\n");
+    let sm1 = format!("{AUTHORIZATION}{OFFER}{CLAIMS}Security-Verify: x\r\n");
     phone.request("REGISTER", 5060, &sm1);
     let (up, from) = core.hears();
     assert!(!up.contains("Security-") && !up.contains("sec-agree"));
     assert!(up.contains("Supported: path, gruu") && up.contains("X-Unknown: stays"));
+    // Nothing of the phone's says where the answer with the keys goes.
+    assert!(!up.contains("elsewhere"));
     assert!(up.contains("Path: <sip:127.0.0.1:5062;lr>"));
     assert_eq!(up.matches("integrity-protected").count(), 1);
     assert!(up.contains("integrity-protected=\"no\""));
