@@ -132,8 +132,10 @@ fn check(file: &Path) -> ExitCode {
         .map_err(|error| error.to_string())
         .and_then(|config| {
             let home = config.home.as_ref();
-            home.map(|home| subscribers::load(&home.subscribers).map_err(|error| error.to_string()))
-                .transpose()?;
+            home.map(|home| {
+                subscribers::load(&home.subscribers).map_err(|error| error.to_string())
+            })
+            .transpose()?;
             Ok(config.warnings())
         });
     match checked {

@@ -94,16 +94,20 @@ impl Inbox {
 
     /// Never waits; gives back what there is no room for. False: nobody will ever take it.
     pub fn offer(&self, arrived: Arrived) -> Result<bool, Arrived> {
-        let way = if self.is_clear(&arrived) {
-            &self.clear
+        if self.is_clear(&arrived) {
+            enter(&self.clear, arrived)
         } else {
-            &self.first
-        };
-        match way.try_send(arrived) {
-            Ok(()) => Ok(true),
-            Err(TrySendError::Full(back)) => Err(back),
-            Err(TrySendError::Disconnected(_)) => Ok(false),
+            enter(&self.first, arrived)
         }
+    }
+
+    /// As [`Inbox::put`], for what comes to the core's side and is not the core's: it waits
+    /// with what strangers send.
+    pub fn put_stranger(&self, arrived: Arrived) -> bool {
+        enter(&self.clear, arrived).unwrap_or_else(|arrived| {
+            self.lost(arrived);
+            true
+        })
     }
 
     /// Counts something that is dropped.
@@ -122,7 +126,20 @@ impl Inbox {
     }
 
     fn is_clear(&self, arrived: &Arrived) -> bool {
-        matches!(arrived, Arrived::FromUe { local, .. } if local.port() == self.sip_port)
+        // What a stranger's connection has not taken is no more urgent than what it said.
+        matches!(
+            arrived,
+            Arrived::FromUe { local, .. } | Arrived::UnsentToUe { local, .. }
+                if local.port() == self.sip_port
+        )
+    }
+}
+
+fn enter(way: &Sender<Arrived>, arrived: Arrived) -> Result<bool, Arrived> {
+    match way.try_send(arrived) {
+        Ok(()) => Ok(true),
+        Err(TrySendError::Full(back)) => Err(back),
+        Err(TrySendError::Disconnected(_)) => Ok(false),
     }
 }
 
@@ -154,18 +171,30 @@ mod tests {
             transport: Transport::Udp,
             bytes: Zeroizing::new(vec![n]),
         };
-        for _ in 0..2 * BACKLOG {
-            assert!(inbox.put(from_ue(5060, 0)));
-        }
-        assert!(inbox.put(from_ue(5064, 1)));
-        let from_core = Arrived::FromCore {
+        let from_core = |n: u8| Arrived::FromCore {
             remote: ([192, 0, 2, 3], 5060).into(),
             transport: Transport::Udp,
-            bytes: Zeroizing::new(vec![2]),
+            bytes: Zeroizing::new(vec![n]),
         };
-        assert!(inbox.put(from_core));
+        let unsent = || Arrived::UnsentToUe {
+            local: ([192, 0, 2, 1], 5060).into(),
+            remote: ([192, 0, 2, 2], 5060).into(),
+            bytes: Zeroizing::new(vec![0]),
+        };
+        for _ in 0..2 * BACKLOG {
+            assert!(inbox.put(from_ue(5060, 0)));
+            assert!(inbox.put(unsent()));
+            // To the core's side, from somebody else.
+            assert!(inbox.put_stranger(from_core(0)));
+        }
+        assert!(inbox.put(from_ue(5064, 1)));
+        assert!(inbox.put(from_core(2)));
         let next = || match arrivals.next(Duration::ZERO) {
-            Ok(Arrived::FromUe { bytes, .. } | Arrived::FromCore { bytes, .. }) => Some(bytes[0]),
+            Ok(
+                Arrived::FromUe { bytes, .. }
+                | Arrived::FromCore { bytes, .. }
+                | Arrived::UnsentToUe { bytes, .. },
+            ) => Some(bytes[0]),
             _ => None,
         };
         assert_eq!([next(), next(), next()], [Some(1), Some(2), Some(0)]);

@@ -114,7 +114,7 @@ pub fn start(app: &Arc<App>, runtime: &Handle) -> Result<Option<Running>, EdgeEr
     let (inbox, arrived) = Inbox::new(table.sip_port());
 
     let _inside = runtime.enter();
-    let udp = sockets::open(&places, sip.core_local, &inbox)?;
+    let udp = sockets::open(&places, &sip, &inbox)?;
     let times = tcp::Times::default();
     let tcp = tcp::Connections::open(places, &sip, &inbox, runtime.clone(), times)?;
     let names = names::Names::new(&inbox, runtime.clone());

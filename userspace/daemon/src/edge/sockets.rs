@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use gm_sip::Transport;
+use gm_sip::edge::EdgeConfig;
 use tokio::net::UdpSocket;
 use zeroize::Zeroizing;
 
@@ -33,7 +34,11 @@ pub(super) struct Sockets {
 }
 
 /// Binds all and starts to receive. Must be called inside the runtime.
-pub(super) fn open(places: &Places, core: SocketAddr, inbox: &Inbox) -> Result<Sockets, EdgeError> {
+pub(super) fn open(
+    places: &Places,
+    config: &EdgeConfig,
+    inbox: &Inbox,
+) -> Result<Sockets, EdgeError> {
     let mut gm = HashMap::new();
     let busy = Arc::new(Busy::new());
     for local in places
@@ -64,14 +69,20 @@ pub(super) fn open(places: &Places, core: SocketAddr, inbox: &Inbox) -> Result<S
         }));
         gm.insert(local, socket);
     }
-    let core = bind(core)?;
-    let inbox = inbox.clone();
+    let core = bind(config.core_local)?;
+    let (inbox, config) = (inbox.clone(), config.clone());
     tokio::spawn(receive(Arc::clone(&core), move |remote, bytes| {
-        inbox.put(Arrived::FromCore {
+        let arrived = Arrived::FromCore {
             remote,
             transport: Transport::Udp,
             bytes,
-        })
+        };
+        // Whoever reaches the port may fill what strangers have, and no more.
+        if config.is_core(remote) {
+            inbox.put(arrived)
+        } else {
+            inbox.put_stranger(arrived)
+        }
     }));
     Ok(Sockets { gm, core })
 }
@@ -169,7 +180,8 @@ mod tests {
             server: Vec::new(),
             client: Vec::new(),
         };
-        let _sockets = open(&places, core, &inbox).unwrap();
+        let config = EdgeConfig::new(core, core);
+        let _sockets = open(&places, &config, &inbox).unwrap();
         let phone = free(0);
         phone
             .set_read_timeout(Some(Duration::from_secs(5)))

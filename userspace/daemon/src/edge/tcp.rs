@@ -42,7 +42,7 @@ const MOST_CORE: usize = 256;
 const QUEUE: usize = 64;
 /// And their bytes.
 const QUEUE_BYTES: usize = 256 << 10;
-/// Bytes that may wait for all peers together.
+/// Bytes that may wait for all peers together; above half of it none wait for a stranger.
 const ALL_BYTES: usize = 64 << 20;
 
 /// Our end and the peer's. Ours is the core's address for all connections of the core,
@@ -224,8 +224,7 @@ impl Connections {
                     }
                 },
                 Err(error) => {
-                    // Out of file descriptors, as a rule; give others time.
-                    tracing::warn!(%local, %error, "accept");
+                    tracing::warn!(%local, %error, "accept: out of file descriptors?");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -356,7 +355,8 @@ impl Link {
     fn take(&self, packet: Packet, all: &Arc<AtomicUsize>) -> Result<(), Packet> {
         let n = packet.bytes.len();
         let room = |count: &AtomicUsize, most| count.load(Ordering::Relaxed) + n <= most;
-        if !room(&self.bytes, QUEUE_BYTES) || !room(all, ALL_BYTES) {
+        let most = ALL_BYTES >> u8::from(self.kind == Kind::Clear);
+        if !room(&self.bytes, QUEUE_BYTES) || !room(all, most) {
             return Err(packet);
         }
         let counted = [Arc::clone(&self.bytes), Arc::clone(all)];

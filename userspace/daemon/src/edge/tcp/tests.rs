@@ -276,6 +276,31 @@ async fn a_phone_that_says_nothing_at_all_is_given_up_soon() {
 }
 
 #[tokio::test]
+async fn strangers_who_do_not_read_leave_room_for_phones_and_the_core() {
+    let bench = bench(Times::default());
+    let _stranger = bench.connect(5060).await;
+    let _phone = bench.connect(5064).await;
+    let ends = || bench.all.table().open.keys().copied().collect::<Vec<_>>();
+    while ends().len() < 2 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let answer = |port: u16| {
+        let (local, remote) = *ends().iter().find(|ends| ends.0.port() == port).unwrap();
+        bench.all.send(Packet {
+            local,
+            remote,
+            ..bench.packet(b"answer")
+        })
+    };
+    let waiting = &bench.all.0.waiting;
+    waiting.fetch_add(ALL_BYTES / 2, Ordering::Relaxed);
+    assert!(answer(5060).is_err());
+    assert!(answer(5064).is_ok());
+    waiting.fetch_sub(ALL_BYTES / 2, Ordering::Relaxed);
+    assert!(answer(5060).is_ok());
+}
+
+#[tokio::test]
 async fn a_phone_that_does_not_read_holds_nobody_up() {
     let times = Times {
         stall: Duration::from_secs(2),
