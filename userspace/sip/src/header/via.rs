@@ -200,9 +200,9 @@ mod tests {
     #[case("SIP/2.0/UDP")]
     #[case("HTTP/2.0/UDP a")]
     #[case("SIP/2.0/UDP a:99999")]
-#[case("SIP/2.0/UDP a;x=\"b")]
-#[case("SIP/2.0/UDP a;x=\"b\\\"")]
-#[case("SIP/2.0/UDP a;x=<b")]
+    #[case("SIP/2.0/UDP a;x=\"b")]
+    #[case("SIP/2.0/UDP a;x=\"b\\\"")]
+    #[case("SIP/2.0/UDP a;x=<b")]
     fn refused(#[case] text: &str) {
         assert_eq!(Via::parse(text), None);
     }
