@@ -214,7 +214,9 @@ impl Config {
 impl Config {
     /// What is allowed, and yet worth a line in the log at every start.
     pub fn warnings(&self) -> Vec<String> {
-        self.edge.as_ref().map(Edge::warnings).unwrap_or_default()
+        let edge = self.edge.as_ref().filter(|edge| edge.enabled);
+        edge.map(|edge| edge.warnings(&self.gm.addresses))
+            .unwrap_or_default()
     }
 }
 

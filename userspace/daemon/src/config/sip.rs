@@ -254,7 +254,8 @@ impl Edge {
     }
 
     /// What the operator should know about what he has configured, for the log.
-    pub(super) fn warnings(&self) -> Vec<String> {
+    /// `own`: `[gm] addresses`.
+    pub(super) fn warnings(&self, own: &[IpAddr]) -> Vec<String> {
         let legacy = "[edge] legacy_suites: hmac-md5-96 and des-ede3-cbc are taken from phones \
                       that offer nothing better; TS 33.203 has dropped them";
         let clear = "[edge] emergency_in_clear: emergency calls of phones without registration \
@@ -263,8 +264,19 @@ impl Edge {
             (self.legacy_suites, legacy),
             (self.emergency_in_clear, clear),
         ];
-        let on = all.iter().filter(|(on, _)| self.enabled && *on);
-        on.map(|(_, text)| (*text).to_owned()).collect()
+        let on = all.iter().filter(|(on, _)| *on);
+        let on = on.map(|(_, text)| (*text).to_owned());
+        // Anybody can send from an address that the host itself has; of a next hop on
+        // loopback the port counts too.
+        let core = self.next_hop.iter().map(|hop| ("next_hop", hop.ip()));
+        let core = core.filter(|(_, ip)| !ip.is_loopback());
+        let trusted = self.core_trusted.iter().map(|ip| ("core_trusted", *ip));
+        let local = core.chain(trusted);
+        let local = local.filter(|(_, ip)| ip.is_loopback() || own.contains(ip));
+        on.chain(local.map(|(key, ip)| {
+            format!("[edge] {key}: {ip} is this host's own: every user of it can pass for the core")
+        }))
+        .collect()
     }
 }
 
@@ -295,6 +307,40 @@ impl Timers {
             transaction: ms(self.transaction_s),
             invite: ms(self.invite_s),
             short_left: ms(self.short_left_s),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GM: &str = "[gm]\nuplinks = [\"eth0\"]\naddresses = [\"192.0.2.1\"]\n\
+                      server_ports = [5064]\nclient_ports = [\"5065-5068\"]\n";
+
+    #[test]
+    fn a_core_that_every_user_of_the_host_can_pass_for_is_warned_of() {
+        for (lines, named) in [
+            ("next_hop = \"127.0.0.1:5061\"\n", None),
+            (
+                "next_hop = \"192.0.2.1:5061\"\ncore = \"192.0.2.9:5062\"\n",
+                Some("next_hop: 192.0.2.1 "),
+            ),
+            (
+                "next_hop = \"127.0.0.1:5061\"\ncore_trusted = [\"198.51.100.1\", \"127.0.0.1\"]\n",
+                Some("core_trusted: 127.0.0.1 "),
+            ),
+        ] {
+            let config = Config::parse(
+                &format!("{GM}[edge]\n{lines}"),
+                std::path::Path::new("f.toml"),
+            )
+            .unwrap();
+            let warnings = config.warnings();
+            assert_eq!(warnings.len(), usize::from(named.is_some()), "{warnings:?}");
+            for (warning, named) in warnings.iter().zip(named) {
+                assert!(warning.contains(named), "{warning}");
+            }
         }
     }
 }
