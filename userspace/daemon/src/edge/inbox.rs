@@ -1,5 +1,5 @@
-//! What waits for the executor. What strangers can send waits apart, so that it takes no
-//! room and no turn from anything else.
+//! What waits for the executor, in three queues: the core's messages, those of phones
+//! through SAs, and what strangers can send. None takes room or a turn from one before it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bound
 use gm_sip::Transport;
 use zeroize::Zeroizing;
 
-/// Messages of the core and through SAs that may wait for the executor; more are
-/// dropped, and the phones repeat them.
+/// Messages that may wait for the executor, of the core, and of all phones through SAs;
+/// more are dropped, and repeated.
 const BACKLOG: usize = 4096;
 /// The same for messages in clear, which anybody can send.
 const BACKLOG_CLEAR: usize = 1024;
@@ -49,10 +49,19 @@ pub(super) enum Arrived {
     Stop,
 }
 
+/// Whose it is.
+#[derive(Debug)]
+enum Side {
+    Core,
+    Phones,
+    Strangers,
+}
+
 /// Where sockets and connections put what arrives.
 #[derive(Clone)]
 pub(super) struct Inbox {
-    first: Sender<Arrived>,
+    core: Sender<Arrived>,
+    phones: Sender<Arrived>,
     clear: Sender<Arrived>,
     sip_port: u16,
     dropped: Arc<AtomicU64>,
@@ -60,22 +69,26 @@ pub(super) struct Inbox {
 
 /// The other end of an [`Inbox`].
 pub(super) struct Arrivals {
-    first: Receiver<Arrived>,
+    core: Receiver<Arrived>,
+    phones: Receiver<Arrived>,
     clear: Receiver<Arrived>,
 }
 
 impl Inbox {
     pub fn new(sip_port: u16) -> (Inbox, Arrivals) {
-        let (first, first_out) = bounded(BACKLOG);
+        let (core, core_out) = bounded(BACKLOG);
+        let (phones, phones_out) = bounded(BACKLOG);
         let (clear, clear_out) = bounded(BACKLOG_CLEAR);
         let inbox = Inbox {
-            first,
+            core,
+            phones,
             clear,
             sip_port,
             dropped: Arc::new(AtomicU64::new(0)),
         };
         let arrivals = Arrivals {
-            first: first_out,
+            core: core_out,
+            phones: phones_out,
             clear: clear_out,
         };
         (inbox, arrivals)
@@ -94,11 +107,12 @@ impl Inbox {
 
     /// Never waits; gives back what there is no room for. False: nobody will ever take it.
     pub fn offer(&self, arrived: Arrived) -> Result<bool, Arrived> {
-        if self.is_clear(&arrived) {
-            enter(&self.clear, arrived)
-        } else {
-            enter(&self.first, arrived)
-        }
+        let way = match self.side(&arrived) {
+            Side::Strangers => &self.clear,
+            Side::Phones => &self.phones,
+            Side::Core => &self.core,
+        };
+        enter(way, arrived)
     }
 
     /// As [`Inbox::put`], for what comes to the core's side and is not the core's: it waits
@@ -112,26 +126,31 @@ impl Inbox {
 
     /// Counts something that is dropped.
     pub fn lost(&self, arrived: Arrived) {
-        let clear = self.is_clear(&arrived);
+        let of = self.side(&arrived);
         let dropped = 1 + self.dropped.fetch_add(1, Ordering::Relaxed);
         // A line each would be the next overload.
         if dropped.is_power_of_two() {
-            tracing::warn!(dropped, clear, "SIP overload: messages are dropped");
+            tracing::warn!(dropped, ?of, "SIP overload: messages are dropped");
         }
     }
 
     /// Ends the executor; waits for room. False: it has ended.
     pub fn stop(&self) -> bool {
-        self.first.send(Arrived::Stop).is_ok()
+        self.core.send(Arrived::Stop).is_ok()
     }
 
-    fn is_clear(&self, arrived: &Arrived) -> bool {
-        // What a stranger's connection has not taken is no more urgent than what it said.
-        matches!(
-            arrived,
-            Arrived::FromUe { local, .. } | Arrived::UnsentToUe { local, .. }
-                if local.port() == self.sip_port
-        )
+    fn side(&self, arrived: &Arrived) -> Side {
+        match arrived {
+            // What a stranger's connection has not taken is no more urgent than what it said.
+            Arrived::FromUe { local, .. } | Arrived::UnsentToUe { local, .. } => {
+                if local.port() == self.sip_port {
+                    Side::Strangers
+                } else {
+                    Side::Phones
+                }
+            }
+            _ => Side::Core,
+        }
     }
 }
 
@@ -144,14 +163,16 @@ fn enter(way: &Sender<Arrived>, arrived: Arrived) -> Result<bool, Arrived> {
 }
 
 impl Arrivals {
-    /// The next one; one in clear only when nothing else waits.
+    /// The next one; one of a queue only when nothing waits in those before it.
     pub fn next(&self, patience: Duration) -> Result<Arrived, RecvTimeoutError> {
-        if let Ok(arrived) = self.first.try_recv() {
+        let mut first = [&self.core, &self.phones].into_iter();
+        if let Some(arrived) = first.find_map(|queue| queue.try_recv().ok()) {
             return Ok(arrived);
         }
         let gone = |_| RecvTimeoutError::Disconnected;
         crossbeam::channel::select! {
-            recv(self.first) -> arrived => arrived.map_err(gone),
+            recv(self.core) -> arrived => arrived.map_err(gone),
+            recv(self.phones) -> arrived => arrived.map_err(gone),
             recv(self.clear) -> arrived => arrived.map_err(gone),
             default(patience) => Err(RecvTimeoutError::Timeout),
         }
@@ -161,6 +182,28 @@ impl Arrivals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_phone_that_floods_takes_no_room_from_the_core() {
+        let (inbox, arrivals) = Inbox::new(5060);
+        for n in 0..=BACKLOG {
+            let from_ue = Arrived::FromUe {
+                local: ([192, 0, 2, 1], 5064).into(),
+                remote: ([192, 0, 2, 2], 31000).into(),
+                transport: Transport::Udp,
+                bytes: Zeroizing::new(vec![1]),
+            };
+            assert_eq!(inbox.offer(from_ue).is_ok(), n < BACKLOG);
+        }
+        let from_core = Arrived::FromCore {
+            remote: ([192, 0, 2, 3], 5060).into(),
+            transport: Transport::Udp,
+            bytes: Zeroizing::new(vec![2]),
+        };
+        assert!(inbox.offer(from_core).is_ok());
+        let next = arrivals.next(Duration::ZERO);
+        assert!(matches!(next, Ok(Arrived::FromCore { .. })));
+    }
 
     #[test]
     fn what_strangers_send_waits_for_everything_else() {
@@ -197,7 +240,7 @@ mod tests {
             ) => Some(bytes[0]),
             _ => None,
         };
-        assert_eq!([next(), next(), next()], [Some(1), Some(2), Some(0)]);
+        assert_eq!([next(), next(), next()], [Some(2), Some(1), Some(0)]);
         assert_eq!(std::iter::from_fn(next).count(), BACKLOG_CLEAR - 1);
     }
 }
