@@ -333,8 +333,9 @@ impl Edge {
                 }
             }
         };
-        let remote = packet.remote;
-        self.out.push_back(Output::ToUe(packet));
+        let (remote, transport) = (packet.remote, packet.transport);
+        let bytes = self.framed(remote, transport, packet.bytes)?;
+        self.out.push_back(Output::ToUe(Packet { bytes, ..packet }));
         Some(remote)
     }
 

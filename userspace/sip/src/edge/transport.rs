@@ -24,12 +24,41 @@ impl Edge {
         transport: Transport,
         bytes: Vec<u8>,
     ) -> Option<SocketAddr> {
+        let bytes = self.framed(remote, transport, bytes)?;
         self.out.push_back(Output::ToCore {
             remote,
             transport,
             bytes,
         });
         Some(remote)
+    }
+
+    /// On a stream a message says how long it is (RFC 3261 clause 16.6 step 9): what stands
+    /// behind one that does not would be read as the next one, and as ours. In a datagram
+    /// the body is the rest.
+    pub(super) fn framed(
+        &mut self,
+        remote: SocketAddr,
+        transport: Transport,
+        bytes: Vec<u8>,
+    ) -> Option<Vec<u8>> {
+        if transport == Transport::Udp {
+            return Some(bytes);
+        }
+        let parsed = Message::parse(&bytes).and_then(|m| Ok((m.content_length()?, m)));
+        match parsed {
+            Ok((Some(_), _)) => Some(bytes),
+            Ok((None, mut message)) => {
+                let length = message.body().len();
+                message.push("Content-Length", &length.to_string());
+                Some(message.to_bytes())
+            }
+            // By what was added it has become too long.
+            Err(error) => {
+                self.refused(remote, error.into());
+                None
+            }
+        }
     }
 
     /// What a request of `size` bytes to the core goes over. A CANCEL, the ACK of a

@@ -4,6 +4,7 @@ use super::rig::*;
 use super::tcp::{config, from_core, one};
 use super::*;
 use crate::edge::Input;
+use crate::framing::{self, Frame};
 
 fn over_tcp(mut config: EdgeConfig) -> EdgeConfig {
     config.core_transport = Transport::Tcp;
@@ -134,4 +135,69 @@ fn answers_to_a_core_over_tcp_go_on_its_connection_or_to_its_via() {
     let mut elsewhere = again.clone();
     elsewhere.set("Via", "SIP/2.0/TCP 198.51.100.1;branch=z9hG4bK1");
     assert!(core_side(&unsent_to_core(&mut rig, connection, &elsewhere)).is_empty());
+}
+
+/// What a reader of the stream finds: start lines.
+fn on_the_stream(mut bytes: &[u8]) -> Vec<String> {
+    let mut found = Vec::new();
+    while let Ok(Frame::Message(n)) = framing::next(bytes) {
+        let line = bytes.split(|b| *b == b'\r').next().unwrap_or_default();
+        found.push(String::from_utf8_lossy(line).into_owned());
+        bytes = &bytes[n..];
+    }
+    assert!(bytes.is_empty(), "{:?}", String::from_utf8_lossy(bytes));
+    found
+}
+
+const SMUGGLED: &str = "INVITE sip:b@home.example SIP/2.0\r\nVia: SIP/2.0/TCP 203.0.113.1:5080;branch=z9hG4bKs\r\n\
+     P-Asserted-Identity: <sip:victim@home.example>\r\nContent-Length: 0\r\n\r\n";
+
+#[test]
+fn a_body_without_a_length_is_no_second_message_to_the_core() {
+    let mut rig = Rig::new();
+    let stranger = phone("a", 1);
+    let more = format!("P-Long: {}\r\nMax-Forwards:", "x".repeat(1300));
+    let text = stranger.sm1().replace("Max-Forwards:", &more);
+    let text = format!("{}{SMUGGLED}", text.replace("l: 0\r\n", ""));
+    let out = rig.ue(stranger.source, addr(CLEAR), &text);
+    let bytes = out.iter().find_map(|o| match o {
+        Output::ToCore {
+            transport: Transport::Tcp,
+            bytes,
+            ..
+        } => Some(bytes.clone()),
+        _ => None,
+    });
+    let found = on_the_stream(&bytes.expect("over TCP"));
+    assert_eq!(found, ["REGISTER sip:home.example SIP/2.0"]);
+    // Where that makes it too long it does not go at all.
+    let text = format!("{}{}", text, "x".repeat(65_400 - text.len()));
+    let mut config = config();
+    config.limits.clear_message = 70_000;
+    let mut rig = Rig::with(config);
+    let out = rig.ue(stranger.source, addr(CLEAR), &text);
+    for output in &out {
+        if let Output::ToCore { bytes, .. } = output {
+            assert_eq!(on_the_stream(bytes).len(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_body_without_a_length_is_no_second_message_to_a_phone() {
+    let mut rig = Rig::new();
+    let (_, up) = rig.register(&phone("a", 1));
+    let mut request = from_core("MESSAGE", &up, "2", 0);
+    request.set_uri("sip:192.0.2.1:32000;transport=tcp");
+    request.remove("Content-Length");
+    let text = [request.to_bytes(), SMUGGLED.into()].concat();
+    let input = Input::FromCore {
+        remote: addr(CORE),
+        transport: Transport::Udp,
+        bytes: &text,
+    };
+    rig.edge.handle(rig.now, input);
+    let packet = one(&rig.take());
+    assert_eq!(packet.transport, Transport::Tcp);
+    assert_eq!(on_the_stream(&packet.bytes).len(), 1);
 }
