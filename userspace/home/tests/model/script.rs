@@ -20,6 +20,10 @@ pub enum Step {
         who: u32,
         to: u32,
     },
+    /// A MESSAGE that the core never answers: its transaction holds the set.
+    Unanswered {
+        who: u32,
+    },
     /// A MESSAGE of the network.
     Originate {
         who: u32,
@@ -86,7 +90,14 @@ impl Script {
         let mut random = Steps(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5eed);
         let calm = random.below(5) == 0;
         let count = 15 + random.below(35);
-        let steps = (0..count).map(|_| step(&mut random, calm)).collect();
+        // Some phones do little but register while old sets are still needed.
+        let crowded = !calm && random.below(8) == 0;
+        let one = |n| match n {
+            0 if crowded => Step::Challenge { always: true },
+            _ if crowded && random.below(9) > 0 => crowd(n),
+            _ => step(&mut random, calm),
+        };
+        let steps = (0..count).map(one).collect();
         Script { seed, calm, steps }
     }
 
@@ -111,6 +122,15 @@ impl Script {
         let one = |p: &Phone| format!("{}: {:?} nat {:?}", p.index, p.kind, p.nat);
         let phones: Vec<_> = self.phones().iter().map(one).collect();
         format!("calm {}, {}", self.calm, phones.join(", "))
+    }
+}
+
+/// Registers again and again while each set is still needed.
+fn crowd(n: u64) -> Step {
+    match n % 3 {
+        0 => Step::Unanswered { who: 0 },
+        1 => Step::Register { who: 0 },
+        _ => Step::DeliverAll,
     }
 }
 
@@ -149,7 +169,8 @@ fn step(random: &mut Steps, calm: bool) -> Step {
             who,
             to: random.below(6) as u32,
         },
-        15..17 => Step::Originate { who },
+        15 => Step::Originate { who },
+        16 => Step::Unanswered { who },
         17..36 => Step::Deliver { which },
         36..43 => Step::DeliverAll,
         43..46 => Step::Lose { which },

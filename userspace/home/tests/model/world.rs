@@ -77,6 +77,9 @@ impl World {
 
     /// Does one step, everything that follows from it at once, and looks at the rules.
     pub fn step(&mut self, step: Step) -> Result<(), String> {
+        if self.trace {
+            println!("{:9} -- {step}", self.now);
+        }
         let count = self.phones.len();
         let who = move |n: u32| n as usize % count;
         match step {
@@ -95,6 +98,21 @@ impl World {
                 let _ = phone
                     .ue
                     .send(self.now, "MESSAGE", &to, "text/plain", b"hello");
+            }
+            Step::Unanswered { who: n } => {
+                self.send_echo(who(n));
+                self.settle()?;
+                let message = |bytes: &[u8]| bytes.starts_with(b"MESSAGE");
+                for at in (0..self.flights.len()).rev() {
+                    if matches!(&self.flights[at], Flight::Up { packet, .. } if message(&packet.bytes))
+                    {
+                        let flight = self.flights.remove(at);
+                        self.arrive(flight)?;
+                    }
+                }
+                self.settle()?;
+                self.flights
+                    .retain(|f| !matches!(f, Flight::ToCore { bytes, .. } if message(bytes)));
             }
             Step::Originate { who: n } => {
                 let impu = self.phones[who(n)].impu().to_owned();
