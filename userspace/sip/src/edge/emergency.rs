@@ -19,6 +19,8 @@ use crate::{Packet, Transport, aka};
 /// Calls in all, and of one IPv4 address or IPv6 /64.
 const MOST: usize = 256;
 const MOST_EACH: usize = 4;
+/// Requests of one call that are remembered at a time.
+const MOST_OPEN: usize = 16;
 /// The longest call, and what is kept of one that is over, in milliseconds.
 const LONGEST: u64 = 4 * 3600 * 1000;
 const OVER: u64 = 32_000;
@@ -128,7 +130,9 @@ impl Edge {
         };
         let room = known.is_some() || self.calls.has_room(at.remote);
         let repeated = self.txs.get(&branch).is_some();
-        if !room || !(repeated || self.txs.has_room(known, &self.config.limits)) {
+        let few = known.is_none_or(|id| self.txs.of(id) < MOST_OPEN);
+        let free = few && self.txs.has_room(known, &self.config.limits);
+        if !room || !(repeated || free) {
             return Err(Refusal::Overload);
         }
         let deadline = now.saturating_add(self.config.timers.invite);
@@ -240,10 +244,13 @@ impl Edge {
         let Some(call) = self.calls.all.get(&id) else {
             return;
         };
-        let tag = header::tag(message, "To").unwrap_or_default();
-        let proof = self.call_proof(&call.user, &tag);
-        let route = self.route_at_ue(&proof, call.local, call.transport);
-        self.turn(message, |user| user == call.user, &route);
+        // A refusal makes no dialog, whatever tag it has.
+        if message.status().is_some_and(|code| code < 300) {
+            let tag = header::tag(message, "To").unwrap_or_default();
+            let proof = self.call_proof(&call.user, &tag);
+            let route = self.route_at_ue(&proof, call.local, call.transport);
+            self.turn(message, |user| user == call.user, &route);
+        }
         self.call_goes_on(now, id, message);
     }
 

@@ -7,19 +7,24 @@ use crate::lifecycle::ContactId;
 use crate::message::Message;
 use crate::sec_agree::{SECURITY_CLIENT, SECURITY_SERVER, SECURITY_VERIFY};
 
-/// What only the network says (RFC 3325, RFC 7315, TS 24.229 clause 5.2): out of a
-/// phone's mouth it is taken away.
-const NETWORK_ONLY: [&str; 9] = [
+/// What only the network says (RFC 3325, RFC 7315, TS 24.229 clause 5.2; Remote-Party-ID was
+/// its draft, and some still believe it): out of a phone's mouth it is taken away.
+const NETWORK_ONLY: [&str; 12] = [
     "P-Asserted-Identity",
     "P-Asserted-Service",
     "P-Associated-URI",
     "P-Charging-Function-Addresses",
     "P-Charging-Vector",
+    "P-Private-Network-Indication",
     "P-Profile-Key",
     "P-Served-User",
     "P-User-Database",
+    "P-Visited-Network-ID",
     "Path",
+    "Remote-Party-ID",
 ];
+
+const ACCESS: &str = "P-Access-Network-Info";
 
 /// What the network says to itself (RFC 7315 clause 5, TS 24.229 clause 5.2.6.4), and the
 /// security agreement of others: only ours is between the edge and a phone.
@@ -45,6 +50,11 @@ pub(super) fn strip_up(up: &mut Message) {
     }
     for name in ["Require", "Proxy-Require"] {
         up.remove_element(name, "sec-agree");
+    }
+    // Where it is, a phone says; that the network says so, it does not (RFC 7315 clause 5.4).
+    let claims = |access: &String| access.to_ascii_lowercase().contains("network-provided");
+    if up.elements(ACCESS).iter().any(claims) {
+        up.remove(ACCESS);
     }
 }
 

@@ -118,13 +118,15 @@ impl Transactions {
     /// Strangers have half of the room at most.
     pub fn has_room(&self, contact: Option<ContactId>, limits: &Limits) -> bool {
         let own = match contact {
-            Some(contact) => {
-                let count = self.per_contact.get(&contact).copied().unwrap_or(0);
-                count < limits.transactions_per_contact
-            }
+            Some(contact) => self.of(contact) < limits.transactions_per_contact,
             None => self.strangers < limits.transactions / 2,
         };
         own && self.all.len() < limits.transactions
+    }
+
+    /// How many are of this contact.
+    pub fn of(&self, contact: ContactId) -> usize {
+        self.per_contact.get(&contact).copied().unwrap_or(0)
     }
 
     pub fn get(&self, branch: &str) -> Option<&Tx> {

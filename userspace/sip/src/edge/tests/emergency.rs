@@ -177,6 +177,31 @@ fn strangers_have_few_emergency_calls_at_a_time() {
 }
 
 #[test]
+fn a_refused_emergency_call_is_no_dialog() {
+    let mut rig = with_emergency();
+    let up = to_core(&clear(&mut rig, &call("urn:service:sos", 1, "")));
+    let ours = up.first_element("Record-Route").expect("Record-Route");
+    let no = Message::response(&up, 404, "Not Found", "e").with("Record-Route", &ours);
+    let down = to_ue(&rig.core(&no)).remove(0);
+    let route = down.first_element("Record-Route").expect("Record-Route");
+    let info = call("sip:victim@home.example", 1, &format!("Route: {route}\r\n"))
+        .replace("INVITE", "INFO")
+        .replace("sos>\r\nCall", "sos>;tag=e\r\nCall");
+    assert_eq!(to_ue(&clear(&mut rig, &info))[0].status(), Some(403));
+}
+
+#[test]
+fn one_emergency_call_does_not_take_all_transactions() {
+    let mut rig = with_emergency();
+    let text = call("urn:service:sos", 1, "");
+    let taken = (1..=100).filter(|n| {
+        let text = text.replace("z9hG4bKsos1", &format!("z9hG4bKsos1x{n}"));
+        to_ue(&clear(&mut rig, &text)).is_empty()
+    });
+    assert_eq!(taken.count(), 16);
+}
+
+#[test]
 fn an_emergency_call_of_a_registered_phone_needs_no_service_route() {
     let mut rig = Rig::new();
     let phone = phone("a", 1);

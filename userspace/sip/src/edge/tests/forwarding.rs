@@ -272,3 +272,30 @@ fn what_the_network_says_to_itself_stays_there() {
         assert_eq!(down.value("P-Asserted-Identity"), None, "{privacy}");
     }
 }
+
+#[test]
+fn what_only_the_network_says_a_phone_does_not() {
+    let (mut rig, phone, _) = registered(config());
+    let claims = [
+        "P-Visited-Network-ID: \"home\"",
+        "Remote-Party-ID: <sip:victim@home.example>;privacy=full",
+        "P-Private-Network-Indication: corp.example",
+        "P-Access-Network-Info: IEEE-802.11, 3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=1;Network-Provided",
+        "P-Charging-Vector: icid-value=1",
+        "Path: <sip:evil.example;lr>",
+    ];
+    let more = format!("{}\r\n", claims.join("\r\n"));
+    let up = to_core(&send(
+        &mut rig,
+        &phone,
+        &request("MESSAGE", OWN, OTHER, &more),
+    ));
+    for claim in claims {
+        let name = claim.split(':').next().expect("a name");
+        assert_eq!(up.value(name), None, "{name}");
+    }
+    let said = "P-Access-Network-Info: 3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=1\r\n";
+    let text = request("MESSAGE", OWN, OTHER, said).replace("CSeq: 1", "CSeq: 2");
+    let up = to_core(&send(&mut rig, &phone, &text));
+    assert!(up.value("P-Access-Network-Info").is_some());
+}
