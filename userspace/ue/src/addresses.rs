@@ -5,7 +5,8 @@
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
-use rtnetlink::Handle;
+use rtnetlink::{Error, Handle};
+use rustix::io::Errno;
 
 /// Index of the loopback interface in every network namespace.
 const LOOPBACK: u32 = 1;
@@ -15,6 +16,8 @@ pub struct Addresses {
     handle: Handle,
     own: Vec<IpAddr>,
     added: Vec<IpAddr>,
+    /// Was there before, perhaps from a phone that was killed: it is used, and stays.
+    found: Vec<IpAddr>,
 }
 
 impl Addresses {
@@ -26,28 +29,38 @@ impl Addresses {
             handle,
             own: own.to_vec(),
             added: Vec::new(),
+            found: Vec::new(),
         })
     }
 
     /// Makes `address` one of this host's. True if it was not before.
     pub async fn ensure(&mut self, address: IpAddr) -> Result<bool> {
-        if self.own.contains(&address) || self.added.contains(&address) {
+        if self.all().contains(&address) {
             return Ok(false);
         }
         let prefix = if address.is_ipv4() { 32 } else { 128 };
-        self.handle
-            .address()
-            .add(LOOPBACK, address, prefix)
-            .execute()
-            .await
-            .with_context(|| format!("cannot put {address} on the loopback interface"))?;
-        self.added.push(address);
+        let request = self.handle.address().add(LOOPBACK, address, prefix);
+        match request.execute().await {
+            Ok(()) => self.added.push(address),
+            Err(Error::NetlinkError(e)) if e.raw_code() == -Errno::EXIST.raw_os_error() => {
+                tracing::warn!(
+                    "{address} is on the loopback interface already and will stay there; \
+                     if nobody needs it: ip address del {address}/{prefix} dev lo"
+                );
+                self.found.push(address);
+            }
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("cannot put {address} on the loopback interface"));
+            }
+        }
         Ok(true)
     }
 
     /// All addresses that SIP may use.
     pub fn all(&self) -> Vec<IpAddr> {
-        self.own.iter().chain(&self.added).copied().collect()
+        let here = self.own.iter().chain(&self.added).chain(&self.found);
+        here.copied().collect()
     }
 
     /// A phone has moved: these are the own ones from now on.

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::trace::printable;
+
 /// Something that happened to the phone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
@@ -98,7 +100,9 @@ impl fmt::Display for UeEvent {
                 ports[0], ports[1], ports[2], ports[3], spis[0], spis[1], spis[2], spis[3]
             ),
             UeEvent::MessageSent { status } => write!(f, "MESSAGE answered with {status}"),
-            UeEvent::MessageReceived { from, body, .. } => write!(f, "MESSAGE from {from}: {body}"),
+            UeEvent::MessageReceived { from, body, .. } => {
+                write!(f, "MESSAGE from {}: {}", printable(from), printable(body))
+            }
             UeEvent::Deregistered => f.write_str("de-registered"),
             UeEvent::Lost => f.write_str("no answers through the SAs: they count as dead"),
             UeEvent::Again { wait_ms } => write!(f, "registers again in {wait_ms} ms"),
@@ -176,6 +180,20 @@ mod tests {
         assert!(Command::parse("address here").is_err());
         assert!(Command::parse("message sip:x").is_err());
         assert!(Command::parse("").is_err());
+    }
+
+    #[test]
+    fn what_the_network_writes_moves_no_cursor() {
+        let event = UeEvent::MessageReceived {
+            from: "<sip:a@b>]0;t".into(),
+            body: "one
+[2Jtwo"
+                .into(),
+            transport: "udp".into(),
+        };
+        let shown = event.to_string();
+        assert!(!shown.contains(char::is_control), "{shown:?}");
+        assert!(shown.contains("one") && shown.contains("two"), "{shown:?}");
     }
 
     #[test]

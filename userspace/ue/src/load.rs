@@ -40,8 +40,9 @@ const QUEUE: usize = 8192;
 const FILES_EACH: u64 = 8;
 
 const HELP: &str = "\
-ue.toml is that of gm-ue register with {n} in impi and impu (ue{n}@home.test, or \
-00101{n:010}@... for ten digits); K and OPc are the same for all. With --subscribers each \
+ue.toml is that of gm-ue register with {n:1} in impi and impu, where the number of the \
+phone goes (ue{n:1}@home.test, or 00101{n:010}@... for ten digits); K and OPc are the same \
+for all. With --subscribers each \
 has its own: a file of mode 0600 with lines impi,impu,k,opc. The home network must know \
 them: gmespd's embedded one reads the same pattern from a [[subscriber]] with count = N.
 
@@ -158,6 +159,8 @@ async fn run(args: &Args) -> Result<Summary> {
     };
     let places = Places::new(addresses, count)?;
     let max_sas = (count as u32 * SAS_EACH).max(64);
+    // From here on a signal lets everything be taken down again.
+    let stop = ended()?;
     more_files(count as u64 * FILES_EACH);
     let (host, incoming) = Host::start(
         HostConfig {
@@ -184,7 +187,7 @@ async fn run(args: &Args) -> Result<Summary> {
         bar.set_position(registered as u64);
         bar.set_message(format!("{under_way} under way, {failed} failed"));
     };
-    let ran = load.run(goal, ended()?, show).await;
+    let ran = load.run(goal, stop, show).await;
     bar.finish_and_clear();
     let summary = load.stop(count).await;
     ran?;
@@ -238,5 +241,27 @@ fn more_files(wanted: u64) {
     });
     if let Err(error) = raised {
         tracing::warn!("the limit of open files stays: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        _args: Args,
+    }
+
+    #[test]
+    fn the_help_shows_how_numbers_are_written() {
+        use clap::CommandFactory;
+        // clap takes {n} for the end of a line.
+        let help = Line::command().render_long_help().to_string();
+        for shown in ["ue{n:1}@home.test", "00101{n:010}@"] {
+            assert!(help.contains(shown), "{help}");
+            assert!(gm_api::pattern::is_pattern(shown), "{shown}");
+        }
     }
 }

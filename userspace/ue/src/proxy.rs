@@ -107,6 +107,8 @@ fn tell(json: bool, event: &ProxyEvent) {
 async fn run(args: &Args, mut tell: impl FnMut(ProxyEvent)) -> Result<()> {
     let config = Config::read(&args.config)?;
     let gm = sip_config(&config)?;
+    // From here on a signal lets everything be taken down again.
+    let ended = ended()?;
     let (host, incoming) = Host::start(
         HostConfig {
             server_ports: vec![gm.server_port..=gm.server_port],
@@ -120,7 +122,6 @@ async fn run(args: &Args, mut tell: impl FnMut(ProxyEvent)) -> Result<()> {
     let proxy = ProxyConfig { gm, listen };
     let mut running = Running::start(proxy, &config, host, incoming).await?;
     tell(ProxyEvent::Ready { listen });
-    let ended = ended()?;
     let ran = running.run(ended, &mut tell).await;
     let registered = running.stop().await;
     ran?;

@@ -14,7 +14,7 @@ use gm_esp::suite::Suite;
 use gm_sip::ue::{Carrier, Fault};
 
 use crate::agent::Agent;
-use crate::config::{Config, ConfigError, carrier, suite};
+use crate::config::{Config, ConfigError, carrier, protected_port, suite};
 use crate::signals::ended;
 use crate::trace::{Detail, Sink, Trace};
 
@@ -51,13 +51,13 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS")]
     pub tcp_keepalive: Option<u32>,
     /// Registration time to ask for.
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub expires: Option<u32>,
     /// The first of 16 ports of which port_uc is drawn.
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1024..))]
+    #[arg(long, value_name = "PORT", value_parser = protected_port)]
     pub port_c: Option<u16>,
     /// port_us.
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1024..))]
+    #[arg(long, value_name = "PORT", value_parser = protected_port)]
     pub port_s: Option<u16>,
     /// Register again so many times, each through the SAs of the time before.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -72,7 +72,7 @@ pub struct Args {
     #[arg(long, value_name = "TEXT")]
     pub message: Option<String>,
     /// To whom; the home network's echo service when absent.
-    #[arg(long, value_name = "URI")]
+    #[arg(long, value_name = "URI", requires = "message")]
     pub to: Option<String>,
     /// Wait so many seconds for a MESSAGE from the network; none is a failure.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
@@ -186,6 +186,8 @@ ue.toml (mode 0600, it has keys):
   transport = \"auto\"                # udp, tcp, auto
   retries = 3
 
+Ctrl-C de-registers, for 2 s at most and not with --stay, and ends with the result so far.
+
 Exit codes: 0 all happened, 1 it could not run, 2 wrong use or configuration, 3 the network \
 refused or something did not happen. Needs root, and an uplink whose driver knows XDP."
     )
@@ -238,20 +240,28 @@ impl Args {
 pub fn main(args: &Args) -> ExitCode {
     match run(args) {
         Ok(outcome) => {
-            let text = if args.json {
-                serde_json::to_string_pretty(&outcome).unwrap_or_default()
-            } else {
-                outcome.to_string()
-            };
-            let _ = writeln!(std::io::stdout(), "{text}");
+            tell(args.json, &outcome);
             ExitCode::from(if outcome.ok { 0 } else { 3 })
         }
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "gm-ue: {error:#}");
+            if args.json {
+                // Whoever reads JSON always gets some.
+                tell(true, &Outcome::not_run(&args.faults, &error));
+            }
             let wrong_use = error.downcast_ref::<ConfigError>().is_some();
             ExitCode::from(if wrong_use { 2 } else { 1 })
         }
     }
+}
+
+fn tell(json: bool, outcome: &Outcome) {
+    let text = if json {
+        serde_json::to_string_pretty(outcome).unwrap_or_default()
+    } else {
+        outcome.to_string()
+    };
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 fn run(args: &Args) -> Result<Outcome> {

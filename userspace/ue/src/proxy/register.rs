@@ -208,6 +208,10 @@ impl Proxy {
         let gm = &self.config.gm;
         let chosen = choose_server(&gm.suites, &gm.modes, &list)
             .map_err(|e| format!("Security-Server of the 401: {e}"))?;
+        if self.sets.is_own_spi(chosen.ends) {
+            return Err("Security-Server of the 401 has an SPI of ours".into());
+        }
+        self.sets.spend(&challenge.nonce)?;
         // Over a set the mode stays (M.7.4.1a); in clear received says where we are.
         let public = match self.sets.current() {
             Some(set) => set.params.ue,
@@ -276,8 +280,10 @@ impl Proxy {
         attempt.installed = ok;
         let held = attempt.held.take();
         if !ok {
-            // Nothing of it is there; its SPIs are not used again.
+            // Nothing of it is there, and its SPIs are still only reserved.
+            let ends = attempt.ends;
             self.sets.attempt = None;
+            self.out.push_back(unreserve(&ends));
             let why = "the SAs could not be installed";
             self.failed(why.into());
             if let Some(Held { remote, message }) = held {

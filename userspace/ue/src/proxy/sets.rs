@@ -19,6 +19,8 @@ pub const ANSWER: u64 = 32_000;
 pub const LINGER: u64 = 32_000;
 /// What SAs live longer than the registration.
 pub const MARGIN: u64 = 30_000;
+/// Challenges that are remembered.
+const SPENT: usize = 4096;
 
 /// A set that is installed, or asked for.
 #[derive(Debug, Clone)]
@@ -106,6 +108,8 @@ pub struct Sets {
     current: Option<Set>,
     old: Vec<Set>,
     tokens: u64,
+    /// Nonces of challenges that sets were made of.
+    spent: VecDeque<String>,
 }
 
 impl Sets {
@@ -156,6 +160,32 @@ impl Sets {
             .chain(self.pending())
             .map(|s| s.params.ue_ends.port_c)
             .collect()
+    }
+
+    /// Whether the P-CSCF names an SPI that is ours in an offer or an SA: all four SAs
+    /// have one key, and a message could be sent back to where it came from.
+    pub fn is_own_spi(&self, theirs: Ends) -> bool {
+        let live = self.in_use().chain(self.pending());
+        let offered = self.attempt.iter().map(|a| a.ends);
+        let mut own = live.map(|s| s.params.ue_ends).chain(offered);
+        own.any(|own| {
+            let own = [own.spi_c, own.spi_s];
+            own.contains(&theirs.spi_c) || own.contains(&theirs.spi_s)
+        })
+    }
+
+    /// Takes a challenge's nonce, once: nobody here judges its sequence number, and the
+    /// keys of the same challenge again, with numbers that begin anew, would give the
+    /// same IV twice.
+    pub fn spend(&mut self, nonce: &str) -> Result<(), &'static str> {
+        if self.spent.iter().any(|spent| spent == nonce) {
+            return Err("the 401 has a challenge of before: somebody repeats it");
+        }
+        if self.spent.len() == SPENT {
+            self.spent.pop_front();
+        }
+        self.spent.push_back(nonce.to_owned());
+        Ok(())
     }
 
     /// SM12: the new set is the one in use; the one before it serves what is under way.

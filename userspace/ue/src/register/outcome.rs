@@ -3,7 +3,10 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use gm_sip::ue::Fault;
 use serde::Serialize;
+
+use crate::trace::printable;
 
 /// A registration that the network granted.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -49,7 +52,8 @@ pub struct Received {
 /// What did not happen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
-    /// "register", "again", "message", "expect", "hold" or "deregister".
+    /// "start", "register", "again", "message", "expect", "hold", "deregister", or
+    /// "stop" for a signal.
     pub step: String,
     /// Why.
     pub reason: String,
@@ -63,12 +67,12 @@ pub struct Outcome {
     /// What the phone was told to do wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
-    /// Each registration in turn, renewals of its own too.
+    /// Each registration in turn, renewals of its own too: the first thousand.
     pub registrations: Vec<Registered>,
     /// The MESSAGE that was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<Sent>,
-    /// MESSAGEs that came.
+    /// MESSAGEs that came: the first thousand.
     pub received: Vec<Received>,
     /// Times that the phone began again after a failure.
     pub retries: u32,
@@ -80,6 +84,20 @@ pub struct Outcome {
     /// What ended it early.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+}
+
+impl Outcome {
+    /// It could not begin, or not go on.
+    pub(super) fn not_run(faults: &[Fault], error: &anyhow::Error) -> Outcome {
+        Outcome {
+            faults: faults.iter().map(ToString::to_string).collect(),
+            failure: Some(Failure {
+                step: "start".into(),
+                reason: format!("{error:#}"),
+            }),
+            ..Outcome::default()
+        }
+    }
 }
 
 impl fmt::Display for Outcome {
@@ -112,7 +130,8 @@ impl fmt::Display for Outcome {
             )?;
         }
         for got in &self.received {
-            writeln!(f, "MESSAGE from {}: {}", got.from, got.body)?;
+            let (from, body) = (printable(&got.from), printable(&got.body));
+            writeln!(f, "MESSAGE from {from}: {body}")?;
         }
         for why in &self.ignored {
             writeln!(f, "something was ignored: {why}")?;

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::io::Write;
-use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -18,7 +17,8 @@ use crate::events::{Command, UeEvent};
 /// Whether the phone begins again by itself is told right after a failure.
 const ASIDE: Duration = Duration::from_millis(100);
 
-/// Does what `args` say, until all is done, something fails, or `stop` is.
+/// Does what `args` say, until all is done, something fails, or `stop` is: then the
+/// phone leaves as well as it can in a moment.
 pub(super) async fn play(
     agent: &mut Agent,
     config: &Config,
@@ -44,14 +44,12 @@ pub(super) async fn play(
         // The script has ended.
         let _ = news.send(event);
     });
-    let (running, stop) = (pin!(running), pin!(stop));
     tokio::select! {
         ran = running => {
             ran?;
             bail!("the phone has ended by itself")
         }
-        () = stop => bail!("stopped by a signal"),
-        ended = script.steps(config, args) => {
+        ended = script.until_stopped(config, args, stop) => {
             let mut outcome = script.outcome;
             outcome.failure = ended.err();
             outcome.ok = outcome.failure.is_none();
@@ -62,6 +60,10 @@ pub(super) async fn play(
 
 /// Strangers decide how many there are: so many are told.
 const IGNORED: usize = 32;
+/// The network decides how many there are: so many are kept.
+const KEPT: usize = 1000;
+/// How long a de-registration may take when a signal ends it all.
+const LEAVE: Duration = Duration::from_secs(2);
 
 struct Script {
     commands: mpsc::Sender<Command>,
@@ -82,6 +84,24 @@ fn failure(step: &str, reason: impl Into<String>) -> Failure {
 }
 
 impl Script {
+    async fn until_stopped(
+        &mut self,
+        config: &Config,
+        args: &Args,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), Failure> {
+        tokio::select! {
+            ended = self.steps(config, args) => return ended,
+            () = stop => {}
+        }
+        if !args.stay {
+            (self.patience, self.retries) = (LEAVE, false);
+            // Whoever was not registered, or is in the middle of it, just goes.
+            let _ = self.leave().await;
+        }
+        Err(failure("stop", "ended by a signal"))
+    }
+
     async fn steps(&mut self, config: &Config, args: &Args) -> Result<(), Failure> {
         self.register("register", Command::Register).await?;
         if let Some(text) = &args.message {
@@ -103,12 +123,16 @@ impl Script {
         }
         self.stay("hold", Duration::from_secs_f64(args.hold))
             .await?;
-        if !args.stay {
-            self.order("deregister", Command::Deregister).await?;
-            self.until("deregister", |_, event| *event == UeEvent::Deregistered)
-                .await?;
+        match args.stay {
+            true => Ok(()),
+            false => self.leave().await,
         }
-        Ok(())
+    }
+
+    async fn leave(&mut self) -> Result<(), Failure> {
+        self.order("deregister", Command::Deregister).await?;
+        self.until("deregister", |_, event| *event == UeEvent::Deregistered)
+            .await
     }
 
     async fn register(&mut self, step: &str, command: Command) -> Result<(), Failure> {
@@ -152,6 +176,10 @@ impl Script {
         let end = Moment::now() + wait;
         while let Ok(event) = timeout_at(end, self.events.recv()).await {
             let event = event.ok_or_else(|| failure(step, "the phone has ended"))?;
+            if matches!(&event, UeEvent::Flow { message, .. } if message == "SM1") {
+                // A renewal that nobody has ordered: its time begins here.
+                self.asked = Instant::now();
+            }
             self.note(&event);
             self.judge(step, event).await?;
         }
@@ -218,16 +246,18 @@ impl Script {
                 spis,
                 expires,
                 authenticated,
-            } => self.outcome.registrations.push(Registered {
-                suite: suite.clone(),
-                mode: mode.clone(),
-                public_address: *public_address,
-                ports: *ports,
-                spis: *spis,
-                expires: *expires,
-                authenticated: *authenticated,
-                ms,
-            }),
+            } if self.outcome.registrations.len() < KEPT => {
+                self.outcome.registrations.push(Registered {
+                    suite: suite.clone(),
+                    mode: mode.clone(),
+                    public_address: *public_address,
+                    ports: *ports,
+                    spis: *spis,
+                    expires: *expires,
+                    authenticated: *authenticated,
+                    ms,
+                })
+            }
             UeEvent::MessageSent { status } => {
                 self.outcome.message = Some(Sent {
                     status: *status,
@@ -238,7 +268,7 @@ impl Script {
                 from,
                 body,
                 transport,
-            } => self.outcome.received.push(Received {
+            } if self.outcome.received.len() < KEPT => self.outcome.received.push(Received {
                 from: from.clone(),
                 body: body.clone(),
                 transport: transport.clone(),

@@ -119,3 +119,50 @@ fn an_outcome_is_told_to_people_and_programs() {
     assert!(json.get("failure").is_none());
     assert!(outcome.to_string().ends_with("\nok"));
 }
+
+#[test]
+fn what_cannot_be_is_refused_before_anything_begins() {
+    for wrong in [
+        &["--expires", "0"][..],
+        &["--port-s", "5060"],
+        &["--port-c", "80"],
+        &["--to", "sip:b@home.test"],
+        &["--clear"],
+    ] {
+        assert!(parsed(wrong).is_err(), "{wrong:?}");
+    }
+    assert_eq!(parsed(&["--port-s", "1024"]).unwrap().port_s, Some(1024));
+}
+
+#[test]
+fn a_program_gets_json_also_when_nothing_could_begin() {
+    let error = anyhow::anyhow!("no such interface").context("the data path does not start");
+    let outcome = Outcome::not_run(&[Fault::WrongRes], &error);
+    let json = serde_json::to_value(&outcome).unwrap();
+    assert_eq!(
+        (&json["ok"], &json["faults"][0]),
+        (&false.into(), &"wrong-res".into())
+    );
+    assert_eq!(json["failure"]["step"], "start");
+    let reason = "the data path does not start: no such interface";
+    assert_eq!(json["failure"]["reason"], reason);
+}
+
+#[test]
+fn what_the_network_writes_moves_no_cursor() {
+    let outcome = Outcome {
+        received: vec![outcome::Received {
+            from: "<sip:a@b>\x1b]0;t\x07".into(),
+            body: "one\r\n\x1b[2Jtwo".into(),
+            transport: "udp".into(),
+        }],
+        ok: true,
+        ..Outcome::default()
+    };
+    let shown = outcome.to_string();
+    assert_eq!(shown.lines().count(), 2, "{shown:?}");
+    assert!(
+        !shown.replace('\n', "").contains(char::is_control),
+        "{shown:?}"
+    );
+}

@@ -161,4 +161,42 @@ fn sas_that_cannot_be_installed_end_the_attempt() {
     assert_eq!(out.to_ue().status(), Some(500));
     assert!(out.removed.is_empty());
     assert!(matches!(out.events.as_slice(), [ProxyEvent::Failed { .. }]));
+    // Else they would be gone for good: 16 such challenges, and no SPI is left.
+    let ends = set.params.ue_ends;
+    assert_eq!(out.unreserved, [[ends.spi_c, ends.spi_s]]);
+}
+
+#[test]
+fn a_network_that_names_our_own_spi_gets_no_sas() {
+    let mut rig = Rig::new();
+    let first = rig.first(3600);
+    let sm1 = rig.ue_sends(&first).to_network().1.clone();
+    let offer = sm1.value("Security-Client").expect("an offer").into_owned();
+    let own = offer.split("spi-s=").nth(1).expect("an SPI");
+    let own = &own[..own.find(';').unwrap_or(own.len())];
+    let mut bad = challenged(&sm1, 1);
+    bad.rewrite("Security-Server", |list| {
+        Some(list.replace(&format!("{:010}", 7001), own))
+    });
+    let out = rig.in_clear(&bad);
+    assert!(out.installs.is_empty());
+    assert_eq!(out.to_ue().status(), Some(500));
+    assert_eq!(out.unreserved.len(), 1);
+}
+
+#[test]
+fn a_challenge_serves_for_one_set() {
+    let mut rig = Rig::new();
+    rig.registered(1, 3600);
+    let first = rig.first(3600);
+    let (packet, sm1) = rig.ue_sends(&first).to_network().clone();
+    let again = challenged(&sm1, 1);
+    let out = rig.network_sends(packet.local, packet.remote, &again);
+    assert!(out.installs.is_empty());
+    let warning = out
+        .to_ue()
+        .value("Warning")
+        .expect("a Warning")
+        .into_owned();
+    assert!(warning.contains("a challenge of before"), "{warning}");
 }
