@@ -6,6 +6,8 @@
 
 #[path = "gm_ue/carried.rs"]
 mod carried;
+#[path = "gm_ue/ends.rs"]
+mod ends;
 #[path = "gm_ue/faults.rs"]
 mod faults;
 #[path = "sipp/lab.rs"]
