@@ -187,11 +187,13 @@ impl Edge {
         if !protected && bytes.len() > self.config.limits.clear_message {
             return self.refused(at.remote, Refusal::Malformed);
         }
-        let message = match Message::parse(bytes) {
+        let mut message = match Message::parse(bytes) {
             Ok(message) => message,
             Err(ParseError::Empty) => return,
             Err(error) => return self.refused(at.remote, error.into()),
         };
+        // The core is to see the headers that are seen here.
+        message.end_lines();
         if protected {
             self.protected_message(now, &at, message);
         } else {

@@ -11,6 +11,7 @@ use std::fmt;
 use crate::header::list;
 
 mod edit;
+mod ends;
 mod line;
 
 pub(crate) use line::is_token;

@@ -299,3 +299,22 @@ fn what_only_the_network_says_a_phone_does_not() {
     let up = to_core(&send(&mut rig, &phone, &text));
     assert!(up.value("P-Access-Network-Info").is_some());
 }
+
+#[test]
+fn a_reader_that_knows_crlf_only_sees_the_same_headers() {
+    let (mut rig, phone, _) = registered(config());
+    let text = request("MESSAGE", OWN, OTHER, "X: a\n");
+    let head = text.split("X: a").next().expect("a head");
+    // The head ends here with the first bare LF, for others with the second empty line.
+    let text = format!(
+        "{head}X: a\n\nY: b\r\nP-Asserted-Identity: <sip:victim@home.example>\r\nl: 0\r\n\r\n"
+    );
+    let up = to_core(&send(&mut rig, &phone, &text)).to_bytes();
+    let text = String::from_utf8(up).expect("text");
+    let (head, _) = text.split_once("\r\n\r\n").expect("an end");
+    assert!(
+        head.contains("<sip:a@home.example>") && !head.contains("victim"),
+        "{head}"
+    );
+    assert!(!head.replace("\r\n", "").contains('\n'), "{head:?}");
+}
