@@ -121,8 +121,12 @@ fn unknown_headers_and_their_order_pass_through_byte_for_byte() {
             let Some(out) = Rig::new().forwarded(side, &bytes) else {
                 continue;
             };
-            let sent = Message::parse(&bytes).expect("it was forwarded");
+            let mut sent = Message::parse(&bytes).expect("it was forwarded");
             let came = Message::parse(&out).expect("what an edge sends is SIP");
+            if side != Side::Core {
+                // The one thing that is put right: a phone's LF without CR.
+                sent.end_lines();
+            }
             assert_eq!(others(&came), others(&sent), "{name} {side:?}");
             assert_eq!(came.body(), sent.body(), "{name} {side:?}");
             match side {
