@@ -31,7 +31,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -99,9 +98,9 @@ fn run(file: &Path, until_stdin_closes: bool) -> ExitCode {
         Err(error) => return fail(WRONG_USE, &error.to_string()),
     };
     let level = std::env::var("GMESP_LOG").unwrap_or_else(|_| config.log.level.clone());
-    let filter = match level.parse::<Targets>() {
+    let filter = match config::filter(&level) {
         Ok(filter) => filter,
-        Err(error) => return fail(WRONG_USE, &format!("log level {level:?}: {error}")),
+        Err(error) => return fail(WRONG_USE, &format!("GMESP_LOG: {error}")),
     };
     // stdout has the one line that says that the daemon is ready.
     let lines = tracing_subscriber::fmt::layer()

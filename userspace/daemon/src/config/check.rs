@@ -14,6 +14,7 @@ impl Config {
     pub(super) fn check(&self) -> Result {
         self.check_gm()?;
         self.check_control()?;
+        self.log.check()?;
         if let Some(edge) = &self.edge {
             self.check_edge(edge)?;
         }

@@ -4,6 +4,7 @@
 mod check;
 mod edge;
 mod locate;
+mod log;
 mod ports;
 mod sip;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub use edge::Edge;
+pub use log::{Log, filter};
 pub use ports::PortRange;
 
 /// The whole file.
@@ -102,14 +104,6 @@ pub struct Home {
     pub always_challenge: bool,
 }
 
-/// `[log]`: what is logged.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Log {
-    /// "error", "warn", "info", "debug", "trace", or tracing's filter syntax.
-    pub level: String,
-}
-
 mod defaults {
     use super::{IpAddr, PathBuf, SocketAddr};
 
@@ -144,14 +138,6 @@ impl Default for Control {
             mode: "0600".into(),
             http: None,
             token_file: None,
-        }
-    }
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Log {
-            level: "info".into(),
         }
     }
 }
