@@ -127,7 +127,8 @@ fn bare_words(value: &str) -> Option<Vec<String>> {
 }
 
 /// Whether everybody reads the same parameters in credentials: Digest, quotes that
-/// close and hide no escapes, names that are tokens and stand once.
+/// close and hide no escapes, names that are tokens and stand once. A name with an asterisk
+/// (`username*`, RFC 7616 clause 3.4) is another way to say the same, which only some know.
 pub fn is_unambiguous(value: &str) -> bool {
     let Some(rest) = digest(value) else {
         return false;
@@ -147,7 +148,7 @@ pub fn is_unambiguous(value: &str) -> bool {
     let count = names.len();
     let tokens = names
         .iter()
-        .all(|n| !n.is_empty() && n.bytes().all(is_token));
+        .all(|n| !n.is_empty() && !n.contains('*') && n.bytes().all(is_token));
     names.sort_unstable();
     names.dedup();
     let quotes = list::split(rest, ',').all(|part| {

@@ -60,6 +60,7 @@ fn two_users_in_one_register_reach_nobody() {
         format!("{own},x=\"\\\",integrity-protected=\\\"yes\""),
         format!("{own},x=\"y,integrity-protected=\"yes\""),
         format!("{own},x=\"y\",z=\"open"),
+        format!("{own},username*=UTF-8''b%40home.example"),
     ]
     .into_iter()
     .enumerate()
@@ -68,7 +69,7 @@ fn two_users_in_one_register_reach_nobody() {
         let out = rig.ue(source, local, &text);
         assert!(forwarded(&out).is_empty(), "{credentials}: {out:?}");
     }
-    assert_eq!(rig.refusals(), [Refusal::Headers; 8]);
+    assert_eq!(rig.refusals(), [Refusal::Headers; 9]);
 }
 
 #[test]
