@@ -31,16 +31,8 @@ impl Ue {
         transport: Transport,
         message: &Message,
     ) {
-        let pending = self
-            .procedure
-            .as_ref()
-            .and_then(|p| p.set.as_ref())
-            .map(|s| s.token);
-        let set = self
-            .set_of(local, remote)
-            .filter(|s| Some(s.token) != pending)
-            .cloned();
-        let Some(set) = set else {
+        let mut serving = self.current.iter().chain(self.old.iter().rev());
+        let Some(set) = serving.find(|s| s.carries(local, remote)).cloned() else {
             return self.ignored(Ignored::WrongSa);
         };
         let via = message.first_element("Via").and_then(|v| Via::parse(&v));

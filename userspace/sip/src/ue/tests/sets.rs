@@ -307,3 +307,21 @@ fn the_network_asks_for_an_authentication_and_gets_it() {
     rig.pass(10_000);
     assert!(removed(&rig.news(), &set));
 }
+
+#[test]
+fn a_p_cscf_that_keeps_its_client_port_is_heard_while_a_registration_runs() {
+    let mut rig = Rig::new();
+    let old = rig.registered();
+    rig.ue.register(rig.now).expect("starts");
+    let (_, sm1) = rig.last();
+    let port = |ends: crate::sec_agree::Ends| format!("port-c={}", ends.port_c);
+    let of = |line| SecList::parse(line).proposals().expect("one")[0].ends;
+    let kept = SECOND.replace(&port(of(SECOND)), &port(old.params.pcscf_ends));
+    rig.answer_through(&old, &challenge(&sm1).with(SECURITY_SERVER, &kept));
+    let new = rig.install().expect("an Install");
+    assert_eq!(new.params.pcscf_ends.port_c, old.params.pcscf_ends.port_c);
+    rig.news();
+    rig.answer_through(&old, &message());
+    let (_, answer) = rig.last();
+    assert_eq!(answer.status(), Some(200));
+}
