@@ -316,11 +316,16 @@ impl Proxy {
         transport: Transport,
         message: &Message,
     ) -> Packet {
+        let bytes = match transport {
+            Transport::Udp => message.to_bytes(),
+            // A stream has no other end of a message (RFC 3261 clause 18.3).
+            Transport::Tcp => message.clone().with_body(message.body()).to_bytes(),
+        };
         let packet = Packet {
             local,
             remote,
             transport,
-            bytes: message.to_bytes(),
+            bytes,
         };
         self.out.push_back(ProxyOutput::ToNetwork(packet.clone()));
         packet

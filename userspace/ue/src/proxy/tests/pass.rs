@@ -69,6 +69,9 @@ fn an_answer_to_a_request_over_tcp_goes_back_on_its_connection() {
         (packet.local, packet.remote, packet.transport),
         (local, remote, Transport::Tcp)
     );
+    // The UE wrote none, for a datagram; on a stream the next message would be lost.
+    let sent = &out.to_network().1;
+    assert_eq!(sent.value("Content-Length").as_deref(), Some("0"));
     assert_eq!(set.params.pcscf_ends.port_c, 5067);
 }
 
