@@ -24,6 +24,7 @@ mod server;
 mod set;
 
 use carry::Flow;
+pub use challenge::may_be_public;
 use client::{Clients, Purpose};
 pub use config::{Carrier, Retry, UeConfig};
 pub use fault::Fault;

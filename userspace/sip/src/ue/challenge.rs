@@ -17,6 +17,16 @@ const CHALLENGES: u8 = 3;
 /// RES and IK that no SIM has.
 const WRONG: [u8; 16] = [0xa5; 16];
 
+/// Whether a phone can be at the address that a 401, in clear, says: its host will take
+/// it for one of its own, and what goes there does not leave it any more.
+pub fn may_be_public(address: IpAddr, pcscf: IpAddr) -> bool {
+    address.is_ipv4() == pcscf.is_ipv4()
+        && address != pcscf
+        && !address.is_unspecified()
+        && !address.is_loopback()
+        && !address.is_multicast()
+}
+
 impl Ue {
     /// SM6: the SIM answers, a suite and a mode are chosen, the set is asked for.
     pub(super) fn challenged(
@@ -58,6 +68,9 @@ impl Ue {
         let nat = public != self.config.local;
         if nat && chosen.mode != Mode::UdpEncTun {
             return Err(UeFailure::Nat);
+        }
+        if nat && !may_be_public(public, self.config.pcscf.ip()) {
+            return Err(UeFailure::PublicAddress);
         }
         let server_lines = message
             .lines(SECURITY_SERVER)

@@ -227,6 +227,9 @@ pub enum UeFailure {
     /// Behind a NAT, and the P-CSCF does not say UDP-enc-tun (M.7.2).
     #[error("behind a NAT, and the P-CSCF did not choose UDP-enc-tun")]
     Nat,
+    /// `received` of the challenge's Via is nobody's, or the P-CSCF's.
+    #[error("the P-CSCF says that we are at an address that cannot be ours")]
+    PublicAddress,
     /// The network failed to authenticate itself (clause 6.1.2.2).
     #[error("the network's authentication failed")]
     NetworkAuthentication,

@@ -10,7 +10,7 @@ use gm_sip::header::{self, Host, NameAddr, Via};
 use gm_sip::message::Message;
 use gm_sip::sa_set::{Role, SaSetRequest, SetParams, SetToken, Tunnel};
 use gm_sip::sec_agree::{self, Ends, SECURITY_SERVER, SecList, choose_server};
-use gm_sip::ue::AkaFailure;
+use gm_sip::ue::{AkaFailure, UeFailure, may_be_public};
 
 use super::machine::{Behind, Proxy, ProxyEvent, ProxyOutput};
 use super::rewrite;
@@ -222,6 +222,9 @@ impl Proxy {
             return Err("behind a NAT, and the P-CSCF did not choose UDP-enc-tun".into());
         }
         let (local, pcscf) = (gm.local, gm.pcscf.ip());
+        if public != local && !may_be_public(public, pcscf) {
+            return Err(UeFailure::PublicAddress.to_string());
+        }
         let tunnel = Tunnel {
             local,
             remote: pcscf,

@@ -9,11 +9,15 @@ const PUBLIC: &str = "198.51.100.7";
 impl Rig {
     /// SM1 went through a NAT; SM6 says so and what the P-CSCF has chosen.
     fn behind_a_nat(&mut self, server: &str) -> Option<SaSetRequest> {
+        self.seen_at("198.51.100.7:40001", server)
+    }
+
+    fn seen_at(&mut self, public: &str, server: &str) -> Option<SaSetRequest> {
         self.ue.register(self.now).expect("starts");
         let (packet, sm1) = self.last();
         let mut sm6 = challenge(&sm1).with(SECURITY_SERVER, server);
         let via = sm6.first_element("Via").expect("Via");
-        let marked = crate::header::via::mark_source(&via, addr("198.51.100.7:40001"), true);
+        let marked = crate::header::via::mark_source(&via, addr(public), true);
         sm6.replace_first_element("Via", &marked.expect("marked"));
         self.give(packet.local, packet.remote, &sm6);
         let set = self.install()?;
@@ -63,6 +67,20 @@ fn the_public_address_is_in_via_contact_and_the_inner_header() {
     rig.granted(&set, 3600);
     assert!(rig.ue.is_registered());
     assert_eq!(rig.ue.public_address().to_string(), PUBLIC);
+}
+
+/// The host takes the public address for its own: what goes there does not leave it.
+#[rstest]
+#[case::the_p_cscfs("203.0.113.1:40001")]
+#[case::none("0.0.0.0:40001")]
+#[case::the_hosts_own("127.0.0.1:40001")]
+#[case::nobodys("224.0.0.1:40001")]
+#[case::of_another_ip_version("[2001:db8::7]:40001")]
+fn an_address_that_cannot_be_a_phones_is_not_taken(#[case] public: &str) {
+    let mut rig = Rig::new();
+    assert!(rig.seen_at(public, TUNNEL).is_none());
+    let failed = UeEvent::Failed(UeFailure::PublicAddress);
+    assert_eq!(rig.events().last(), Some(&failed));
 }
 
 #[rstest]
