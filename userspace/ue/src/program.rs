@@ -1,6 +1,6 @@
 //! `gm-ue` on the command line; gmespd's demo runs it, too.
 
-use std::io::{BufRead, Write};
+use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -57,10 +57,14 @@ pub fn log_to_stderr() {
         .ok()
         .and_then(|wanted| wanted.parse::<Targets>().ok())
         .unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
+    // Colours are for people, not for files.
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     // Somebody may have a subscriber already; then it stays.
     let _ = tracing_subscriber::registry()
         .with(filter)
-        .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr))
+        .with(lines)
         .try_init();
 }
 
