@@ -280,11 +280,27 @@ impl Edge {
     }
 }
 
+/// Most seconds of a timer: what is meant as milliseconds is found.
+const LONGEST: u32 = 3600;
+
 impl Timers {
     fn check(&self) -> Result<(), ConfigError> {
         let bad = |key: &str, what: &str, hint: &str| {
             Err(ConfigError::at("edge.timers", key, what, hint))
         };
+        for (key, seconds) in [
+            ("await_auth_s", self.await_auth_s),
+            ("margin_s", self.margin_s),
+            ("linger_s", self.linger_s),
+            ("transaction_s", self.transaction_s),
+            ("invite_s", self.invite_s),
+            ("short_left_s", self.short_left_s),
+        ] {
+            if seconds > LONGEST {
+                let hint = "SAs live longer by this: 3600 is the most";
+                return bad(key, "is too long", hint);
+            }
+        }
         if self.await_auth_s == 0 {
             return bad("await_auth_s", "is 0", "240 is usual");
         }

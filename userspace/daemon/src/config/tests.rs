@@ -326,7 +326,12 @@ fn suites_fit_the_policy_and_stand_once() {
 
 #[test]
 fn times_that_cannot_work() {
-    for (key, value) in [("await_auth_s", 0), ("transaction_s", 0), ("invite_s", 180)] {
+    for (key, value) in [
+        ("await_auth_s", 0),
+        ("transaction_s", 0),
+        ("invite_s", 180),
+        ("margin_s", 30_000),
+    ] {
         let error = edge(&format!("{HOP}[edge.timers]\n{key} = {value}\n")).unwrap_err();
         assert!(error.contains(&format!("[edge.timers] {key}: ")), "{error}");
     }

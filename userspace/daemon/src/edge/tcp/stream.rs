@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use gm_sip::Transport;
 use gm_sip::framing::{self, Frame};
+use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
@@ -193,6 +194,9 @@ async fn write(
             message = messages.recv() => match message {
                 Some(message) => {
                     let bytes = &begun.insert(message).bytes;
+                    if has_ended(to.as_ref()) {
+                        return;
+                    }
                     timeout(stall, to.write_all(bytes)).await
                 }
                 None => return,
@@ -204,4 +208,11 @@ async fn write(
             _ => return,
         }
     }
+}
+
+/// Whether the peer has closed, and nobody has read so far that it has: what is written
+/// now would be taken by the kernel and be lost.
+fn has_ended(stream: &TcpStream) -> bool {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    matches!(recv(stream, &mut [0_u8], flags), Ok((0, _)))
 }
