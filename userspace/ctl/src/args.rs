@@ -37,7 +37,7 @@ pub(crate) enum Command {
     Sa(Sa),
     /// Counters by reason, and of the workers.
     Stats {
-        /// One JSON object with `reasons` and `workers`.
+        /// One JSON object with `reasons`, `refusals` and `workers`.
         #[arg(long)]
         json: bool,
     },
