@@ -6,8 +6,8 @@ from collections import defaultdict
 
 logging.getLogger("scapy").setLevel(logging.ERROR)
 
-from scapy.layers.inet import IP, UDP  # noqa: E402
-from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment  # noqa: E402
+from scapy.layers.inet import IP, UDP, IPerror  # noqa: E402
+from scapy.layers.inet6 import IPerror6, IPv6, IPv6ExtHdrFragment  # noqa: E402
 from scapy.layers.ipsec import ESP  # noqa: E402
 from scapy.packet import Raw  # noqa: E402
 from scapy.utils import RawPcapReader, wrpcap  # noqa: E402
@@ -113,8 +113,9 @@ def write(path, packets):
 
 def esp_of(packet):
     """(outer destination, SPI, sequence number, in UDP) of an ESP packet; None
-    for anything else, the keepalive and the non-ESP marker included."""
-    if ESP not in packet:
+    for anything else, the keepalive, the non-ESP marker and the ESP that an
+    ICMP error quotes included."""
+    if ESP not in packet or IPerror in packet or IPerror6 in packet:
         return None
     esp = packet[ESP]
     return ipaddress.ip_address(packet.dst), esp.spi, esp.seq, UDP in packet
