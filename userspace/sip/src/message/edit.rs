@@ -108,7 +108,9 @@ impl Message {
         if end == value.len() {
             self.headers.remove(at);
         } else {
-            let rest = value[end + 1..].trim_ascii_start().to_vec();
+            let rest = &value[end + 1..];
+            let blanks = rest.iter().take_while(|b| list::is_blank(**b)).count();
+            let rest = rest[blanks..].to_vec();
             header.splice_value(&rest);
         }
         Some(first)
@@ -121,7 +123,7 @@ impl Message {
 
 /// The end of the first element; empty ones in front of it go with it.
 fn first_end(value: &[u8]) -> usize {
-    let empty = |b: &&u8| **b == b',' || b.is_ascii_whitespace();
+    let empty = |b: &&u8| **b == b',' || list::is_blank(**b);
     let start = value.iter().take_while(empty).count();
     start + list::first_end(&value[start..])
 }

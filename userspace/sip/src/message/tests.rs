@@ -207,6 +207,19 @@ fn an_empty_element_is_not_the_first() {
     assert_eq!(message.elements("Via"), ["SIP/2.0/UDP b"]);
 }
 
+/// Vertical tabs and no-break spaces are white space to Unicode and text to SIP: who
+/// reads an element and who takes it away must mean the same one (found by fuzzing).
+#[test]
+fn only_the_blanks_of_sip_are_nothing() {
+    for odd in ["\u{b}", "\u{a0}", "\u{85}"] {
+        let text = format!("OPTIONS sip:a SIP/2.0\r\nRoute: {odd} , <sip:b>\r\n\r\n");
+        let mut message = Message::parse(text.as_bytes()).expect("SIP");
+        assert_eq!(message.elements("Route"), [odd, "<sip:b>"]);
+        assert_eq!(message.remove_first_element("Route").as_deref(), Some(odd));
+        assert_eq!(message.elements("Route"), ["<sip:b>"]);
+    }
+}
+
 #[test]
 fn an_edit_of_an_empty_line_stays_on_it() {
     let mut message =
