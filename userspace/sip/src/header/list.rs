@@ -1,14 +1,5 @@
 //! Lists and parameters: splitting that knows quotes and angle brackets.
 
-/// What may stand around an element: the blanks of RFC 3261 clause 25.1 and no other
-/// white space, so that whoever reads and whoever edits mean the same element.
-pub const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];
-
-/// Whether the byte is one of [`BLANKS`].
-pub fn is_blank(byte: u8) -> bool {
-    BLANKS.contains(&char::from(byte))
-}
-
 /// Elements of `text` between `sep`, trimmed, empty ones left out. A separator in
 /// a quoted string or between angle brackets does not count.
 pub fn split(text: &str, sep: char) -> impl Iterator<Item = &str> {
@@ -18,7 +9,7 @@ pub fn split(text: &str, sep: char) -> impl Iterator<Item = &str> {
         loop {
             let text = rest?;
             let end = find(text.as_bytes(), sep);
-            let element = text[..end].trim_matches(BLANKS);
+            let element = text[..end].trim();
             rest = (end < text.len()).then(|| &text[end + 1..]);
             if !element.is_empty() {
                 return Some(element);

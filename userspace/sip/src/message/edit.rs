@@ -109,8 +109,7 @@ impl Message {
             self.headers.remove(at);
         } else {
             let rest = &value[end + 1..];
-            let blanks = rest.iter().take_while(|b| list::is_blank(**b)).count();
-            let rest = rest[blanks..].to_vec();
+            let rest = rest[leading(rest, char::is_whitespace)..].to_vec();
             header.splice_value(&rest);
         }
         Some(first)
@@ -123,7 +122,17 @@ impl Message {
 
 /// The end of the first element; empty ones in front of it go with it.
 fn first_end(value: &[u8]) -> usize {
-    let empty = |b: &&u8| **b == b',' || list::is_blank(**b);
-    let start = value.iter().take_while(empty).count();
+    let start = leading(value, |c| c == ',' || c.is_whitespace());
     start + list::first_end(&value[start..])
+}
+
+/// How many bytes in front are characters of a kind. White space is what it is to
+/// [`list::split`], so that who reads and who edits mean the same element.
+fn leading(value: &[u8], of: impl Fn(char) -> bool) -> usize {
+    let text = match std::str::from_utf8(value) {
+        Ok(text) => text,
+        // What is no UTF-8 is no white space either.
+        Err(error) => std::str::from_utf8(&value[..error.valid_up_to()]).unwrap_or(""),
+    };
+    text.len() - text.trim_start_matches(of).len()
 }

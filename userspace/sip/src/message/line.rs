@@ -6,7 +6,6 @@ use std::fmt;
 use zeroize::Zeroize;
 
 use super::ParseError;
-use crate::header::list::is_blank;
 
 /// One header line with its bytes: name, colon, value, folds and line ending.
 #[derive(Clone, PartialEq, Eq)]
@@ -71,17 +70,16 @@ impl Header {
             .iter()
             .position(|&b| b == b':')
             .ok_or(ParseError::Header)?;
-        let blanks = raw[..colon].iter().rev().take_while(|b| is_blank(**b));
-        let name = &raw[..colon - blanks.count()];
+        let name = raw[..colon].trim_ascii_end();
         if name.is_empty() || !name.iter().all(|&b| is_token(b)) {
             return Err(ParseError::Header);
         }
         // From the end first: the value of an empty line stands before its line ending.
         let (mut from, mut to) = (colon + 1, raw.len());
-        while to > from && is_blank(raw[to - 1]) {
+        while to > from && raw[to - 1].is_ascii_whitespace() {
             to -= 1;
         }
-        while from < to && is_blank(raw[from]) {
+        while from < to && raw[from].is_ascii_whitespace() {
             from += 1;
         }
         Ok(Header {
