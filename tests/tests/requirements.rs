@@ -10,6 +10,8 @@ use std::sync::OnceLock;
 mod names;
 #[path = "requirements/page.rs"]
 mod page;
+#[path = "requirements/shown.rs"]
+mod shown;
 #[path = "requirements/table.rs"]
 mod table;
 
@@ -137,7 +139,7 @@ fn a_test_that_is_not_there_is_noticed() {
     let names: BTreeSet<String> = ["c: m::one", "c: m::two::case_1_a", "c: m::two::case_2_b"]
         .map(str::to_owned)
         .into();
-    let exists = |name: &str| table::exists(&root(), &names, name).is_ok();
+    let exists = |name: &str| shown::exists(&root(), &names, name).is_ok();
     for good in [
         "c: m::one",
         "c: m::two::*",

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::table::{Many, Phones, Requirement, Requirements, Role, Shown};
+use super::shown::Many;
+use super::table::{Phones, Requirement, Requirements, Role, Shown};
 
 const HEAD: &str = "<!-- Made from FILE; do not edit. UPDATE=1 cargo test -p gm-tests --test requirements writes it. -->\n";
 
