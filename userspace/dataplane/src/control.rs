@@ -15,6 +15,8 @@ use gm_region::Mapped;
 use gm_sadb::{Change, Dir, Row, Sadb, SetId};
 
 use crate::config::map_addr;
+use crate::drops::{Sampler, Watch};
+use crate::gone::Past;
 use crate::handoff::{self, Command, Handoff};
 use crate::keeper::{Keeper, Made};
 use crate::maps::Maps;
@@ -34,6 +36,8 @@ pub(crate) struct Control {
     counters: Arc<Counters>,
     handoff: Handoff,
     worker: Option<JoinHandle<()>>,
+    pub(crate) past: Past,
+    pub(crate) watch: Watch,
     keeper: Keeper,
     cpu: Option<usize>,
 }
@@ -73,7 +77,9 @@ impl Control {
 
         let published = Arc::new(published(&maps, cfg.slots())?);
         let counters = Arc::new(Counters::default());
-        let process = process(cfg, &sadb, &published, &counters, (tell, uplink_mtu, begin))?;
+        let (sampler, watch) = Watch::of(&mut maps, &counters)?;
+        let shared = (&published, &counters, sampler);
+        let process = process(cfg, &sadb, shared, (tell, uplink_mtu, begin))?;
         let (handoff, inbox) = handoff::pair()?;
         let worker = worker::start(0, cfg.cpu, rings, process, inbox)?;
         Ok(Control {
@@ -83,6 +89,8 @@ impl Control {
             counters,
             handoff,
             worker: Some(worker),
+            past: Past::default(),
+            watch,
             keeper,
             cpu: cfg.cpu,
         })
@@ -103,6 +111,7 @@ impl Control {
             }
             return Err(e);
         }
+        self.past.installed(set);
         Ok(set)
     }
 
@@ -168,6 +177,9 @@ impl Control {
     pub(crate) fn remove(&mut self, set: SetId) -> Result<(), Error> {
         let changes = self.sadb.remove(set);
         self.apply(set, &changes, &[])?;
+        let rows = self.sadb.list_set(set);
+        let sas: Vec<SaStatus> = rows.map(|row| self.status(row, 0)).collect();
+        self.past.removed(set, sas);
         Ok(self.sadb.release(set)?)
     }
 
@@ -203,6 +215,7 @@ impl Control {
             .and_then(|o| o.dport)
             .filter(|_| row.dir == Dir::Out);
         SaStatus {
+            age_ms: self.past.age_ms(row.set),
             set: row.set,
             slot: row.slot,
             dir: row.dir,
@@ -284,8 +297,7 @@ fn published(maps: &Maps, slots: u32) -> Result<Published, Error> {
 fn process(
     cfg: &Config,
     sadb: &Sadb,
-    published: &Arc<Published>,
-    counters: &Arc<Counters>,
+    (published, counters, sampler): (&Arc<Published>, &Arc<Counters>, Sampler),
     (events, uplink_mtu, begin): (Sender<Event>, Arc<AtomicU32>, Instant),
 ) -> Result<Process, Error> {
     let mut ident = [0; 4];
@@ -298,6 +310,7 @@ fn process(
         region: sadb.region().clone(),
         published: published.clone(),
         counters: counters.clone(),
+        sampler,
         events,
         settings: Settings {
             encap_port: cfg.encap_port,

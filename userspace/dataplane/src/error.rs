@@ -99,6 +99,9 @@ pub enum Error {
     /// No slot is free.
     #[error("all {0} SA slots are taken: raise max_sas")]
     Full(u32),
+    /// Too many follow the samples of dropped packets.
+    #[error("the samples of dropped packets have {0} followers already: end one")]
+    Followers(usize),
     /// A worker is gone; the events tell why.
     #[error("the worker does not answer: it has stopped, see the events and the log")]
     WorkerGone,

@@ -55,6 +55,8 @@ pub struct SaStatus {
     pub encap_port: Option<u16>,
     /// Milliseconds since its last packet; `None`: there was none.
     pub idle_ms: Option<u64>,
+    /// Milliseconds since its set was installed.
+    pub age_ms: Option<u64>,
 }
 
 /// The running data plane. Clones are the same one; the last one to go shuts
@@ -231,7 +233,10 @@ impl DataPlane {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn with<T>(&self, f: impl FnOnce(&mut Control) -> Result<T, Error>) -> Result<T, Error> {
+    pub(crate) fn with<T>(
+        &self,
+        f: impl FnOnce(&mut Control) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         f(self.lock().as_mut().ok_or(Error::Down)?)
     }
 }

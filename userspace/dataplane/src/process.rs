@@ -30,6 +30,7 @@ use gm_region::{Hot, Region};
 use gm_xsk::Frame;
 
 use crate::Event;
+use crate::drops::Sampler;
 use crate::publish::Published;
 use crate::stats::Counters;
 use crate::table::{Entry, Table};
@@ -91,6 +92,8 @@ pub(crate) struct Ctx {
     pub region: Arc<Region>,
     pub published: Arc<Published>,
     pub counters: Arc<Counters>,
+    /// Where samples of dropped packets go.
+    pub sampler: Sampler,
     pub events: Sender<Event>,
     pub settings: Settings,
     pub table: Table,

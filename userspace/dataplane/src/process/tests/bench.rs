@@ -106,6 +106,7 @@ impl Bench {
                 slots(SLOTS).map(|_| SlotDrops::default()).collect(),
             )),
             counters: Arc::new(Counters::default()),
+            sampler: Default::default(),
             events: tell,
             settings: Settings {
                 encap_port: 4500,

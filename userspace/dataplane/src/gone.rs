@@ -1,0 +1,97 @@
+//! The past of the SAs: since when sets are installed, and the last ones that
+//! were removed. What still arrives for those is told apart from what nobody
+//! has ever known.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+
+use gm_sadb::{Dir, SetId};
+
+use crate::drops::monotonic_ns;
+use crate::{DataPlane, SaStatus};
+
+/// Removed SAs that are remembered.
+pub(crate) const REMEMBERED: usize = 4096;
+
+/// An SA that was removed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GoneSa {
+    /// When, nanoseconds of CLOCK_MONOTONIC.
+    pub at: u64,
+    /// What it was and had counted at the end.
+    pub sa: SaStatus,
+}
+
+/// What was.
+#[derive(Debug, Default)]
+pub(crate) struct Past {
+    /// When the sets that there are were installed.
+    installed: HashMap<SetId, u64>,
+    /// Oldest first.
+    gone: VecDeque<GoneSa>,
+}
+
+impl Past {
+    /// A set was installed, or installed again.
+    pub(crate) fn installed(&mut self, set: SetId) {
+        self.installed.entry(set).or_insert_with(monotonic_ns);
+    }
+
+    /// Milliseconds since a set was installed.
+    pub(crate) fn age_ms(&self, set: SetId) -> Option<u64> {
+        let at = self.installed.get(&set)?;
+        Some(monotonic_ns().saturating_sub(*at) / 1_000_000)
+    }
+
+    /// A set was removed; these were its SAs.
+    pub(crate) fn removed(&mut self, set: SetId, sas: impl IntoIterator<Item = SaStatus>) {
+        self.installed.remove(&set);
+        let at = monotonic_ns();
+        for sa in sas {
+            if self.gone.len() >= REMEMBERED {
+                self.gone.pop_front();
+            }
+            self.gone.push_back(GoneSa { at, sa });
+        }
+    }
+}
+
+/// The two ends of an SA's packets on the wire: local, peer.
+pub(crate) fn ends(sa: &SaStatus) -> (IpAddr, IpAddr) {
+    let selector = &sa.spec.selector;
+    let (src, dst) = sa
+        .spec
+        .outer
+        .as_ref()
+        .map_or((selector.src, selector.dst), |o| (o.src, o.dst));
+    match sa.dir {
+        Dir::In => (dst, src),
+        Dir::Out => (src, dst),
+    }
+}
+
+/// Whether `address` is the phone's of this SA, inside or outside.
+pub(crate) fn is_peer(sa: &SaStatus, address: IpAddr) -> bool {
+    let inner = match sa.dir {
+        Dir::In => sa.spec.selector.src,
+        Dir::Out => sa.spec.selector.dst,
+    };
+    inner == address || ends(sa).1 == address
+}
+
+impl DataPlane {
+    /// The last 4096 SAs that were removed and that `wanted` wants, the newest
+    /// first. Empty when the data plane is down.
+    pub fn gone(&self, wanted: impl Fn(&GoneSa) -> bool) -> Vec<GoneSa> {
+        let all = |past: &Past| {
+            let newest = past.gone.iter().rev();
+            newest.filter(|gone| wanted(gone)).cloned().collect()
+        };
+        self.with(|c| Ok(all(&c.past))).unwrap_or_default()
+    }
+
+    /// Those of the phone with this address.
+    pub fn gone_of(&self, address: IpAddr) -> Vec<GoneSa> {
+        self.gone(|gone| is_peer(&gone.sa, address))
+    }
+}
