@@ -12,6 +12,7 @@
 //! comes in is in [`Out`] or free again afterwards.
 
 mod emit;
+mod ends;
 mod inbound;
 mod outbound;
 #[cfg(test)]
@@ -118,17 +119,14 @@ impl Ctx {
         .ok()
     }
 
-    /// Counts the end of a packet, for the SA too when it is one of its own.
-    fn drop(&self, entry: Option<&Entry>, reason: Reason) {
-        self.counters.count(reason);
-        if let Some(hot) = entry.and_then(|e| self.hot(e)) {
-            hot.count_drop(reason);
-        }
-    }
-
     /// Adds a fragment. The datagram when it is whole now; otherwise the
     /// fragment's end is counted.
-    fn put_together(&self, fragments: &mut Reassembler, packet: &[u8]) -> Option<Datagram> {
+    fn put_together(
+        &self,
+        fragments: &mut Reassembler,
+        packet: &[u8],
+        outbound: bool,
+    ) -> Option<Datagram> {
         let pushed = fragments.push(packet, self.now);
         // Datagrams that had to make room, this one's or older ones.
         self.counters
@@ -136,7 +134,7 @@ impl Ctx {
         match pushed {
             Ok(Pushed::Whole(datagram)) => return Some(datagram),
             Ok(Pushed::Stored) => self.counters.count(Reason::Fragment),
-            Err(reason) => self.counters.count(reason),
+            Err(reason) => self.drop_packet(None, reason, (packet, 0), outbound),
         }
         None
     }

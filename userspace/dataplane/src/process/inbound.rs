@@ -12,6 +12,7 @@ use gm_esp::{EncapPort, Mode, PacketBuf, inbound};
 use gm_xsk::{Frame, Umem};
 
 use super::emit::{self, Link};
+use super::ends::Seen;
 use super::outbound::room;
 use super::{BATCH, Ctx, Out, Process};
 use crate::Event;
@@ -28,14 +29,15 @@ enum Fate {
     Inject(usize, usize),
 }
 
-/// The slot of the SA where there is one, and the reason.
-type End = (Option<u32>, Reason);
+/// The slot of the SA where there is one, the reason, and what ended.
+type End = (Option<u32>, Reason, Seen);
 
 /// What is kept of a frame while its packet is on its way.
 #[derive(Clone, Copy, Default)]
 struct Kept {
     slot: u32,
     link: Option<Link>,
+    seen: Seen,
 }
 
 impl Process {
@@ -68,7 +70,7 @@ impl Process {
                 }
                 // There is always room: ESP took more than the header takes.
                 (Fate::Inject(..), _) => {
-                    self.ctx.counters.count(Reason::NoFrame);
+                    self.ctx.drop_from(None, Reason::NoFrame, &kept.seen);
                     umem.free(frame);
                 }
                 (Fate::Ended, _) => umem.free(frame),
@@ -82,17 +84,20 @@ impl Process {
         let ctx = &self.ctx;
         let data = frame.data();
         let L3::Ip(ip) = wire::parse_frame(data) else {
-            return ctx.counters.count(Reason::Malformed);
+            return ctx.drop_from(None, Reason::Malformed, &Seen::default());
         };
         let Some(link) = Link::of(data, ip.l3) else {
-            return ctx.counters.count(Reason::Malformed);
+            return ctx.drop_packet(None, Reason::Malformed, (data, ip.l3), false);
         };
-        let Some(mut whole) = ctx.put_together(&mut self.frags_in, &data[ip.l3..ip.end]) else {
+        let packet = &data[ip.l3..ip.end];
+        let Some(mut whole) = ctx.put_together(&mut self.frags_in, packet, false) else {
             return;
         };
         let (reason, packet) = match ctx.whole(&mut whole) {
             Ok(done) => done,
-            Err((slot, reason)) => return ctx.drop(slot.and_then(|s| ctx.table.get(s)), reason),
+            Err((slot, reason, seen)) => {
+                return ctx.drop_from(slot.and_then(|s| ctx.table.get(s)), reason, &seen);
+            }
         };
         let mtu = ctx.settings.gm0_mtu;
         let end = emit::copies(
@@ -103,7 +108,10 @@ impl Process {
             &mut self.ident,
             &mut out.stack,
         );
-        ctx.counters.count(end.err().unwrap_or(reason));
+        match end {
+            Ok(()) => ctx.counters.count(reason),
+            Err(reason) => ctx.drop_packet(None, reason, (packet.data(), 0), false),
+        }
     }
 }
 
@@ -125,7 +133,7 @@ impl Ctx {
             };
             match opened.and_then(|o| self.finish(entry, o)) {
                 Ok(packet) => *fate = Fate::Inject(packet.start(), packet.end()),
-                Err(reason) => self.drop(Some(entry), reason),
+                Err(reason) => self.drop_from(Some(entry), reason, &kept[i].seen),
             }
         });
     }
@@ -134,29 +142,36 @@ impl Ctx {
     fn check<'p>(&self, frame: &'p mut Frame, kept: &mut Kept) -> Option<Checked<'p, '_>> {
         let Some(m) = meta(frame).filter(|m| matches!(m.kind, META_ESP | META_UDP_ESP)) else {
             // Nothing of ours: XDP puts its metadata before all it steers.
-            self.counters.count(Reason::Malformed);
+            self.drop_from(None, Reason::Malformed, &Seen::default());
             return None;
         };
         let l3 = usize::from(m.l3);
         let Some(link) = Link::of(frame.data(), l3) else {
-            self.counters.count(Reason::Malformed);
+            self.drop_packet(None, Reason::Malformed, (frame.data(), l3), false);
             return None;
         };
         // The set may have gone between XDP and here.
         let Some(entry) = self.table.get(m.slot) else {
-            self.counters.count(Reason::UnknownSpi);
+            self.drop_packet(None, Reason::UnknownSpi, (frame.data(), l3), false);
             return None;
         };
         *kept = Kept {
             slot: m.slot,
             link: Some(link),
+            seen: Seen::default(),
         };
         let (chunk, start, end) = frame.chunk_mut();
         let packet = PacketBuf::new(chunk, (start + l3).min(end), end);
-        match self.received(packet).and_then(|r| self.windowed(entry, r)) {
+        let len = packet.len();
+        let checked = self.received(packet).and_then(|r| {
+            kept.seen = Seen::received(&r, len, self.settings.encap_port);
+            self.windowed(entry, r)
+        });
+        match checked {
             Ok(checked) => Some(checked),
             Err(reason) => {
-                self.drop(Some(entry).filter(|_| reason != Reason::UnknownSpi), reason);
+                let own = Some(entry).filter(|_| reason != Reason::UnknownSpi);
+                self.drop_from(own, reason, &kept.seen);
                 None
             }
         }
@@ -240,31 +255,35 @@ impl Ctx {
     /// A datagram that was put together: ESP is opened, cleartext judged by
     /// its port. The packet to inject and what to count for it.
     fn whole<'d>(&self, datagram: &'d mut Datagram) -> Result<(Reason, PacketBuf<'d>), End> {
+        let seen = Seen::of(datagram.packet(), 0, self.settings.encap_port, false);
+        let end = |reason| (None, reason, seen);
         let ip = match wire::parse_ip(datagram.packet(), 0) {
             L3::Ip(ip) if !ip.contradicts => ip,
-            _ => return Err((None, Reason::Malformed)),
+            _ => return Err(end(Reason::Malformed)),
         };
         let encap = EncapPort::Dst(self.settings.encap_port);
         match wire::classify(datagram.packet(), &ip, encap) {
             Class::Esp { .. } | Class::UdpEsp { .. } => {
-                let packet = self.whole_esp(datagram.buf())?;
+                let opened = self.whole_esp(datagram.buf());
+                let packet = opened.map_err(|(slot, reason)| (slot, reason, seen))?;
                 Ok((Reason::Ok, packet))
             }
             Class::NonEspMarker => Ok((Reason::ClearReassembled, datagram.buf())),
-            Class::Keepalive => Err((None, Reason::Keepalive)),
-            Class::Malformed { .. } | Class::Fragment => Err((None, Reason::Malformed)),
+            Class::Keepalive => Err(end(Reason::Keepalive)),
+            Class::Malformed { .. } | Class::Fragment => Err(end(Reason::Malformed)),
             Class::Other => match ip.ports {
                 // It ends here as it does in the guard.
                 Some((_, dst)) if self.settings.protects(dst) => {
-                    Err((None, Reason::CleartextProtected))
+                    Err(end(Reason::CleartextProtected))
                 }
-                None if ip.hides_ports() => Err((None, Reason::Malformed)),
+                None if ip.hides_ports() => Err(end(Reason::Malformed)),
                 _ => Ok((Reason::ClearReassembled, datagram.buf())),
             },
         }
     }
 
-    fn whole_esp<'d>(&self, packet: PacketBuf<'d>) -> Result<PacketBuf<'d>, End> {
+    /// Where it fails: the slot of the SA, and the reason.
+    fn whole_esp<'d>(&self, packet: PacketBuf<'d>) -> Result<PacketBuf<'d>, (Option<u32>, Reason)> {
         let received = self.received(packet).map_err(|reason| (None, reason))?;
         let entry = self
             .table

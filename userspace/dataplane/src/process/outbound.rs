@@ -127,7 +127,7 @@ impl Process {
         let Some(link) = Link::of(data, ip.l3) else {
             return ctx.counters.count(Reason::OutMalformed);
         };
-        let Some(mut whole) = ctx.put_together(frags_out, &data[ip.l3..ip.end]) else {
+        let Some(mut whole) = ctx.put_together(frags_out, &data[ip.l3..ip.end], true) else {
             return;
         };
         let mut kept = Kept::default();
