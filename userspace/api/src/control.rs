@@ -12,6 +12,8 @@
 //! | `DELETE /v1/capture` | | [`CaptureReply`] |
 //! | `GET /v1/events` | | one [`FlowEvent`] per line, until the client goes |
 //!
+//! Dropped packets and workers are in [`crate::drops`].
+//!
 //! A request that fails is answered with a status of 4xx or 5xx and an
 //! [`ErrorBody`]. Keys travel in one direction only, in [`AddRequest`]; no
 //! answer carries any.
@@ -169,6 +171,12 @@ pub struct SaStatus {
     pub bytes: u64,
     /// Packets dropped on this SA, by reason; reasons with none are left out.
     pub drops: BTreeMap<String, u64>,
+    /// Milliseconds since its last packet; absent: there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_ms: Option<u64>,
+    /// Milliseconds since its set was installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_ms: Option<u64>,
 }
 
 /// What was removed.

@@ -3,12 +3,14 @@
 //! * [`sad`]: security associations written by hand, read and checked.
 //! * [`keysfile`]: IK and CK from a file or a pipe.
 //! * [`control`]: requests and answers of the daemon's HTTP interface.
+//! * [`drops`]: the part of it about dropped packets.
 //! * [`register`]: the same for a SIP proxy that keeps its own SIP.
 //! * [`pattern`]: names of many subscribers in one line.
 //! * [`openapi`]: both as a document for programs.
 #![forbid(unsafe_code)]
 
 pub mod control;
+pub mod drops;
 pub mod keysfile;
 pub mod openapi;
 pub mod pattern;

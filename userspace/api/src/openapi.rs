@@ -12,7 +12,7 @@ mod tests {
     use schemars::{JsonSchema, SchemaGenerator};
     use serde_json::{Value, json};
 
-    use crate::{control, register};
+    use crate::{control, drops, register};
 
     /// A parameter of a path or a query: name, where, whether it must be there, what it is.
     type Parameter = (&'static str, &'static str, bool, &'static str);
@@ -197,7 +197,70 @@ mod tests {
             body: None,
             answer: of(schemas, schema::<control::FlowEvent>),
         });
+        drops(schemas, &mut add);
         all
+    }
+
+    /// Those about dropped packets and workers.
+    fn drops(schemas: &mut SchemaGenerator, add: &mut dyn FnMut(Operation<'_>)) {
+        const LIMIT: Parameter = ("limit", "query", false, "Most entries.");
+        let mut get = |path, summary, parameters: &[Parameter], answer: Schema| {
+            add(Operation {
+                method: "get",
+                path,
+                summary,
+                parameters,
+                body: None,
+                answer: json!(answer(schemas)),
+            });
+        };
+        get(
+            drops::path::DROPS,
+            "Dropped packets by reason, and what to do.",
+            &[],
+            schema::<drops::DropReport>,
+        );
+        get(
+            drops::path::PREFIXES,
+            "Dropped packets by phone: IPv4 address, or IPv6 prefix of 64 bits.",
+            &[LIMIT],
+            schema::<Vec<drops::PrefixRow>>,
+        );
+        let address = ("address", "query", false, "Source or destination.");
+        get(
+            drops::path::RECENT,
+            "The last samples of dropped packets, the newest first.",
+            &[address, LIMIT],
+            schema::<Vec<drops::DropSample>>,
+        );
+        get(
+            drops::path::FOLLOW,
+            "Samples of dropped packets as they come: one JSON object a line.",
+            &[],
+            schema::<drops::DropLine>,
+        );
+        let address = ("address", "path", true, "Address of a phone.");
+        get(
+            drops::path::EXPLAIN,
+            "What a phone's packets run into, the most probable cause first.",
+            &[address],
+            schema::<drops::Explanation>,
+        );
+        get(
+            drops::path::WORKERS,
+            "How many workers carry packets.",
+            &[],
+            schema::<drops::Workers>,
+        );
+        let workers = json!(schema::<drops::Workers>(schemas));
+        add(Operation {
+            method: "put",
+            path: drops::path::WORKERS,
+            summary: "Change the number of workers; no SA is lost.",
+            parameters: &[],
+            body: Some(workers.clone()),
+            answer: workers,
+        });
     }
 
     type Schema = fn(&mut SchemaGenerator) -> schemars::Schema;
@@ -209,7 +272,7 @@ mod tests {
     impl Operation<'_> {
         /// `[path, method, operation]`.
         fn document(self) -> Value {
-            let media = if self.path == control::path::EVENTS {
+            let media = if [control::path::EVENTS, drops::path::FOLLOW].contains(&self.path) {
                 "application/x-ndjson"
             } else {
                 "application/json"

@@ -75,6 +75,8 @@ fn row(status: gm_dataplane::SaStatus) -> SaStatus {
         }
     }
     SaStatus {
+        idle_ms: status.idle_ms,
+        age_ms: status.age_ms,
         sa,
         state: state(status.state).into(),
         top: status.top,

@@ -96,6 +96,8 @@ impl Plane for Fake {
                 packets: 0,
                 bytes: 0,
                 drops: BTreeMap::from([("replay".to_owned(), 2)]),
+                idle_ms: None,
+                age_ms: Some(1000),
             });
         }
         Ok(id)
