@@ -23,18 +23,19 @@ pub(crate) fn len(outer: &Outer) -> usize {
 /// Writes the outer headers over the first bytes of `packet`, which reaches to
 /// its end.
 ///
-/// The DSCP is the inner packet's, ECN is off (RFC 6040 compatibility mode).
+/// The traffic class, `tos`, is the inner packet's, congestion mark included
+/// (RFC 6040 4.1, normal mode).
 /// IPv4 may be fragmented on the way, so it gets an identification: `id`, by
 /// the low bits of the sequence number distinct for 65 536 packets. The UDP
 /// checksum is left 0; over IPv6 [`checksum`] follows after sealing.
-pub(crate) fn write(packet: &mut [u8], outer: &Outer, ports: (u16, u16), dscp: u8, id: u16) {
+pub(crate) fn write(packet: &mut [u8], outer: &Outer, ports: (u16, u16), tos: u8, id: u16) {
     let udp = len(outer) - UDP_HEADER;
     let udp_len = (packet.len() - udp) as u16;
     match (outer.src, outer.dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
             packet[..IPV4_LEN].fill(0);
             packet[0] = 0x45;
-            packet[1] = dscp << 2;
+            packet[1] = tos;
             packet[4..6].copy_from_slice(&id.to_be_bytes());
             packet[8] = TTL;
             packet[9] = UDP;
@@ -46,7 +47,7 @@ pub(crate) fn write(packet: &mut [u8], outer: &Outer, ports: (u16, u16), dscp: u
                 IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
                 IpAddr::V6(v6) => v6.octets(),
             };
-            packet[..8].copy_from_slice(&[0x60 | dscp >> 2, dscp << 6, 0, 0, 0, 0, UDP, TTL]);
+            packet[..8].copy_from_slice(&[0x60 | tos >> 4, tos << 4, 0, 0, 0, 0, UDP, TTL]);
             packet[8..24].copy_from_slice(&octets(src));
             packet[24..40].copy_from_slice(&octets(dst));
         }
@@ -72,11 +73,11 @@ pub(crate) fn checksum(packet: &mut [u8], outer: &Outer) {
     packet[IPV6_LEN + 6..IPV6_LEN + 8].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// The DSCP of an IP packet.
-pub(crate) fn dscp(ip: &[u8], v6: bool) -> u8 {
+/// The traffic class of an IP packet: DSCP and congestion mark.
+pub(crate) fn class(ip: &[u8], v6: bool) -> u8 {
     if v6 {
-        (ip[0] & 15) << 2 | ip[1] >> 6
+        (ip[0] & 15) << 4 | ip[1] >> 4
     } else {
-        ip[1] >> 2
+        ip[1]
     }
 }

@@ -1,4 +1,4 @@
-//! A packet in: Received -> Checked -> Opened -> Committed -> Admitted.
+//! A packet in: Received -> Checked -> Opened -> Committed -> Stripped -> Admitted.
 //!
 //! Each state owns the packet and is left by one method, in the order of the
 //! verdicts; a step that is skipped does not compile. An error ends the
@@ -7,15 +7,20 @@
 use std::net::IpAddr;
 
 use gm_abi::verdict::Reason;
-use gm_abi::wire::{self, Class, EncapPort, IpPacket, L3, TCP, UDP, UDP_HEADER};
+use gm_abi::wire::{self, Class, EncapPort, IpPacket, L3, UDP_HEADER};
 use gm_engines::{Engine, HEADER_LEN, Key};
 
 use crate::batch::{self, InFlight};
+use crate::ecn::Mark;
 use crate::headers;
 use crate::packet::PacketBuf;
 use crate::replay::Window;
 use crate::sa::{Mode, Sa};
-use crate::selector::{InnerFlow, address};
+use crate::selector::address;
+
+mod plain;
+
+pub use plain::{Admitted, Stripped, admit};
 
 /// Next header of a dummy packet (RFC 4303 2.6).
 pub(crate) const DUMMY: u8 = 59;
@@ -25,8 +30,6 @@ const IPV4: u8 = 4;
 const IPV6: u8 = 41;
 /// Bytes of the trailer: padding length and next header.
 const TRAILER: usize = 2;
-/// Shortest TCP header.
-const TCP_HEADER: usize = 20;
 
 /// A packet that is no ESP for us, and what could be read of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -263,6 +266,17 @@ impl<'p, 's> Committed<'p, 's> {
     /// [`Reason::Malformed`], [`Reason::Dummy`], [`Reason::SelectorMismatch`],
     /// in this order.
     pub fn admit(self) -> Result<Admitted<'p>, Reason> {
+        self.strip()?.admit()
+    }
+
+    /// Strips ESP off in place; whether what it carried is for this SA is not
+    /// judged yet. In a tunnel the outer header's congestion mark goes inside
+    /// (RFC 6040 4.2).
+    ///
+    /// # Errors
+    /// [`Reason::Malformed`], [`Reason::Dummy`], in this order. A mark on a
+    /// packet whose sender does not know marks makes it malformed.
+    pub fn strip(self) -> Result<Stripped<'p, 's>, Reason> {
         let Passed {
             mut packet,
             sa,
@@ -300,78 +314,21 @@ impl<'p, 's> Committed<'p, 's> {
                 headers::set_length(packet.data_mut(), v6);
             }
             Mode::UdpEncTun => {
+                let mark = Mark::of(packet.data());
                 packet.trim_front(esp + head).map_err(malformed)?;
                 let version = packet.data().first().map(|first| first >> 4);
                 if !matches!((next, version), (IPV4, Some(4)) | (IPV6, Some(6))) {
                     return Err(Reason::Malformed);
                 }
+                mark.carry_in(packet.data_mut()).ok_or(Reason::Malformed)?;
             }
         }
-        let ip = inner(packet.data())?;
-        packet.truncate(ip.end);
-        let flow = InnerFlow::of(&ip);
-        if !sa.spec.selector.matches(&flow) {
-            return Err(Reason::SelectorMismatch);
-        }
-        Ok(Admitted {
+        Ok(Stripped {
             packet,
-            flow,
+            sa,
             seq,
             source,
         })
-    }
-}
-
-/// The inner packet, when there is one: whole by its lengths, and with a whole
-/// UDP or TCP header where it is one of these.
-fn inner(packet: &[u8]) -> Result<IpPacket, Reason> {
-    let L3::Ip(ip) = wire::parse_ip(packet, 0) else {
-        return Err(Reason::Malformed);
-    };
-    let least = match ip.proto {
-        _ if ip.is_later_fragment() => 0,
-        UDP => UDP_HEADER,
-        TCP => TCP_HEADER,
-        _ => 0,
-    };
-    if ip.contradicts || ip.hidden || ip.end < ip.l4 + least {
-        return Err(Reason::Malformed);
-    }
-    Ok(ip)
-}
-
-/// A packet for the local stack.
-pub struct Admitted<'p> {
-    packet: PacketBuf<'p>,
-    flow: InnerFlow,
-    seq: u64,
-    source: (IpAddr, u16),
-}
-
-impl<'p> Admitted<'p> {
-    /// The plain IP packet.
-    pub fn packet(&self) -> &PacketBuf<'p> {
-        &self.packet
-    }
-
-    /// The same, to keep.
-    pub fn into_packet(self) -> PacketBuf<'p> {
-        self.packet
-    }
-
-    /// Whose traffic it is.
-    pub fn flow(&self) -> &InnerFlow {
-        &self.flow
-    }
-
-    /// The whole sequence number.
-    pub fn seq(&self) -> u64 {
-        self.seq
-    }
-
-    /// See [`Committed::outer_source`].
-    pub fn outer_source(&self) -> (IpAddr, u16) {
-        self.source
     }
 }
 

@@ -2,8 +2,12 @@
 
 #[path = "inbound_tests/batches.rs"]
 mod batches;
+#[path = "inbound_tests/tunnel.rs"]
+mod tunnel;
 
 use proptest::prelude::*;
+
+use gm_abi::wire::{TCP, UDP};
 
 use super::*;
 use crate::Suite;

@@ -11,8 +11,8 @@
 //!    is it ESP?   shape, mode,       ICV, decryption          |
 //!    whole?       replay, read-only                     commit(window)
 //!                                                             v
-//! plain IP packet <-- Admitted <--admit()-- Committed   replay again, mark
-//!                      trailer, inner packet, selectors
+//! plain IP packet <-- Admitted <--admit()-- Stripped <--strip()-- Committed
+//!                  inner packet, selectors         trailer   replay again, mark
 //! ```
 //!
 //! A packet out (RFC 4303 3.3):
@@ -40,6 +40,7 @@ pub mod seq;
 pub mod suite;
 
 mod batch;
+mod ecn;
 mod encap;
 mod headers;
 #[cfg(test)]
@@ -47,7 +48,7 @@ mod testing;
 
 pub use gm_abi::verdict::Reason;
 pub use gm_abi::wire::EncapPort;
-pub use inbound::{Admitted, Checked, Committed, Opened, Received, Rejected};
+pub use inbound::{Admitted, Checked, Committed, Opened, Received, Rejected, Stripped};
 pub use iv::{BufferedIv, IvSource};
 pub use keys::{Ck, EspKeys, Ik};
 pub use outbound::{EncapPorts, Numbered, Sealed, Selected};

@@ -108,6 +108,12 @@ impl<'p, 's> Selected<'p, 's> {
         Ok(selected)
     }
 
+    /// The plain IP packet, to write what a static NAT in front of this host
+    /// will make of it: the selectors have seen it, its length stays.
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        self.packet.data_mut()
+    }
+
     /// Bytes that the IP packet will have when it is sealed.
     pub fn sealed_len(&self) -> usize {
         self.packet.len() + self.plan.front + self.plan.back
@@ -151,8 +157,8 @@ impl<'p, 's> Selected<'p, 's> {
         let ip = packet.data_mut();
         let next = match outer {
             Some((outer, ports)) => {
-                let dscp = encap::dscp(&ip[plan.front..], plan.v6);
-                encap::write(ip, outer, ports, dscp, seq as u16);
+                let class = encap::class(&ip[plan.front..], plan.v6);
+                encap::write(ip, outer, ports, class, seq as u16);
                 if plan.v6 { 41 } else { 4 }
             }
             None => {

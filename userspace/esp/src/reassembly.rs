@@ -13,13 +13,12 @@ mod piece;
 
 use std::collections::BTreeMap;
 
-use gm_abi::maps::Addr;
 use gm_abi::verdict::Reason;
 
 use crate::headers::{self, MAX_LENGTH};
 use crate::packet::PacketBuf;
 use crate::{MAX_BACK, MAX_FRONT};
-use piece::{Name, Piece};
+use piece::{Name, Piece, Source};
 
 /// Fragments of one datagram; 64 kB in pieces of IPv6's least MTU are 54.
 const MAX_PARTS: usize = 64;
@@ -33,7 +32,7 @@ const DATAGRAM_COST: usize = 256;
 pub struct Limits {
     /// Bytes in all, bookkeeping included.
     pub bytes: usize,
-    /// Bytes for one source address, bookkeeping included.
+    /// Bytes for one source address (or one SA), bookkeeping included.
     pub per_source_bytes: usize,
     /// Datagrams in all.
     pub datagrams: usize,
@@ -112,7 +111,7 @@ pub struct Reassembler {
     partials: BTreeMap<Name, Partial>,
     /// Oldest first.
     by_age: BTreeMap<u64, Name>,
-    per_source: BTreeMap<Addr, usize>,
+    per_source: BTreeMap<Source, usize>,
     charged: usize,
     serial: u64,
     evicted: u64,
@@ -176,7 +175,19 @@ impl Reassembler {
     /// has; [`Reason::FragmentOverlap`] and [`Reason::FragmentLimit`], where
     /// the whole datagram goes.
     pub fn push(&mut self, packet: &[u8], now_ms: u64) -> Result<Pushed, Reason> {
-        let piece = Piece::of(packet)?;
+        self.push_piece(Piece::of(packet, None)?, now_ms)
+    }
+
+    /// The same for a fragment that an inbound SA with the SPI `sa` has brought:
+    /// only what comes through one SA is put together, and its bound is its own.
+    ///
+    /// # Errors
+    /// As of [`Reassembler::push`].
+    pub fn push_of(&mut self, sa: u32, packet: &[u8], now_ms: u64) -> Result<Pushed, Reason> {
+        self.push_piece(Piece::of(packet, Some(sa))?, now_ms)
+    }
+
+    fn push_piece(&mut self, piece: Piece<'_>, now_ms: u64) -> Result<Pushed, Reason> {
         if piece.frag.offset == 0 && !piece.frag.more {
             // An atomic fragment is a datagram of its own (RFC 6946).
             let part = Part {
@@ -274,7 +285,7 @@ impl Reassembler {
     /// Charges bytes to a source and to all; the oldest datagrams of others
     /// make room.
     fn charge(&mut self, name: &Name, cost: usize) -> Result<(), Reason> {
-        let source = self.per_source.get(&name.src).copied().unwrap_or(0);
+        let source = self.per_source.get(&name.source).copied().unwrap_or(0);
         if source + cost > self.limits.per_source_bytes || cost > self.limits.bytes {
             return Err(Reason::FragmentLimit);
         }
@@ -282,7 +293,7 @@ impl Reassembler {
             self.evict(Some(name))?;
         }
         self.charged += cost;
-        *self.per_source.entry(name.src).or_default() += cost;
+        *self.per_source.entry(name.source).or_default() += cost;
         Ok(())
     }
 
@@ -299,10 +310,10 @@ impl Reassembler {
         let partial = self.partials.remove(name)?;
         self.by_age.remove(&partial.serial);
         self.charged -= partial.charged;
-        if let Some(source) = self.per_source.get_mut(&name.src) {
+        if let Some(source) = self.per_source.get_mut(&name.source) {
             *source -= partial.charged;
             if *source == 0 {
-                self.per_source.remove(&name.src);
+                self.per_source.remove(&name.source);
             }
         }
         Some(partial)

@@ -263,3 +263,29 @@ proptest! {
         prop_assert_eq!((reassembler.len(), reassembler.bytes(), reassembler.per_source.len()), (0, 0, 0));
     }
 }
+
+#[test]
+fn pieces_of_two_sas_or_of_none_are_never_put_together() {
+    for v6 in [false, true] {
+        let all = pieces(v6, 1000, 5);
+        let mut reassembler = Reassembler::new(Limits {
+            datagrams: 1024,
+            ..LIMITS
+        });
+        let (last, others) = all.split_last().unwrap();
+        for piece in others {
+            assert_eq!(stored(reassembler.push_of(7, piece, 0)), Ok(true));
+        }
+        assert_eq!(stored(reassembler.push_of(8, last, 0)), Ok(true));
+        assert_eq!(stored(reassembler.push(last, 0)), Ok(true));
+        assert_eq!(reassembler.len(), 3);
+        assert_eq!(stored(reassembler.push_of(7, last, 0)), Ok(false));
+        // An SA that fills its own bound takes nothing from another one, whose
+        // packets carry the same source address.
+        let full =
+            (0..60).map(|id| stored(reassembler.push_of(7, &pieces(v6, 900, 100 + id)[0], 0)));
+        assert!(full.last().unwrap().is_err());
+        assert_eq!(stored(reassembler.push_of(9, last, 0)), Ok(true));
+        assert!(reassembler.bytes() <= LIMITS.bytes);
+    }
+}

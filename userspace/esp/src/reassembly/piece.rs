@@ -6,10 +6,14 @@ use gm_abi::wire::{self, Frag, IpPacket, L3};
 
 use crate::headers::{self, FRAGMENT_LEN, MAX_LENGTH};
 
+/// Who answers for fragments: their source address and, of those that an SA
+/// has brought, its SPI. What two SAs bring is never put together.
+pub(super) type Source = (Addr, Option<u32>);
+
 /// Names a datagram (RFC 791 3.2: protocol too; RFC 8200 4.5: without).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Name {
-    pub src: Addr,
+    pub source: Source,
     dst: Addr,
     id: u32,
     pub v6: bool,
@@ -28,7 +32,7 @@ pub(super) struct Piece<'a> {
 
 impl<'a> Piece<'a> {
     /// Reads a fragment that some datagram may have.
-    pub fn of(packet: &'a [u8]) -> Result<Piece<'a>, Reason> {
+    pub fn of(packet: &'a [u8], sa: Option<u32>) -> Result<Piece<'a>, Reason> {
         let L3::Ip(ip) = wire::parse_ip(packet, 0) else {
             return Err(Reason::Malformed);
         };
@@ -43,7 +47,7 @@ impl<'a> Piece<'a> {
             return Err(Reason::Malformed);
         }
         let name = Name {
-            src: ip.src,
+            source: (ip.src, sa),
             dst: ip.dst,
             id: frag.id,
             v6: ip.v6,
