@@ -253,6 +253,7 @@ impl Control {
         };
         Ok(Stats {
             reasons,
+            sampled: self.watch.shared().sampled(),
             workers: vec![worker],
         })
     }

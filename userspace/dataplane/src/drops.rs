@@ -17,12 +17,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use gm_abi::maps::Addr;
 use gm_abi::verdict::{Action, Reason};
-use gm_abi::wire::{self, Class, EncapPort, L3};
 
 use crate::{DataPlane, Error};
 
 pub use follow::{DropNews, MAX_FOLLOWERS};
-pub(crate) use watch::Watch;
+pub(crate) use watch::{Watch, left_out};
 
 /// Samples for each reason in [`REFILL_MS`], of the BPF programs and of the
 /// workers each.
@@ -45,6 +44,8 @@ pub enum Station {
     Guard,
     /// tc egress of any interface.
     Egress,
+    /// tc ingress of gm0, where opened packets come from.
+    Gm0,
     /// A worker.
     Worker,
 }
@@ -57,6 +58,7 @@ impl Station {
             Station::Gm0x => "gm0x",
             Station::Guard => "guard",
             Station::Egress => "egress",
+            Station::Gm0 => "gm0",
             Station::Worker => "worker",
         }
     }
@@ -71,6 +73,8 @@ pub struct DropSample {
     pub reason: Reason,
     /// Where.
     pub station: Station,
+    /// It was to leave: the phone is where it was going, not where it is from.
+    pub outbound: bool,
     /// Index of the interface; 0: not known.
     pub interface: u32,
     /// IP protocol of what follows the IP header; ESP is 50.
@@ -87,67 +91,15 @@ pub struct DropSample {
     pub spi: Option<u32>,
     /// Sequence number, its low 32 bits.
     pub seq: Option<u32>,
-    /// Length of the IP packet in bytes, as far as it was there.
+    /// Length in bytes as seen there: XDP and tc count the Ethernet header,
+    /// workers begin at the IP header.
     pub len: u32,
 }
 
 impl DropSample {
-    /// What the IP packet that begins at `l3` of `bytes` shows, dropped by a
-    /// worker. `encap_port`: where ESP in UDP is told from other UDP. `None`
-    /// when there is no IP header.
-    pub fn of_packet(
-        reason: Reason,
-        bytes: &[u8],
-        l3: usize,
-        encap_port: u16,
-    ) -> Option<DropSample> {
-        let L3::Ip(ip) = wire::parse_ip(bytes, l3) else {
-            return None;
-        };
-        let head = match wire::classify(bytes, &ip, EncapPort::Either(encap_port)) {
-            Class::Esp { spi, seq, .. } | Class::UdpEsp { spi, seq, .. } => Some((spi, seq)),
-            Class::Malformed { head } => head,
-            _ => None,
-        };
-        Some(DropSample {
-            at: monotonic_ns(),
-            reason,
-            station: Station::Worker,
-            interface: 0,
-            proto: ip.proto,
-            src: from_map(ip.src),
-            dst: from_map(ip.dst),
-            src_port: ip.ports.map(|(src, _)| src),
-            dst_port: ip.ports.map(|(_, dst)| dst),
-            spi: head.map(|(spi, _)| spi),
-            seq: head.map(|(_, seq)| seq),
-            len: u32::try_from(ip.end.saturating_sub(l3)).unwrap_or(u32::MAX),
-        })
-    }
-
-    /// Whether the packet goes to a phone: it was taken from the local stack.
-    pub fn is_outbound(&self) -> bool {
-        match self.station {
-            Station::Gm0x | Station::Egress => true,
-            Station::Uplink | Station::Guard => false,
-            Station::Worker => matches!(
-                self.reason,
-                Reason::OutNoSa
-                    | Reason::OutSeqExhausted
-                    | Reason::OutNoEncapPort
-                    | Reason::OutMalformed
-                    | Reason::OutTooBig
-            ),
-        }
-    }
-
     /// The phone's address, seen from here.
     pub fn peer(&self) -> IpAddr {
-        if self.is_outbound() {
-            self.dst
-        } else {
-            self.src
-        }
+        if self.outbound { self.dst } else { self.src }
     }
 }
 
@@ -162,6 +114,11 @@ pub fn monotonic_ns() -> u64 {
 pub(crate) fn from_map(addr: Addr) -> IpAddr {
     let v6 = Ipv6Addr::from(addr);
     v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4)
+}
+
+/// What is sampled: drops, and what the network says about our packets.
+fn is_sampled(reason: Reason) -> bool {
+    reason.action() == Action::Drop
 }
 
 /// A worker's way to give samples away. Clones share the tokens. The default
@@ -190,7 +147,7 @@ impl Sampler {
         let Some((tokens, to)) = &self.shared else {
             return;
         };
-        if reason.action() == Action::Drop
+        if is_sampled(reason)
             && tokens.take(reason)
             && let Some(sample) = make()
         {

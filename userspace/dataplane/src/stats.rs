@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use gm_abi::verdict::Reason;
 
+use crate::drops;
+
 /// Counters of one worker, read by anybody.
 #[derive(Debug)]
 pub(crate) struct Counters {
@@ -83,6 +85,8 @@ pub struct WorkerStats {
 pub struct Stats {
     /// BPF programs and workers together, in the order of [`Reason::ALL`].
     pub reasons: [u64; Reason::COUNT],
+    /// Of these, how many packets were shown as samples, in the same order.
+    pub sampled: [u64; Reason::COUNT],
     /// Each worker.
     pub workers: Vec<WorkerStats>,
 }
@@ -91,5 +95,10 @@ impl Stats {
     /// One counter.
     pub fn get(&self, reason: Reason) -> u64 {
         self.reasons[reason.index()]
+    }
+
+    /// Packets that were dropped for this reason and not shown as samples.
+    pub fn left_out(&self, reason: Reason) -> u64 {
+        drops::left_out(&self.reasons, &self.sampled)[reason.index()]
     }
 }

@@ -80,6 +80,7 @@ impl Seen {
             at: monotonic_ns(),
             reason,
             station: Station::Worker,
+            outbound: self.outbound,
             interface: 0,
             proto: self.proto,
             src: from_map(self.src),
