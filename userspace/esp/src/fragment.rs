@@ -48,6 +48,10 @@ pub fn split(
     let mut first = Head::first(packet, &ip, ident);
     let mut later = Head::later(&first, ip.v6);
     let payload = &packet[first.payload..];
+    if payload.is_empty() {
+        // Headers alone, and too long: there is nothing to cut.
+        return Err(Reason::OutTooBig);
+    }
     let (mut at, mut pieces) = (0, 0);
     while at < payload.len() {
         let head = if at == 0 { &mut first } else { &mut later };

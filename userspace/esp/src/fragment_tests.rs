@@ -115,6 +115,17 @@ fn what_must_not_or_cannot_be_cut() {
     assert_eq!(pieces(&v6[..100], 60, 1), Err(Reason::OutMalformed));
 }
 
+/// Found by fuzzing: such a packet went without a piece and without an error.
+#[test]
+fn headers_alone_that_are_too_long_do_not_vanish() {
+    let mut plain = Plain::udp(false, 0);
+    plain.options = vec![1; 40];
+    let packet = crate::testing::ip(&plain, &[]);
+    assert_eq!(packet.len(), 60);
+    assert_eq!(pieces(&packet, 60, 1).map(|p| p.len()), Ok(1));
+    assert_eq!(pieces(&packet, 59, 1), Err(Reason::OutTooBig));
+}
+
 #[test]
 fn bytes_behind_the_packet_are_not_sent() {
     let packet = [&plain(true, 100, false)[..], &[9; 20]].concat();
