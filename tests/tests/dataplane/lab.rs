@@ -63,12 +63,13 @@ pub fn config(
         server_ports: vec![ports[0]..=ports[0]],
         client_ports: vec![ports[1]..=ports[1]],
         max_sas: 64,
+        replay_window: 4096,
         pin_dir: pins,
         ..Config::default()
     }
 }
 
-fn keys(suite: Suite) -> EspKeys {
+pub fn keys(suite: Suite) -> EspKeys {
     EspKeys::expand(
         suite,
         &Ik::from_bytes([0x11; 16]),
@@ -187,8 +188,16 @@ impl Lab {
 
     /// One SA each way with SPIs and open ports as a person writes them.
     pub fn install_by_hand(&self, suite: Suite) {
-        let (p, u) = Family::V4.addresses();
-        let keys = keys(suite);
+        self.install_hand(ByHand {
+            suite,
+            ..ByHand::default()
+        });
+    }
+
+    /// The same with what else a person may say.
+    pub fn install_hand(&self, by: ByHand) {
+        let (p, u) = by.family.addresses();
+        let keys = keys(by.suite);
         for (side, at_p) in [(&self.p, true), (&self.u, false)] {
             let sas = [(u, p, 0x1001, true), (p, u, 0x2002, false)].map(|(src, dst, spi, to_p)| {
                 let selector = Selector {
@@ -202,17 +211,17 @@ impl Lab {
                     spi,
                     mode: Mode::Trans,
                     selector,
-                    suite,
+                    suite: by.suite,
                     outer: None,
-                    esn: false,
-                    replay_window: 32,
+                    esn: by.esn,
+                    replay_window: by.window,
                 };
                 let dir = if to_p == at_p { Dir::In } else { Dir::Out };
                 NewSa {
                     spec,
                     keys: keys.clone(),
                     dir,
-                    first_seq: Some(100),
+                    first_seq: Some(by.first_seq),
                 }
             });
             let set = SetSpec {
@@ -223,6 +232,28 @@ impl Lab {
             // Again: no error, and nothing is twice.
             side.plane.install(set).unwrap();
             side.plane.activate(SetId(7)).unwrap();
+        }
+    }
+}
+
+/// What a person says of a pair of SAs.
+#[derive(Clone, Copy, Debug)]
+pub struct ByHand {
+    pub suite: Suite,
+    pub family: Family,
+    pub esn: bool,
+    pub window: u32,
+    pub first_seq: u64,
+}
+
+impl Default for ByHand {
+    fn default() -> ByHand {
+        ByHand {
+            suite: Suite::HmacSha1Null,
+            family: Family::V4,
+            esn: false,
+            window: 32,
+            first_seq: 100,
         }
     }
 }

@@ -1,0 +1,122 @@
+//! Sockets and counters for tests in namespaces.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpStream, UdpSocket};
+use std::thread;
+use std::time::Duration;
+
+use gm_dataplane::{DataPlane, Reason};
+
+/// Longer than a loaded machine takes, shorter than patience.
+pub const WAIT: Duration = Duration::from_secs(5);
+
+pub fn udp(ip: IpAddr, port: u16) -> UdpSocket {
+    let s = UdpSocket::bind((ip, port)).unwrap();
+    s.set_read_timeout(Some(WAIT)).unwrap();
+    s
+}
+
+/// Sends `len` bytes from `from` to `to` and expects them there, from the
+/// right source.
+pub fn pass(from: &UdpSocket, to: &UdpSocket, len: usize) {
+    let bytes: Vec<u8> = (0..len).map(|i| (i * 7 + len) as u8).collect();
+    from.send_to(&bytes, to.local_addr().unwrap()).unwrap();
+    let mut got = vec![0; 65_536];
+    let (n, source) = to
+        .recv_from(&mut got)
+        .unwrap_or_else(|e| panic!("{len} bytes: {e}"));
+    assert_eq!(
+        (&got[..n], source),
+        (&bytes[..], from.local_addr().unwrap())
+    );
+}
+
+pub fn count(plane: &DataPlane, reason: Reason) -> u64 {
+    plane.stats().unwrap().get(reason)
+}
+
+/// Waits until `reason` was counted `n` times more than `before`.
+pub fn grows(plane: &DataPlane, reason: Reason, before: u64, n: u64) {
+    for _ in 0..200 {
+        if count(plane, reason) >= before + n {
+            break;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(count(plane, reason), before + n, "{}", reason.name());
+}
+
+/// Nothing arrives for a while.
+pub fn silent(socket: &UdpSocket) {
+    socket
+        .set_read_timeout(Some(Duration::from_millis(150)))
+        .unwrap();
+    let got = socket.recv_from(&mut [0; 2048]);
+    assert!(got.is_err(), "something came through: {got:?}");
+    socket.set_read_timeout(Some(WAIT)).unwrap();
+}
+
+/// A connection from a given port, as a UE makes it.
+pub fn connect(from: (IpAddr, u16), to: (IpAddr, u16)) -> TcpStream {
+    use nix::sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket,
+        sockopt,
+    };
+    use std::os::fd::AsRawFd;
+    let family = if from.0.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    setsockopt(&fd, sockopt::ReuseAddr, &true).unwrap();
+    bind(
+        fd.as_raw_fd(),
+        &SockaddrStorage::from(std::net::SocketAddr::from(from)),
+    )
+    .unwrap();
+    connect(
+        fd.as_raw_fd(),
+        &SockaddrStorage::from(std::net::SocketAddr::from(to)),
+    )
+    .unwrap();
+    let stream = TcpStream::from(fd);
+    stream.set_read_timeout(Some(WAIT)).unwrap();
+    stream
+}
+
+/// Sends a megabyte each way at once and compares.
+pub fn megabyte(mut a: TcpStream, mut b: TcpStream) {
+    const SIZE: usize = 1 << 20;
+    let bytes = |seed: usize| {
+        (0..SIZE)
+            .map(|i| (i * 31 + i / 999 + seed) as u8)
+            .collect::<Vec<u8>>()
+    };
+    thread::scope(|s| {
+        for (from, to, seed) in [(&a, &b, 1), (&b, &a, 2)] {
+            let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+            s.spawn(move || from.write_all(&bytes(seed)).unwrap());
+            s.spawn(move || {
+                let mut got = vec![0; SIZE];
+                to.read_exact(&mut got).unwrap();
+                assert!(got == bytes(seed), "the bytes differ");
+            });
+        }
+    });
+    // Both ends still answer.
+    a.write_all(b"end").unwrap();
+    let mut end = [0; 3];
+    b.read_exact(&mut end).unwrap();
+}
+
+/// Recomputes the checksum of an IPv4 header.
+pub fn fix_ipv4(ip: &mut [u8]) {
+    ip[10..12].fill(0);
+    let sum: u32 = ip[..20]
+        .chunks(2)
+        .map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])))
+        .sum();
+    let sum = (sum >> 16) + (sum & 0xffff);
+    ip[10..12].copy_from_slice(&(!((sum >> 16) + sum) as u16).to_be_bytes());
+}
