@@ -28,6 +28,9 @@ pub struct Config {
     pub uplink: String,
     /// Local addresses of the Gm link. Traffic of other addresses is not touched.
     pub addresses: Vec<IpAddr>,
+    /// Of a static 1:1 NAT in front of this host: local addresses, each with
+    /// the one of its family that phones know it by. Mostly empty.
+    pub advertised: Vec<(IpAddr, IpAddr)>,
     /// Protected local server ports (port_ps, port_us).
     pub server_ports: Vec<RangeInclusive<u16>>,
     /// Protected local client ports (port_pc, port_uc).
@@ -60,6 +63,7 @@ impl Default for Config {
         Config {
             uplink: String::new(),
             addresses: Vec::new(),
+            advertised: Vec::new(),
             server_ports: Vec::new(),
             client_ports: Vec::new(),
             max_sas: 4096,
@@ -114,6 +118,7 @@ impl Config {
         {
             return wrong(format!("address {a} is not a host's address"));
         }
+        self.check_advertised()?;
         if !(4..=1 << 20).contains(&self.max_sas) {
             return wrong(format!("max_sas {} is outside 4 to 1048576", self.max_sas));
         }
@@ -147,6 +152,39 @@ impl Config {
                     r.start(),
                     r.end(),
                     self.encap_port
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_advertised(&self) -> Result<(), Error> {
+        let wrong = |what: String| Err(Error::Config(what));
+        for (i, (local, public)) in self.advertised.iter().enumerate() {
+            if !self.addresses.contains(local) {
+                return wrong(format!(
+                    "advertised: {local} is none of addresses: only those are translated"
+                ));
+            }
+            if local.is_ipv4() != public.is_ipv4() {
+                return wrong(format!(
+                    "advertised: {local} and {public} are not of one address family"
+                ));
+            }
+            if public.is_unspecified() || public.is_multicast() || public.is_loopback() {
+                return wrong(format!(
+                    "advertised: {public} is no address that phones can send to"
+                ));
+            }
+            if self.addresses.contains(public) {
+                return wrong(format!(
+                    "advertised: {public} is one of addresses: what this host has needs no NAT"
+                ));
+            }
+            let mut others = self.advertised[..i].iter();
+            if others.any(|(l, p)| l == local || p == public) {
+                return wrong(format!(
+                    "advertised: {local} or {public} stands twice; a 1:1 NAT makes pairs"
                 ));
             }
         }
@@ -198,21 +236,46 @@ mod tests {
         }
     }
 
+    fn nat(c: &mut Config, pairs: &[(&str, &str)]) {
+        let pair = |(l, p): &(&str, &str)| (l.parse().unwrap(), p.parse().unwrap());
+        c.advertised = pairs.iter().map(pair).collect();
+    }
+
     #[test]
     fn accepts_a_plain_configuration() {
         good().validate().unwrap();
+        let mut behind_a_nat = good();
+        nat(&mut behind_a_nat, &[("10.0.0.1", "198.51.100.1")]);
+        behind_a_nat.validate().unwrap();
     }
 
     #[test]
     fn names_what_is_wrong() {
         type Change = fn(&mut Config);
-        let cases: [(Change, &str); 9] = [
+        let cases: [(Change, &str); 14] = [
             (|c| c.uplink = String::new(), "uplink"),
             (|c| c.uplink = "a b".into(), "uplink"),
             (|c| c.gm0 = "fifteen-bytes-x".into(), "gm0"),
             (|c| c.gm0 = "eth0".into(), "both called"),
             (|c| c.addresses.clear(), "addresses"),
             (|c| c.max_sas = 3, "max_sas"),
+            (
+                |c| nat(c, &[("10.0.0.9", "198.51.100.1")]),
+                "10.0.0.9 is none",
+            ),
+            (|c| nat(c, &[("10.0.0.1", "2001:db8::1")]), "family"),
+            (|c| nat(c, &[("10.0.0.1", "127.0.0.1")]), "127.0.0.1"),
+            (|c| nat(c, &[("10.0.0.1", "10.0.0.1")]), "needs no NAT"),
+            (
+                |c| {
+                    c.addresses.push("10.0.0.2".parse().unwrap());
+                    nat(
+                        c,
+                        &[("10.0.0.1", "198.51.100.1"), ("10.0.0.2", "198.51.100.1")],
+                    );
+                },
+                "twice",
+            ),
             (|c| c.replay_window = 5000, "replay_window"),
             (|c| c.client_ports = vec![4000..=5000], "encapsulation port"),
             (

@@ -20,7 +20,7 @@ use crate::gone::Past;
 use crate::handoff::{self, Command, Handoff};
 use crate::keeper::{Keeper, Made};
 use crate::maps::Maps;
-use crate::process::{Ctx, Process, Settings};
+use crate::process::{Advertised, Ctx, Process, Settings};
 use crate::publish::Published;
 use crate::stats::{Counters, Stats, WorkerStats};
 use crate::table::{Entry, Table};
@@ -319,6 +319,7 @@ fn process(
             uplink_mtu,
             gm0_mtu: devices::GM0_MTU as usize,
             ports: cfg.port_words(),
+            advertised: Advertised::new(&cfg.advertised),
         },
         table: Table::new(cfg.slots()),
         begin,

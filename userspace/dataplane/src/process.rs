@@ -15,6 +15,9 @@ mod emit;
 mod ends;
 mod inbound;
 mod outbound;
+mod path;
+mod pieces;
+mod translate;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +39,9 @@ use crate::publish::Published;
 use crate::stats::Counters;
 use crate::table::{Entry, Table};
 use crate::tap::Tap;
+
+pub(crate) use path::Path;
+pub(crate) use translate::Advertised;
 
 /// Packets that are worked on at a time.
 pub(crate) const BATCH: usize = 64;
@@ -73,6 +79,8 @@ pub(crate) struct Settings {
     pub gm0_mtu: usize,
     /// Protected local ports, one bit each, as in the map `PORTS`.
     pub ports: Vec<u64>,
+    /// What a static NAT in front makes of local addresses.
+    pub advertised: Advertised,
 }
 
 impl Settings {
@@ -161,6 +169,8 @@ pub(crate) struct Process {
     iv: Iv,
     frags_in: Reassembler,
     frags_out: Reassembler,
+    /// What SAs bring in pieces: kept apart from what strangers can send.
+    frags_sa: Reassembler,
     /// Identification of the next datagram that is fragmented here.
     ident: u32,
 }
@@ -174,6 +184,7 @@ impl Process {
             iv: BufferedIv::new(draw),
             frags_in: Reassembler::new(LIMITS),
             frags_out: Reassembler::new(LIMITS),
+            frags_sa: Reassembler::new(LIMITS),
             ident,
         }
     }
@@ -181,7 +192,8 @@ impl Process {
     /// Lets go of datagrams that did not become whole in time.
     pub(crate) fn expire(&mut self, now: u64) {
         self.ctx.now = now;
-        let late = self.frags_in.expire(now) + self.frags_out.expire(now);
+        let late = [&mut self.frags_in, &mut self.frags_out, &mut self.frags_sa];
+        let late: usize = late.into_iter().map(|f| f.expire(now)).sum();
         self.ctx.counters.add(Reason::FragmentTimeout, late as u64);
     }
 }

@@ -9,6 +9,7 @@ use gm_esp::{InnerFlow, Sa};
 use gm_sadb::{Dir, SetId};
 
 use crate::flows::Flows;
+use crate::process::Path;
 
 /// An SA in the hands of its one worker.
 pub(crate) struct Entry {
@@ -27,6 +28,8 @@ pub(crate) struct Entry {
     pub low_told: Cell<bool>,
     /// That the numbers are used up was announced.
     pub end_told: Cell<bool>,
+    /// What routers on the way to the peer have said (outbound).
+    pub path: Cell<Path>,
 }
 
 impl Entry {
@@ -40,6 +43,7 @@ impl Entry {
             partners,
             low_told: Cell::new(false),
             end_told: Cell::new(false),
+            path: Cell::default(),
         }
     }
 }
@@ -79,14 +83,14 @@ impl Table {
         if let Some(Some(e)) = self.slots.get(slot as usize)
             && e.dir == Dir::Out
         {
-            self.flows.add(&e.sa.spec.selector, slot);
+            self.flows.add(&e.sa.spec, slot);
         }
     }
 
     /// Takes an SA out of outbound packets' sight; inbound it goes on.
     pub(crate) fn deactivate(&mut self, slot: u32) {
         if let Some(Some(e)) = self.slots.get(slot as usize) {
-            self.flows.remove(&e.sa.spec.selector, slot);
+            self.flows.remove(&e.sa.spec, slot);
         }
     }
 
@@ -111,6 +115,11 @@ impl Table {
     /// The inbound SA with this destination and SPI.
     pub(crate) fn by_spi(&self, dst: IpAddr, spi: u32) -> Option<&Entry> {
         self.get(*self.inbound.get(&(dst, spi))?)
+    }
+
+    /// The active outbound SA whose packets go to `dst` with this SPI.
+    pub(crate) fn by_peer(&self, dst: IpAddr, spi: u32) -> Option<&Entry> {
+        self.get(self.flows.by_spi(dst, spi)?)
     }
 
     /// The active outbound SA for a packet.

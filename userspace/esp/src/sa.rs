@@ -50,6 +50,25 @@ pub struct SaSpec {
     pub replay_window: u32,
 }
 
+impl SaSpec {
+    /// The destination address that packets of this SA carry outside; with the
+    /// SPI it names the SA.
+    pub fn destination(&self) -> IpAddr {
+        match &self.outer {
+            Some(outer) => outer.dst,
+            None => self.selector.dst,
+        }
+    }
+
+    /// The source address that packets of this SA carry outside when they leave.
+    pub fn source(&self) -> IpAddr {
+        match &self.outer {
+            Some(outer) => outer.src,
+            None => self.selector.src,
+        }
+    }
+}
+
 /// Why a specification is no SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SaError {
@@ -135,10 +154,7 @@ impl Sa {
     /// The destination address that packets of this SA carry outside; with the
     /// SPI it names the SA.
     pub fn destination(&self) -> IpAddr {
-        match &self.spec.outer {
-            Some(outer) => outer.dst,
-            None => self.spec.selector.dst,
-        }
+        self.spec.destination()
     }
 
     /// The last sequence number that may be sent.

@@ -9,11 +9,15 @@ use gm_abi::wire::{self, Class, L3, TCP};
 use gm_esp::inbound::{Checked, Opened, Received};
 use gm_esp::reassembly::Datagram;
 use gm_esp::{EncapPort, Mode, PacketBuf, inbound};
+use gm_sadb::Dir;
 use gm_xsk::{Frame, Umem};
 
 use super::emit::{self, Link};
 use super::ends::Seen;
 use super::outbound::room;
+use super::path::soon::META_ICMP;
+use super::pieces::Plain;
+use super::translate::Way;
 use super::{BATCH, Ctx, Out, Process};
 use crate::Event;
 use crate::table::Entry;
@@ -27,6 +31,8 @@ enum Fate {
     Ended,
     /// The plain IP packet is at this place of the frame.
     Inject(usize, usize),
+    /// A piece of one is.
+    Piece(usize, usize),
 }
 
 /// The slot of the SA where there is one, the reason, and what ended.
@@ -59,6 +65,13 @@ impl Process {
             umem.free(frame);
         }
 
+        let is_icmp = |f: &Frame| meta(f).is_some_and(|m| m.kind == META_ICMP);
+        for frame in batch.extract_if(.., |f| is_icmp(f)) {
+            let l3 = meta(&frame).map_or(0, |m| usize::from(m.l3));
+            self.ctx.icmp_in(frame.data(), l3);
+            umem.free(frame);
+        }
+
         let mut kept = [Kept::default(); BATCH];
         let mut fates = [Fate::Ended; BATCH];
         self.ctx.open(batch, &mut kept, &mut fates);
@@ -73,7 +86,12 @@ impl Process {
                     self.ctx.drop_from(None, Reason::NoFrame, &kept.seen);
                     umem.free(frame);
                 }
-                (Fate::Ended, _) => umem.free(frame),
+                (Fate::Piece(start, end), Some(link)) => {
+                    let piece = &frame.chunk()[start..end];
+                    self.piece_in(umem, (kept.slot, link, &kept.seen), piece, out);
+                    umem.free(frame);
+                }
+                (Fate::Ended | Fate::Piece(..), _) => umem.free(frame),
             }
         }
     }
@@ -94,7 +112,14 @@ impl Process {
             return;
         };
         let (reason, packet) = match ctx.whole(&mut whole) {
-            Ok(done) => done,
+            Ok((Some(slot), Plain::Piece(piece))) => {
+                let seen = Seen::of(data, ip.l3, ctx.settings.encap_port, false);
+                return self.piece_in(umem, (slot, link, &seen), piece.data(), out);
+            }
+            Ok((Some(_), Plain::Whole(packet))) => (Reason::Ok, packet),
+            Ok((None, Plain::Whole(packet) | Plain::Piece(packet))) => {
+                (Reason::ClearReassembled, packet)
+            }
             Err((slot, reason, seen)) => {
                 return ctx.drop_from(slot.and_then(|s| ctx.table.get(s)), reason, &seen);
             }
@@ -132,7 +157,8 @@ impl Ctx {
                 return;
             };
             match opened.and_then(|o| self.finish(entry, o)) {
-                Ok(packet) => *fate = Fate::Inject(packet.start(), packet.end()),
+                Ok(Plain::Whole(packet)) => *fate = Fate::Inject(packet.start(), packet.end()),
+                Ok(Plain::Piece(packet)) => *fate = Fate::Piece(packet.start(), packet.end()),
                 Err(reason) => self.drop_from(Some(entry), reason, &kept[i].seen),
             }
         });
@@ -191,8 +217,8 @@ impl Ctx {
     }
 
     /// Everything behind the cryptography: the window moves and is published,
-    /// the NAT's port is learnt, the packet is judged and stripped.
-    fn finish<'p>(&self, entry: &Entry, opened: Opened<'p, '_>) -> Result<PacketBuf<'p>, Reason> {
+    /// the NAT's port is learnt, the packet is stripped and judged.
+    fn finish<'p>(&self, entry: &Entry, opened: Opened<'p, '_>) -> Result<Plain<'p>, Reason> {
         let (Some(window), Some(hot)) = (self.window(entry), self.hot(entry)) else {
             return Err(Reason::UnknownSpi);
         };
@@ -203,10 +229,18 @@ impl Ctx {
         if seq > before {
             self.learn(entry, source);
         }
-        let mut packet = committed.admit()?.into_packet();
+        let mut stripped = committed.strip()?;
+        if stripped.is_piece() {
+            let piece = stripped.into_piece();
+            self.used(hot, piece.len());
+            return Ok(Plain::Piece(piece));
+        }
+        let nat = &self.settings.advertised;
+        nat.apply(Way::In, entry.sa.spec.mode, stripped.data_mut());
+        let mut packet = stripped.admit()?.into_packet();
         self.used(hot, packet.len());
         self.clamp(entry, packet.data_mut());
-        Ok(packet)
+        Ok(Plain::Whole(packet))
     }
 
     /// A verified packet with the newest number says where the phone is now
@@ -245,7 +279,11 @@ impl Ctx {
         if ip.proto != TCP || ip.frag.is_some() || ip.hidden {
             return;
         }
-        let most = room(&entry.sa, ip.l4, self.settings.mtu()).saturating_sub(ip.l4 + 20);
+        let mtu = match entry.dir {
+            Dir::In => self.mtu_back(entry),
+            Dir::Out => self.mtu(entry),
+        };
+        let most = room(&entry.sa, ip.l4, mtu).saturating_sub(ip.l4 + 20);
         let most = u16::try_from(most).unwrap_or(u16::MAX);
         if most > 0 && tcp::clamp_mss(&mut packet[ip.l4..ip.end], most) {
             tracing::trace!(most, "lowered the MSS of a SYN");
@@ -253,8 +291,8 @@ impl Ctx {
     }
 
     /// A datagram that was put together: ESP is opened, cleartext judged by
-    /// its port. The packet to inject and what to count for it.
-    fn whole<'d>(&self, datagram: &'d mut Datagram) -> Result<(Reason, PacketBuf<'d>), End> {
+    /// its port. The packet to inject, and the slot of the SA that has brought it.
+    fn whole<'d>(&self, datagram: &'d mut Datagram) -> Result<(Option<u32>, Plain<'d>), End> {
         let seen = Seen::of(datagram.packet(), 0, self.settings.encap_port, false);
         let end = |reason| (None, reason, seen);
         let ip = match wire::parse_ip(datagram.packet(), 0) {
@@ -265,10 +303,10 @@ impl Ctx {
         match wire::classify(datagram.packet(), &ip, encap) {
             Class::Esp { .. } | Class::UdpEsp { .. } => {
                 let opened = self.whole_esp(datagram.buf());
-                let packet = opened.map_err(|(slot, reason)| (slot, reason, seen))?;
-                Ok((Reason::Ok, packet))
+                let (slot, plain) = opened.map_err(|(slot, reason)| (slot, reason, seen))?;
+                Ok((Some(slot), plain))
             }
-            Class::NonEspMarker => Ok((Reason::ClearReassembled, datagram.buf())),
+            Class::NonEspMarker => Ok((None, Plain::Whole(datagram.buf()))),
             Class::Keepalive => Err(end(Reason::Keepalive)),
             Class::Malformed { .. } | Class::Fragment => Err(end(Reason::Malformed)),
             Class::Other => match ip.ports {
@@ -277,13 +315,16 @@ impl Ctx {
                     Err(end(Reason::CleartextProtected))
                 }
                 None if ip.hides_ports() => Err(end(Reason::Malformed)),
-                _ => Ok((Reason::ClearReassembled, datagram.buf())),
+                _ => Ok((None, Plain::Whole(datagram.buf()))),
             },
         }
     }
 
     /// Where it fails: the slot of the SA, and the reason.
-    fn whole_esp<'d>(&self, packet: PacketBuf<'d>) -> Result<PacketBuf<'d>, (Option<u32>, Reason)> {
+    fn whole_esp<'d>(
+        &self,
+        packet: PacketBuf<'d>,
+    ) -> Result<(u32, Plain<'d>), (Option<u32>, Reason)> {
         let received = self.received(packet).map_err(|reason| (None, reason))?;
         let entry = self
             .table
@@ -292,6 +333,7 @@ impl Ctx {
         self.windowed(entry, received)
             .and_then(|checked| inbound::open_one(self.engine, checked))
             .and_then(|opened| self.finish(entry, opened))
+            .map(|plain| (entry.slot, plain))
             .map_err(|reason| (Some(entry.slot), reason))
     }
 }

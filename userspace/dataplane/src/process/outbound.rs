@@ -8,7 +8,9 @@ use gm_xsk::{Frame, Umem};
 use std::sync::atomic::Ordering;
 
 use super::emit::{self, Link};
-use super::{BATCH, Ctx, Iv, Out, Process};
+use super::ends::Seen;
+use super::translate::Way;
+use super::{BATCH, Ctx, Iv, Out, Process, path};
 use crate::table::Entry;
 use crate::tap::Direction;
 use crate::{Event, icmp};
@@ -33,10 +35,13 @@ enum Fate {
 /// What is kept of a frame while its packet is on its way.
 #[derive(Clone, Copy, Default)]
 struct Kept {
-    slot: u32,
+    /// The slot of its SA.
+    slot: Option<u32>,
     link: Option<Link>,
     /// Length of the plain IP packet.
     len: usize,
+    /// The longest packet that may leave.
+    mtu: usize,
 }
 
 /// The longest plain IP packet, its headers before the transport `header` bytes
@@ -84,6 +89,7 @@ impl Process {
     /// Brings one frame of the batch to its end.
     fn send(&mut self, umem: &mut Umem, mut frame: Frame, fate: Fate, kept: Kept, out: &mut Out) {
         let ctx = &self.ctx;
+        let entry = kept.slot.and_then(|slot| ctx.table.get(slot));
         let end = match (fate, kept.link) {
             (Fate::Drop(reason), _) => Err(reason),
             (Fate::TooBig(most), Some(link)) => {
@@ -92,11 +98,11 @@ impl Process {
                 Err(Reason::OutTooBig)
             }
             (Fate::Send(start, end), Some(link)) => {
-                ctx.sent(kept.slot, kept.len);
-                let mtu = ctx.settings.mtu();
-                if end - start > mtu {
+                ctx.sent(entry, kept.len);
+                if end - start > kept.mtu {
                     let packet = &frame.chunk()[start..end];
-                    emit::copies(umem, link, packet, mtu, &mut self.ident, &mut out.wire)
+                    let (ident, wire) = (&mut self.ident, &mut out.wire);
+                    emit::copies(umem, link, packet, kept.mtu, ident, wire)
                 } else if link.put(&mut frame, start, end) {
                     ctx.counters.count(Reason::Sealed);
                     return out.wire.push(frame);
@@ -106,8 +112,20 @@ impl Process {
             }
             (_, None) => Err(Reason::OutMalformed),
         };
+        match (end, kept.link) {
+            (Ok(()), _) => ctx.counters.count(Reason::Sealed),
+            (Err(reason), Some(link)) => {
+                ctx.drop_packet(entry, reason, (frame.data(), link.len()), true);
+            }
+            (Err(reason), None) => {
+                let seen = Seen {
+                    outbound: true,
+                    ..Seen::default()
+                };
+                ctx.drop_from(entry, reason, &seen);
+            }
+        }
         umem.free(frame);
-        ctx.counters.count(end.err().unwrap_or(Reason::Sealed));
     }
 
     /// A fragment of something protected; the last one of a datagram brings
@@ -121,29 +139,38 @@ impl Process {
             ..
         } = self;
         let data = frame.data();
+        let nothing = Seen {
+            outbound: true,
+            ..Seen::default()
+        };
         let L3::Ip(ip) = wire::parse_frame(data) else {
-            return ctx.counters.count(Reason::OutMalformed);
+            return ctx.drop_from(None, Reason::OutMalformed, &nothing);
         };
         let Some(link) = Link::of(data, ip.l3) else {
-            return ctx.counters.count(Reason::OutMalformed);
+            return ctx.drop_from(None, Reason::OutMalformed, &nothing);
         };
         let Some(mut whole) = ctx.put_together(frags_out, &data[ip.l3..ip.end], true) else {
             return;
         };
+        let seen = Seen::of(whole.packet(), 0, ctx.settings.encap_port, true);
         let mut kept = Kept::default();
         let sealed = ctx
             .number(iv, whole.buf(), false, &mut kept)
             .and_then(|n| outbound::seal_one(ctx.engine, n).map_err(Fate::Drop));
+        let entry = kept.slot.and_then(|slot| ctx.table.get(slot));
         let end = match sealed {
             Ok(sealed) => {
-                ctx.sent(kept.slot, kept.len);
-                let (packet, mtu) = (sealed.packet().data(), ctx.settings.mtu());
-                emit::copies(umem, link, packet, mtu, ident, &mut out.wire)
+                ctx.sent(entry, kept.len);
+                let packet = sealed.packet().data();
+                emit::copies(umem, link, packet, kept.mtu, ident, &mut out.wire)
             }
             Err(Fate::Drop(reason)) => Err(reason),
             Err(_) => Err(Reason::OutTooBig),
         };
-        ctx.counters.count(end.err().unwrap_or(Reason::Sealed));
+        match end {
+            Ok(()) => ctx.counters.count(Reason::Sealed),
+            Err(reason) => ctx.drop_from(entry, reason, &seen),
+        }
     }
 }
 
@@ -235,21 +262,27 @@ impl Ctx {
             .ok_or(Fate::Drop(Reason::OutNoSa))?;
         let hot = self.hot(entry).ok_or(Fate::Drop(Reason::OutNoSa))?;
         self.clamp(entry, packet.data_mut());
-        (kept.slot, kept.len) = (entry.slot, packet.len());
+        (kept.slot, kept.len, kept.mtu) = (Some(entry.slot), packet.len(), self.mtu(entry));
 
-        let most = room(&entry.sa, transport(&ip), self.settings.mtu());
-        if packet.len() > most {
-            if tell && ip.proto == TCP && (ip.v6 || dont_fragment(packet.data())) {
+        let most = room(&entry.sa, transport(&ip), kept.mtu);
+        let fits = packet.len() <= most;
+        if !fits && tell && ip.proto == TCP && (ip.v6 || dont_fragment(packet.data())) {
+            let most = most.max(path::least(ip.v6));
+            if packet.len() > most {
                 return Err(Fate::TooBig(most));
             }
-            // A datagram is fragmented after sealing whatever it says: SIP over
-            // UDP does not come again smaller. The checksum follows on sealing;
-            // in a tunnel the outer header never forbids it.
-            if !ip.v6 && entry.sa.spec.mode == Mode::Trans {
-                packet.data_mut()[6] &= !DF;
-            }
         }
-        let selected = Selected::new(packet, &entry.sa).map_err(Fate::Drop)?;
+        // What does not fit is fragmented after sealing whatever it says: SIP
+        // over UDP does not come again smaller, nor does TCP below the least
+        // that the stack believes. The checksum follows on sealing; in a tunnel
+        // the outer header never forbids it.
+        let cut = !fits || self.is_tiny(entry);
+        if cut && !ip.v6 && entry.sa.spec.mode == Mode::Trans {
+            packet.data_mut()[6] &= !DF;
+        }
+        let mut selected = Selected::new(packet, &entry.sa).map_err(Fate::Drop)?;
+        let nat = &self.settings.advertised;
+        nat.apply(Way::Out, entry.sa.spec.mode, selected.data_mut());
         let numbered = selected.number(&Counter(&hot.seq), self.ports(entry, hot), iv);
         self.watch_numbers(
             entry,
@@ -289,9 +322,9 @@ impl Ctx {
         }
     }
 
-    fn sent(&self, slot: u32, bytes: usize) {
-        if let Some(slot) = self.region.slot(slot) {
-            self.used(slot.hot(), bytes);
+    fn sent(&self, entry: Option<&Entry>, bytes: usize) {
+        if let Some(hot) = entry.and_then(|e| self.hot(e)) {
+            self.used(hot, bytes);
         }
     }
 }

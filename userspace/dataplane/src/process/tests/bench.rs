@@ -118,6 +118,7 @@ impl Bench {
                     ..crate::Config::default()
                 }
                 .port_words(),
+                advertised: Default::default(),
             },
             table: Table::new(SLOTS),
             begin: Instant::now(),
