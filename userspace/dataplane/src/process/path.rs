@@ -25,13 +25,13 @@ pub(super) mod soon {
     use super::Reason;
 
     pub(crate) const META_ICMP: u8 = 5;
-    pub(super) const PATH_MTU: Reason = Reason::Fragment;
-    pub(super) const PEER_UNREACHABLE: Reason = Reason::Keepalive;
-    pub(super) const ICMP_UNBELIEVED: Reason = Reason::Malformed;
+    pub(crate) const PATH_MTU: Reason = Reason::Fragment;
+    pub(crate) const PEER_UNREACHABLE: Reason = Reason::Keepalive;
+    pub(crate) const ICMP_UNBELIEVED: Reason = Reason::Malformed;
 }
 
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
+pub(super) const ICMP: u8 = 1;
+pub(super) const ICMPV6: u8 = 58;
 /// Bytes of an ICMP error in front of what it quotes.
 const HEADER: usize = 8;
 
@@ -76,7 +76,7 @@ impl Path {
 
 /// What an ICMP error says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+pub(super) enum Told {
     /// A packet is too big; this long it may be, or (IPv4) nobody says how long.
     TooBig(Option<usize>),
     /// Anything else: it did not arrive.
@@ -85,16 +85,16 @@ enum Told {
 
 /// The ESP packet that an ICMP error quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Quoted {
-    v6: bool,
-    src: IpAddr,
-    dst: IpAddr,
+pub(super) struct Quoted {
+    pub v6: bool,
+    pub src: IpAddr,
+    pub dst: IpAddr,
     /// In UDP: source and destination port.
     ports: Option<(u16, u16)>,
-    spi: u32,
-    seq: u32,
+    pub spi: u32,
+    pub seq: u32,
     /// Bytes of the packet, as its header has it.
-    len: usize,
+    pub len: usize,
 }
 
 /// The outer destination and SPI of the ESP that an ICMP error quotes, in a
@@ -188,7 +188,12 @@ impl Ctx {
     }
 
     /// Notes a path MTU. `None`: it cannot be true.
-    fn believe(&self, entry: &Entry, quoted: &Quoted, mtu: Option<usize>) -> Option<Reason> {
+    pub(super) fn believe(
+        &self,
+        entry: &Entry,
+        quoted: &Quoted,
+        mtu: Option<usize>,
+    ) -> Option<Reason> {
         let mtu = match mtu {
             Some(mtu) => mtu,
             None => {
@@ -218,7 +223,7 @@ impl Ctx {
 }
 
 /// Reads an ICMP error about ESP. `None`: it is none, or damaged.
-fn read(packet: &[u8], encap_port: u16) -> Option<(Told, Quoted)> {
+pub(super) fn read(packet: &[u8], encap_port: u16) -> Option<(Told, Quoted)> {
     let L3::Ip(ip) = wire::parse_ip(packet, 0) else {
         return None;
     };
@@ -283,7 +288,3 @@ fn quote(packet: &[u8], encap_port: u16) -> Option<Quoted> {
         len: if ip.v6 { 40 + length(4) } else { length(2) },
     })
 }
-
-#[cfg(test)]
-#[path = "path_tests.rs"]
-mod tests;

@@ -3,6 +3,8 @@
 mod bench;
 mod many;
 mod outbound;
+mod path;
+mod pieces;
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;

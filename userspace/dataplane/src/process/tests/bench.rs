@@ -76,6 +76,11 @@ fn keys(suite: Suite) -> EspKeys {
 
 /// Computes the ICV of a hmac-sha-1-96+null packet again, after a change.
 pub(super) fn reseal(frame: &mut [u8]) {
+    reseal_at(frame, 14 + 20);
+}
+
+/// The same where ESP begins at `esp` of the frame.
+pub(super) fn reseal_at(frame: &mut [u8], esp: usize) {
     let keys = keys(Suite::HmacSha1Null);
     let key = Key::new(
         Transform::HmacSha1Null,
@@ -86,7 +91,7 @@ pub(super) fn reseal(frame: &mut [u8]) {
     .unwrap();
     let mut jobs = [Job {
         key: &key,
-        esp: &mut frame[14 + 20..],
+        esp: &mut frame[esp..],
         seq_hi: None,
         ok: false,
     }];
