@@ -3,10 +3,14 @@
 //!
 //! * [`wire`]: what kind of packet is this? One parser for BPF and workers.
 //! * [`maps`]: the layouts of BPF map keys and values.
+//! * [`source`]: what is kept for each source, and the place that it has.
+//! * [`sample`]: what is said about single packets that were dropped.
 //! * [`verdict`]: every reason to pass, steer or drop a packet.
 #![no_std]
 #![forbid(unsafe_code)]
 
 pub mod maps;
+pub mod sample;
+pub mod source;
 pub mod verdict;
 pub mod wire;

@@ -6,10 +6,10 @@
 //! BPF object must come from the same source (`ABI_VERSION`).
 
 #[cfg(not(target_arch = "bpf"))]
-use core::sync::atomic::{AtomicU32, AtomicU64};
+pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64};
 
 #[cfg(target_arch = "bpf")]
-use bpf::{AtomicU32, AtomicU64};
+pub(crate) use bpf::{AtomicU32, AtomicU64};
 
 /// The compiler has no usable atomics for the BPF that Linux 6.1 runs: none of
 /// 32 bits, and no way to emit a relaxed load. The programs take the pointer
@@ -37,7 +37,7 @@ mod bpf {
 
 /// Changes when any layout here changes. Kept in [`Config`]; a loader refuses
 /// an object or a pinned map of another version.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// First SPI that gmesp chooses for itself: ten digits, as Annex H wants.
 pub const SPI_BASE: u32 = 1_000_000_000;
@@ -69,8 +69,9 @@ pub struct Config {
     pub encap_port: u32,
     /// Any of `CONFIG_*`.
     pub flags: u32,
-    /// Reserved, zero.
-    pub reserved: u32,
+    /// Random: with it a source's place and tag cannot be foreseen
+    /// ([`crate::source`]).
+    pub seed: u32,
 }
 
 /// Flag in [`Config`]: XDP on the uplink runs in the driver, so that it may
@@ -125,6 +126,9 @@ pub const WINDOW_CELLS: usize = 4;
 /// `seq % 32` says that the number was accepted; number `seq` lives in cell
 /// `block % WINDOW_CELLS`. A cell that carries another block says nothing.
 ///
+/// `flags` has more writers than one: the control side that installs, the SA's
+/// worker (the tag), whoever limits. Change it by compare and exchange.
+///
 /// To publish a slot, write `spi` last; to take it back, zero `spi` first.
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
@@ -132,7 +136,9 @@ pub struct SaSlot {
     /// SPI, network byte order as read from the packet with a native-endian
     /// load (`u32::from_ne_bytes`); zero: free.
     pub spi: AtomicU32,
-    /// Bits 0..8: mode. Bits 8..16: 1 if the window is published (no ESN).
+    /// Bits 0..8: mode. [`SLOT_PUBLISHED`], [`SLOT_LIMITED`]. Bits 16..32: the
+    /// tag ([`crate::source::tag_of`]) of where the newest verified packet has
+    /// come from; zero: not known.
     pub flags: AtomicU32,
     /// Destination address, as four native-endian words of its 16 bytes.
     pub dst: [AtomicU32; 4],
@@ -143,6 +149,28 @@ pub struct SaSlot {
     /// The newest part of the window.
     pub cells: [AtomicU64; WINDOW_CELLS],
 }
+
+/// Flag in [`SaSlot`]: the window is published (no ESN).
+pub const SLOT_PUBLISHED: u32 = 1 << 8;
+/// Flag in [`SaSlot`]: ICVs for this SA keep failing. XDP drops as
+/// [`crate::verdict::Reason::IcvLimited`] what has another tag than the slot
+/// (where that is known), and, where the window is published, numbers that are
+/// neither in the window nor at most [`LIMITED_AHEAD`] above its top.
+pub const SLOT_LIMITED: u32 = 1 << 9;
+/// Where the tag begins in the flags of a [`SaSlot`].
+pub const SLOT_TAG_SHIFT: u32 = 16;
+/// How far above the top a number may be while an SA is limited.
+pub const LIMITED_AHEAD: u32 = 1024;
+
+/// Number of `u64` words in the memory-mapped array map `STATE`; user space
+/// writes them, BPF reads.
+pub const STATE_WORDS: u32 = 8;
+/// Word of `STATE`: how many sources are in `SOURCE_LIMITS`. Zero: nobody
+/// looks there.
+pub const STATE_LIMITED: u32 = 0;
+/// Word of `STATE`: not zero while somebody refills `FRAGMENT_TOKENS`. Zero:
+/// the rate of fragments is not limited.
+pub const STATE_FRAGMENT_RATE: u32 = 1;
 
 const _: () = assert!(size_of::<SaSlot>() == 64);
 const _: () = assert!(size_of::<Config>() == 32);
@@ -162,8 +190,8 @@ pub struct SlotDrops {
     pub stale: AtomicU64,
     /// [`crate::verdict::Reason::ModeMismatch`].
     pub mode_mismatch: AtomicU64,
-    /// Reserved.
-    pub reserved: AtomicU64,
+    /// [`crate::verdict::Reason::IcvLimited`].
+    pub icv_limited: AtomicU64,
 }
 
 /// `kind` of [`Meta`]: ESP for `slot`.
@@ -174,6 +202,9 @@ pub const META_UDP_ESP: u8 = 2;
 pub const META_FRAGMENT: u8 = 3;
 /// `kind` of [`Meta`]: outbound cleartext; `slot` means nothing.
 pub const META_OUTBOUND: u8 = 4;
+/// `kind` of [`Meta`]: an ICMP error about ESP of ours; `esp` is the offset of
+/// the ICMP header, `slot` means nothing.
+pub const META_ICMP: u8 = 5;
 
 /// What XDP tells the worker, in the 16 bytes of metadata in front of the
 /// frame.
@@ -182,7 +213,8 @@ pub const META_OUTBOUND: u8 = 4;
 pub struct Meta {
     /// The SA's slot.
     pub slot: u32,
-    /// Offset of the ESP header from the start of the frame.
+    /// Offset of the ESP header (of a fragment, of what is to be sealed, of an
+    /// ICMP error: of what follows the IP header) from the start of the frame.
     pub esp: u16,
     /// Offset of the IP header from the start of the frame.
     pub l3: u8,

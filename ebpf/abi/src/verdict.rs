@@ -137,6 +137,26 @@ reasons! {
     RingFull = "ring-full", Drop;
     /// No worker listens on the queue; fail closed.
     NoWorker = "no-worker", Drop;
+
+    // --- ICMP, in the order in which it is decided ---------------------------
+    /// An ICMP error about ESP of ours, handed to a worker.
+    SteerIcmp = "steer-icmp", Steer;
+    /// An ICMP error that says how large a packet may be on the way to the phone: ESP to it is made to fit.
+    PathMtu = "path-mtu", Deliver;
+    /// An ICMP error that says that ESP of ours has not reached the phone: noted, nothing changes.
+    PeerUnreachable = "peer-unreachable", Deliver;
+    /// An ICMP error about ESP that no SA has lately sent: forged, or late.
+    IcmpUnbelieved = "icmp-unbelieved", Drop;
+    /// An ICMP error that quotes, in clear, UDP or TCP of a protected port: on the wire that is ESP, so it is forged.
+    ClearIcmp = "clear-icmp", Drop;
+
+    // --- drop: under attack --------------------------------------------------
+    /// ICVs for this SA or from this source keep failing: until that ends, ESP that is not from where the phone last was, or is far from its numbers, is not tried.
+    IcvLimited = "icv-limited", Drop;
+    /// More fragments in a tenth of a second than are taken, in all or from one source.
+    FragmentRate = "fragment-rate", Drop;
+    /// The worker that has the SA cannot keep up with what other queues hand over to it.
+    HandoverFull = "handover-full", Drop;
 }
 
 impl Reason {
@@ -145,8 +165,49 @@ impl Reason {
         self as usize
     }
 
+    /// Which counter of [`PrefixDrops`](crate::source::PrefixDrops) is this
+    /// reason's; `None` for what is no drop. Arithmetic, because the
+    /// compiler for BPF would make a table of a `match`, and a table is a map.
+    #[inline(always)]
+    pub const fn drop_index(self) -> Option<usize> {
+        let at = self as usize;
+        if at < FIRST_DROP || (at >= FIRST_ICMP && at < FIRST_LATE_DROP) {
+            None
+        } else if at < FIRST_ICMP {
+            Some(at - FIRST_DROP)
+        } else {
+            Some(at - FIRST_DROP - (FIRST_LATE_DROP - FIRST_ICMP))
+        }
+    }
+
     /// The reason with this counter index.
     pub fn from_index(index: usize) -> Option<Reason> {
         Self::ALL.get(index).copied()
     }
 }
+
+/// The reasons from here on to [`FIRST_ICMP`] are drops,
+const FIRST_DROP: usize = Reason::NotEsp as usize;
+/// those from here on to [`FIRST_LATE_DROP`] are none,
+const FIRST_ICMP: usize = Reason::SteerIcmp as usize;
+/// and the rest are drops again.
+const FIRST_LATE_DROP: usize = Reason::IcmpUnbelieved as usize;
+
+/// Number of reasons to drop a packet.
+pub const DROP_COUNT: usize = Reason::COUNT - FIRST_DROP - (FIRST_LATE_DROP - FIRST_ICMP);
+
+const _: () = {
+    let (mut i, mut drops) = (0, 0);
+    while i < Reason::COUNT {
+        let reason = Reason::ALL[i];
+        match reason.drop_index() {
+            Some(at) => {
+                assert!(matches!(reason.action(), Action::Drop) && at == drops);
+                drops += 1;
+            }
+            None => assert!(!matches!(reason.action(), Action::Drop)),
+        }
+        i += 1;
+    }
+    assert!(drops == DROP_COUNT);
+};

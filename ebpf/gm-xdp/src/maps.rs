@@ -5,10 +5,12 @@ use core::arch::asm;
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, XskMap},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, XskMap},
 };
 use gm_abi::{
-    maps::{Addr, Config, ForeignKey, FragKey, PORT_WORDS, SaSlot, SlotDrops},
+    maps::{Addr, Config, ForeignKey, FragKey, PORT_WORDS, STATE_WORDS, SaSlot, SlotDrops},
+    sample::SAMPLES_BYTES,
+    source::{FRAGMENT_WORDS, PREFIX_PLACES, PrefixDrops},
     verdict::Reason,
 };
 
@@ -43,6 +45,31 @@ pub static OUT_FRAGS: LruHashMap<FragKey, u32> = LruHashMap::with_max_entries(40
 /// One counter for each reason.
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::COUNT as u32, 0);
+
+/// What was dropped, by source.
+#[map]
+pub static PREFIXES: Array<PrefixDrops> = Array::with_max_entries(PREFIX_PLACES, BPF_F_MMAPABLE);
+
+/// The sources that are limited.
+#[map]
+pub static SOURCE_LIMITS: Array<u64> = Array::with_max_entries(PREFIX_PLACES, BPF_F_MMAPABLE);
+
+/// How many fragments may come in yet.
+#[map]
+pub static FRAGMENT_TOKENS: Array<u64> = Array::with_max_entries(FRAGMENT_WORDS, BPF_F_MMAPABLE);
+
+/// How many samples may be made yet, by reason.
+#[map]
+pub static SAMPLE_TOKENS: Array<u64> =
+    Array::with_max_entries(Reason::COUNT as u32, BPF_F_MMAPABLE);
+
+/// What of this is in use.
+#[map]
+pub static STATE: Array<u64> = Array::with_max_entries(STATE_WORDS, BPF_F_MMAPABLE);
+
+/// Samples of what was dropped.
+#[map]
+pub static SAMPLES: RingBuf = RingBuf::with_byte_size(SAMPLES_BYTES, 0);
 
 /// The workers' sockets on the uplink, by receive queue.
 #[map]

@@ -10,8 +10,7 @@ use std::time::Instant;
 use crossbeam::channel::Sender;
 use gm_abi::maps::ForeignKey;
 use gm_abi::verdict::Reason;
-use gm_esp::Sa;
-use gm_region::Mapped;
+use gm_esp::{Mode, Sa};
 use gm_sadb::{Change, Dir, Row, Sadb, SetId};
 
 use crate::config::map_addr;
@@ -75,7 +74,7 @@ impl Control {
             maps.set_gm0x_socket(queue, fd)?;
         }
 
-        let published = Arc::new(published(&maps, cfg.slots())?);
+        let published = Arc::new(maps.published(cfg.slots())?);
         let counters = Arc::new(Counters::default());
         let (sampler, watch) = Watch::of(&mut maps, &counters)?;
         let shared = (&published, &counters, sampler);
@@ -148,12 +147,15 @@ impl Control {
             .slot(slot)
             .map_or(0, |s| s.hot().top.load(Ordering::Relaxed));
         let window = (!sa.spec.esn).then_some((sa.spec.replay_window, top));
+        // In UDP-enc-tun the port is not known before a packet has verified.
+        let from = (sa.spec.mode == Mode::Trans).then(|| map_addr(sa.spec.selector.src));
         self.published.install(
             slot,
             sa.spec.spi,
             &map_addr(sa.destination()),
             sa.spec.mode,
             window,
+            from.as_ref(),
         );
         if foreign {
             self.maps.add_foreign(&foreign_key(sa), slot)?;
@@ -205,6 +207,7 @@ impl Control {
                 Reason::Replay => shed.replay,
                 Reason::Stale => shed.stale,
                 Reason::ModeMismatch => shed.mode_mismatch,
+                Reason::IcvLimited => shed.icv_limited,
                 _ => 0,
             };
             (reason, n + if row.dir == Dir::In { early } else { 0 })
@@ -285,14 +288,6 @@ fn foreign_key(sa: &Sa) -> ForeignKey {
         dst: map_addr(sa.destination()),
         spi: sa.spec.spi.to_be_bytes(),
     }
-}
-
-fn published(maps: &Maps, slots: u32) -> Result<Published, Error> {
-    let e = |e| Error::io("map SLOTS into memory", e);
-    Ok(Published::Maps(
-        Mapped::new(maps.slots_fd(), slots as usize).map_err(e)?,
-        Mapped::new(maps.slot_drops_fd(), slots as usize).map_err(e)?,
-    ))
 }
 
 fn process(

@@ -23,7 +23,8 @@
 //!
 //! Who does what: `config` is the policy; `keeper` owns `devices`, `attach`ed
 //! programs, `pins` and the `lock`; `handoff` carries `control`'s commands to the `worker`,
-//! whose packets go through `process`; `publish` shows XDP the inbound SAs.
+//! whose packets go through `process`; `publish` shows XDP the inbound SAs, `tables`
+//! is what BPF and workers share by source and by reason.
 #![forbid(unsafe_code)]
 
 mod attach;
@@ -42,14 +43,18 @@ mod keeper;
 #[allow(dead_code, reason = "used as soon as the reasons are there")]
 mod limit;
 mod lock;
+#[allow(dead_code, reason = "the reader of samples is on its way")]
 mod maps;
 mod pins;
 mod plane;
 mod prefixes;
 mod process;
+#[allow(dead_code, reason = "the limiter is on its way")]
 mod publish;
 mod stats;
 mod table;
+#[allow(dead_code, reason = "the limiter and the drop reports is on its way")]
+mod tables;
 mod tap;
 mod tcp;
 mod worker;

@@ -7,13 +7,17 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use aya::Ebpf;
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
-use gm_abi::maps::{ABI_VERSION, Addr, CONFIG_SHED_CLEARTEXT, ForeignKey};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, XskMap};
+use gm_abi::maps::{ABI_VERSION, Addr, CONFIG_SHED_CLEARTEXT, ForeignKey, STATE_WORDS};
+use gm_abi::source::{FRAGMENT_WORDS, PREFIX_PLACES};
 use gm_abi::verdict::Reason;
+use gm_region::{MapValue, Mapped};
 
 use crate::attach::{bpf, errno_of};
 use crate::config::map_addr;
 use crate::devices::Devices;
+use crate::publish::{Published, Values};
+use crate::tables::Tables;
 use crate::{Config, Error};
 
 /// The maps that user space writes or reads after the load.
@@ -21,8 +25,11 @@ pub(crate) struct Maps {
     config: Array<MapData, [u32; 8]>,
     addrs: HashMap<MapData, Addr, u32>,
     ports: Array<MapData, u64>,
-    slots: MapData,
-    slot_drops: MapData,
+    /// The memory-mapped ones.
+    shared: [(&'static str, MapData); 7],
+    samples: Option<RingBuf<MapData>>,
+    /// [`gm_abi::maps::Config::seed`].
+    seed: u32,
     foreign: HashMap<MapData, [u8; 20], u32>,
     counters: PerCpuArray<MapData, u64>,
     xsk_uplink: XskMap<MapData>,
@@ -57,14 +64,24 @@ impl Maps {
         let counters = PerCpuArray::try_from(get("COUNTERS")?).map_err(e)?;
         let xsk_uplink = XskMap::try_from(get("XSK_UPLINK")?).map_err(e)?;
         let xsk_gm0x = XskMap::try_from(get("XSK_GM0X")?).map_err(e)?;
-        let slots = array_data(ebpf, "SLOTS")?;
-        let slot_drops = array_data(ebpf, "SLOT_DROPS")?;
+        let samples = RingBuf::try_from(get("SAMPLES")?).map_err(e)?;
+        let mut data = |name: &'static str| Ok::<_, Error>((name, array_data(ebpf, name)?));
+        let shared = [
+            data(SLOTS)?,
+            data(SLOT_DROPS)?,
+            data(PREFIXES)?,
+            data(SOURCE_LIMITS)?,
+            data(FRAGMENT_TOKENS)?,
+            data(SAMPLE_TOKENS)?,
+            data(STATE)?,
+        ];
         Ok(Maps {
             config,
             addrs,
             ports,
-            slots,
-            slot_drops,
+            shared,
+            samples: Some(samples),
+            seed: random()?,
             foreign,
             counters,
             xsk_uplink,
@@ -94,7 +111,7 @@ impl Maps {
             u32::from(cfg.encap_port),
             // XDP is attached in driver mode only.
             CONFIG_SHED_CLEARTEXT,
-            0,
+            self.seed,
         ];
         self.config.set(0, config, 0).map_err(e)
     }
@@ -164,16 +181,48 @@ impl Maps {
         Ok(out)
     }
 
-    /// The published SAs, to be mapped into memory.
-    pub(crate) fn slots_fd(&self) -> BorrowedFd<'_> {
-        self.slots.fd().as_fd()
+    /// The memory-mapped maps, in this process's memory. `slots` is what the
+    /// object was loaded with.
+    pub(crate) fn published(&self, slots: u32) -> Result<Published, Error> {
+        let words = |name, count| self.mapped(name, count);
+        let tables = Tables {
+            seed: self.seed,
+            prefixes: self.mapped(PREFIXES, PREFIX_PLACES)?,
+            source_limits: words(SOURCE_LIMITS, PREFIX_PLACES)?,
+            fragment_tokens: words(FRAGMENT_TOKENS, FRAGMENT_WORDS)?,
+            sample_tokens: words(SAMPLE_TOKENS, Reason::COUNT as u32)?,
+            state: words(STATE, STATE_WORDS)?,
+        };
+        Ok(Published {
+            slots: self.mapped(SLOTS, slots)?,
+            drops: self.mapped(SLOT_DROPS, slots)?,
+            tables,
+        })
     }
 
-    /// What XDP shed per SA, to be mapped into memory.
-    pub(crate) fn slot_drops_fd(&self) -> BorrowedFd<'_> {
-        self.slot_drops.fd().as_fd()
+    fn mapped<T: MapValue>(&self, name: &str, count: u32) -> Result<Values<T>, Error> {
+        let e = |e| Error::io(format!("map {name} into memory"), e);
+        let data = self.shared.iter().find(|(of, _)| *of == name);
+        let (_, data) = data.ok_or_else(|| e(std::io::ErrorKind::NotFound.into()))?;
+        Mapped::new(data.fd().as_fd(), count as usize)
+            .map(Values::Map)
+            .map_err(e)
+    }
+
+    /// Samples of dropped packets ([`gm_abi::sample::Sample`]), for the one
+    /// who reads them; `None` the second time.
+    pub(crate) fn take_samples(&mut self) -> Option<RingBuf<MapData>> {
+        self.samples.take()
     }
 }
+
+const SLOTS: &str = "SLOTS";
+const SLOT_DROPS: &str = "SLOT_DROPS";
+const PREFIXES: &str = "PREFIXES";
+const SOURCE_LIMITS: &str = "SOURCE_LIMITS";
+const FRAGMENT_TOKENS: &str = "FRAGMENT_TOKENS";
+const SAMPLE_TOKENS: &str = "SAMPLE_TOKENS";
+const STATE: &str = "STATE";
 
 fn foreign_bytes(key: &ForeignKey) -> [u8; 20] {
     let mut b = [0; 20];
@@ -185,10 +234,14 @@ fn foreign_bytes(key: &ForeignKey) -> [u8; 20] {
 /// The mark of injected packets: random, so that nothing outside the host and
 /// no other rule's mark meets it.
 pub(crate) fn cookie() -> Result<u32, Error> {
+    Ok(random()? | 1)
+}
+
+fn random() -> Result<u32, Error> {
     let mut b = [0; 4];
     getrandom::fill(&mut b).map_err(|e| Error::Bpf {
         what: "random bytes".into(),
         detail: e.to_string(),
     })?;
-    Ok(u32::from_ne_bytes(b) | 1)
+    Ok(u32::from_ne_bytes(b))
 }

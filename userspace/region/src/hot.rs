@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use gm_abi::verdict::Reason;
 
 /// The reasons that are counted for each SA, in the order of their counters.
-pub const DROP_REASONS: [Reason; 7] = [
+pub const DROP_REASONS: [Reason; 8] = [
     Reason::Replay,
     Reason::Stale,
     Reason::BadIcv,
@@ -13,6 +13,7 @@ pub const DROP_REASONS: [Reason; 7] = [
     Reason::ModeMismatch,
     Reason::Dummy,
     Reason::SelectorMismatch,
+    Reason::IcvLimited,
 ];
 
 /// Where in its life a slot is; the slot's state word.
@@ -68,7 +69,6 @@ pub struct Hot {
     reserved: [AtomicU32; 5],
 
     drops: [AtomicU64; DROP_REASONS.len()],
-    reserved_drops: AtomicU64,
 
     /// The state word, a [`SlotState`].
     state: AtomicU32,

@@ -5,7 +5,10 @@ use std::io;
 use std::marker::PhantomData;
 use std::ops::Deref;
 
+use std::sync::atomic::AtomicU64;
+
 use gm_abi::maps::{SaSlot, SlotDrops};
+use gm_abi::source::PrefixDrops;
 use rustix::fd::BorrowedFd;
 
 use crate::mapping::{Mapping, Shared};
@@ -14,6 +17,8 @@ mod sealed {
     pub trait Sealed {}
     impl Sealed for gm_abi::maps::SaSlot {}
     impl Sealed for gm_abi::maps::SlotDrops {}
+    impl Sealed for gm_abi::source::PrefixDrops {}
+    impl Sealed for std::sync::atomic::AtomicU64 {}
 }
 
 /// A map value that may be mapped: atomics only.
@@ -21,15 +26,22 @@ mod sealed {
 pub trait MapValue: sealed::Sealed + Shared {}
 impl MapValue for SaSlot {}
 impl MapValue for SlotDrops {}
+impl MapValue for PrefixDrops {}
+impl MapValue for AtomicU64 {}
 
 // SAFETY: atomic integers only; the sizes asserted in gm-abi leave no padding.
 unsafe impl Shared for SaSlot {}
 // SAFETY: as above.
 unsafe impl Shared for SlotDrops {}
+// SAFETY: as above.
+unsafe impl Shared for PrefixDrops {}
 
 // In the map a value takes its size rounded up to 8 bytes: here the same.
-const _: () =
-    assert!(size_of::<SaSlot>().is_multiple_of(8) && size_of::<SlotDrops>().is_multiple_of(8));
+const _: () = assert!(
+    size_of::<SaSlot>().is_multiple_of(8)
+        && size_of::<SlotDrops>().is_multiple_of(8)
+        && size_of::<PrefixDrops>().is_multiple_of(8)
+);
 
 /// The values of an array map that was made with BPF_F_MMAPABLE, as a slice.
 /// The kernel's programs see what is written here at once, and the other way

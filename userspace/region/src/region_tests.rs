@@ -121,7 +121,7 @@ fn drops_are_counted_by_reason() {
     hot.count_drop(Reason::BadIcv);
     hot.count_drop(Reason::Dummy);
     hot.count_drop(Reason::NoFrame);
-    assert_eq!(DROP_REASONS.map(|r| hot.drops(r)), [0, 0, 2, 0, 0, 1, 0]);
+    assert_eq!(DROP_REASONS.map(|r| hot.drops(r)), [0, 0, 2, 0, 0, 1, 0, 0]);
     assert_eq!(hot.drops(Reason::NoFrame), 0);
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 use crossbeam::channel::{Receiver, bounded};
-use gm_abi::maps::{META_MAGIC, Meta, SaSlot, SlotDrops};
+use gm_abi::maps::{META_MAGIC, Meta};
 use gm_abi::verdict::Reason;
 use gm_engines::{Job, Key, Transform};
 use gm_esp::{Ck, EspKeys, Ik, Mode, Outer, Sa, SaSpec, SelProto, Selector, Suite, Window};
@@ -102,14 +102,10 @@ pub(super) fn reseal_at(frame: &mut [u8], esp: usize) {
 impl Bench {
     pub(super) fn new(frames: usize) -> Bench {
         let (tell, events) = bounded(16);
-        let slots = |n: u32| 0..n;
         let ctx = Ctx {
             engine: gm_engines::reference(),
             region: Arc::new(Region::create(SLOTS, Window::words(64) as u32).unwrap()),
-            published: Arc::new(Published::Memory(
-                slots(SLOTS).map(|_| SaSlot::default()).collect(),
-                slots(SLOTS).map(|_| SlotDrops::default()).collect(),
-            )),
+            published: Arc::new(Published::in_memory(SLOTS)),
             counters: Arc::new(Counters::default()),
             sampler: Default::default(),
             events: tell,
