@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Writes the seeds of the fuzz corpora into DIR/TARGET: the shapes of phones and
-cores, with values that are made up. tests/fuzz/run starts from these, from the
+cores, with values that are made up, and packets (packet_seeds.py). tests/fuzz/run starts from these, from the
 committed corpus and from tests/torture."""
 
 import pathlib
 import sys
+
+import packet_seeds
 
 out = pathlib.Path(sys.argv[1])
 ends = "spi-c=19500101;spi-s=69500202;port-c=31100;port-s=31800"
@@ -140,3 +142,5 @@ runs = [
     [b"r" + good, b"k" + b"Security-Server: x\r\nProxy-Authenticate: Digest ik=\"" + key.encode() + b"\""],
 ]
 write("edge", [end.join(r) for r in runs])
+for target, inputs in packet_seeds.seeds().items():
+    write(target, inputs)

@@ -2,6 +2,8 @@
 //! of the fuzz targets (tests/fuzz/props), without fuzzing and on stable Rust. A
 //! file there with a name of its own is something that was wrong once.
 
+#[path = "../../../tests/fuzz/each.rs"]
+mod each;
 #[path = "../../../tests/fuzz/props/edge.rs"]
 mod edge;
 #[path = "../../../tests/fuzz/props/framing.rs"]
@@ -11,28 +13,7 @@ mod message;
 #[path = "../../../tests/fuzz/props/sec_agree.rs"]
 mod sec_agree;
 
-use std::path::{Path, PathBuf};
-
-fn tests() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests")
-}
-
-/// Fewest inputs of a corpus.
-const LEAST: usize = 100;
-
-/// Runs `check` over the files of a folder and says which one it was that failed.
-fn each(folder: &Path, least: usize, check: impl Fn(&[u8])) {
-    let files = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-    let mut count = 0;
-    for file in files {
-        let path = file.expect("a file").path();
-        let bytes = std::fs::read(&path).expect("readable");
-        let held = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&bytes)));
-        assert!(held.is_ok(), "{} breaks a property", path.display());
-        count += 1;
-    }
-    assert!(count >= least, "only {count} files in {}", folder.display());
-}
+use each::{LEAST, each, tests};
 
 #[test]
 fn messages_keep_their_properties() {

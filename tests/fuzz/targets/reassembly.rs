@@ -1,0 +1,5 @@
+#![no_main]
+#[path = "../props/reassembly.rs"]
+mod props;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| props::check(data));
