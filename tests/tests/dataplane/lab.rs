@@ -103,9 +103,19 @@ impl Lab {
                 addresses: &ends[1],
             },
         );
+        Lab::on(p, u, pins)
+    }
+
+    /// Data planes in namespaces that have their interfaces.
+    pub fn on(p: NetNs, u: NetNs, pins: Option<PathBuf>) -> Lab {
         let (v4, v6) = (Family::V4.addresses(), Family::V6.addresses());
         let pc = config(NAMES[0], [v4.0, v6.0], [PORT_PS, PORT_PC], pins);
         let uc = config(NAMES[1], [v4.1, v6.1], [PORT_US, PORT_UC], None);
+        Lab::with(p, u, [pc, uc])
+    }
+
+    /// The same with any configuration, the P-CSCF's and the UE's.
+    pub fn with(p: NetNs, u: NetNs, [pc, uc]: [Config; 2]) -> Lab {
         let (p_plane, u_plane) = (start(&p, pc), start(&u, uc));
         Lab {
             p: Side {
@@ -126,6 +136,15 @@ impl Lab {
 
     /// The same in any mode; behind a NAT the P-CSCF does not know the port.
     pub fn install_as(&self, suite: Suite, family: Family, mode: Mode) -> [SetId; 2] {
+        let sets = self.stand_by(suite, family, mode);
+        for (side, set) in [&self.p, &self.u].into_iter().zip(sets) {
+            side.plane.activate(set).unwrap();
+        }
+        sets
+    }
+
+    /// Installs a set at both ends: it accepts, and sends when it is activated.
+    pub fn stand_by(&self, suite: Suite, family: Family, mode: Mode) -> [SetId; 2] {
         let ends = family.addresses();
         let spi = |side: &Side, avoid: &[u32]| side.plane.reserve(avoid).unwrap().spi;
         let [uc, us] = [spi(&self.u, &[]), spi(&self.u, &[])];
@@ -179,11 +198,8 @@ impl Lab {
                 sas: sas.collect(),
             }
         };
-        [(&self.p, true), (&self.u, false)].map(|(side, at_p)| {
-            let id = side.plane.install(set(at_p)).unwrap();
-            side.plane.activate(id).unwrap();
-            id
-        })
+        [(&self.p, true), (&self.u, false)]
+            .map(|(side, at_p)| side.plane.install(set(at_p)).unwrap())
     }
 
     /// One SA each way with SPIs and open ports as a person writes them.
