@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
-use gm_abi::maps::{META_ESP, META_FRAGMENT, META_UDP_ESP, Meta};
+use gm_abi::maps::{META_ESP, META_FRAGMENT, META_ICMP, META_UDP_ESP, Meta};
 use gm_abi::verdict::Reason;
 use gm_abi::wire::{self, Class, L3, TCP};
 use gm_esp::inbound::{Checked, Opened, Received};
@@ -15,7 +15,6 @@ use gm_xsk::{Frame, Umem};
 use super::emit::{self, Link};
 use super::ends::Seen;
 use super::outbound::room;
-use super::path::soon::META_ICMP;
 use super::pieces::Plain;
 use super::translate::Way;
 use super::{BATCH, Ctx, Out, Process};

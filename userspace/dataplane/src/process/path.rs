@@ -20,16 +20,6 @@ use crate::checksum;
 use crate::config::map_addr;
 use crate::table::Entry;
 
-/// Names that gm-abi gets with the program that steers such errors.
-pub(super) mod soon {
-    use super::Reason;
-
-    pub(crate) const META_ICMP: u8 = 5;
-    pub(crate) const PATH_MTU: Reason = Reason::Fragment;
-    pub(crate) const PEER_UNREACHABLE: Reason = Reason::Keepalive;
-    pub(crate) const ICMP_UNBELIEVED: Reason = Reason::Malformed;
-}
-
 pub(super) const ICMP: u8 = 1;
 pub(super) const ICMPV6: u8 = 58;
 /// Bytes of an ICMP error in front of what it quotes.
@@ -133,13 +123,13 @@ impl Ctx {
         let end = read(packet, self.settings.encap_port).and_then(|(told, quoted)| {
             let entry = self.sender(&quoted)?;
             let reason = match told {
-                Told::Lost => soon::PEER_UNREACHABLE,
+                Told::Lost => Reason::PeerUnreachable,
                 Told::TooBig(mtu) => self.believe(entry, &quoted, mtu)?,
             };
             Some((entry, quoted, reason))
         });
         let Some((entry, quoted, reason)) = end else {
-            return self.drop_packet(None, soon::ICMP_UNBELIEVED, (bytes, l3), false);
+            return self.drop_packet(None, Reason::IcmpUnbelieved, (bytes, l3), false);
         };
         // It counts for the phone that cannot be reached, not for the router.
         let seen = Seen {
@@ -218,7 +208,7 @@ impl Ctx {
             }
             entry.path.set(path);
         }
-        Some(soon::PATH_MTU)
+        Some(Reason::PathMtu)
     }
 }
 

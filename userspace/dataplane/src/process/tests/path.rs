@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
-use gm_abi::maps::{META_MAGIC, Meta};
+use gm_abi::maps::{META_ICMP, META_MAGIC, Meta};
 use gm_abi::verdict::Reason;
 use gm_esp::{Mode, Suite};
 use gm_sadb::Dir;
@@ -78,7 +78,7 @@ fn meta() -> Option<Meta> {
         slot: 0,
         esp: 0,
         l3: 14,
-        kind: soon::META_ICMP,
+        kind: META_ICMP,
         magic: META_MAGIC,
         reserved: 0,
     })
@@ -104,7 +104,7 @@ fn a_router_that_quotes_what_was_sent_is_believed() {
         hear(&mut b, &error(3, 4, 1200, &quoted(mode, 9, 1400)));
         hear(&mut b, &error(3, 4, 1390, &quoted(mode, 8, 1400)));
         assert_eq!(mtu(&b), 1200);
-        assert_eq!(b.count(soon::PATH_MTU), 3);
+        assert_eq!(b.count(Reason::PathMtu), 3);
         b.settle();
     }
 }
@@ -179,7 +179,7 @@ fn a_stranger_who_has_not_seen_the_packet_changes_nothing() {
         }
         assert_eq!(mtu(&b), 1500);
         let extra = if mode == Mode::UdpEncTun { 2 } else { 1 };
-        assert_eq!(b.count(soon::ICMP_UNBELIEVED), count + extra);
+        assert_eq!(b.count(Reason::IcmpUnbelieved), count + extra);
         // An SA that no longer sends is nobody's either.
         b.process.ctx.table.deactivate(OUT);
         hear(&mut b, &error(3, 4, 1300, &good));
@@ -241,7 +241,7 @@ fn what_cannot_be_reached_is_noted_and_breaks_nothing() {
             &error(kind, code, 1300, &quoted(Mode::Trans, 10, 1400)),
         );
     }
-    assert_eq!(b.count(soon::PEER_UNREACHABLE), 7);
+    assert_eq!(b.count(Reason::PeerUnreachable), 7);
     assert_eq!(mtu(&b), 1500);
     b.outbound(&[&frame(false, 17, 100, true)]);
     assert_eq!(b.count(Reason::Sealed), 1);
@@ -304,7 +304,10 @@ fn ipv6_says_it_too_and_never_below_1280() {
     let b = sent(Mode::Trans, 10);
     let ctx = &b.process.ctx;
     let entry = ctx.table.get(OUT).unwrap();
-    assert_eq!(ctx.believe(entry, &quoted, Some(600)), Some(soon::PATH_MTU));
+    assert_eq!(
+        ctx.believe(entry, &quoted, Some(600)),
+        Some(Reason::PathMtu)
+    );
     assert_eq!((ctx.mtu(entry), ctx.is_tiny(entry)), (1280, false));
     assert_eq!(ctx.believe(entry, &quoted, Some(usize::MAX)), None);
 }
@@ -320,6 +323,6 @@ proptest::proptest! {
         let b = sent(Mode::Trans, 10);
         b.process.ctx.icmp_in(&bytes, 0);
         b.process.ctx.icmp_in(&bytes, 300);
-        proptest::prop_assert_eq!(b.count(soon::ICMP_UNBELIEVED), 2);
+        proptest::prop_assert_eq!(b.count(Reason::IcmpUnbelieved), 2);
     }
 }
