@@ -14,10 +14,52 @@ Examples:
   gmespctl sa del --set 7
   gmespctl sa del --spi 0x3b9aca00 --dst 192.0.2.10
   gmespctl stats
+  gmespctl explain 198.51.100.7
+  gmespctl drops
+  gmespctl drops --follow --reason unknown-spi
   gmespctl capture start /tmp/wire.pcapng
   gmespctl events
 
-Exit code: 0 done, 1 gmespd is not there or could not do it, 2 wrong use or a wrong file.";
+Exit code: 0 done, 1 gmespd is not there or could not do it, 2 wrong use or a wrong file;
+explain also 3 something is wrong, 4 nothing is known of the address.";
+
+const DROPS_HELP: &str = "\
+Every packet that gmesp drops has one reason. Counters are exact; samples are a few of
+many: some for each reason and tenth of a second, whatever floods. What is left out is
+counted, and --follow says so once a second.
+
+Examples:
+  gmespctl drops                          by reason: how many, and what to look at
+  gmespctl drops --by prefix              which phones (IPv4 address, IPv6 /64) have most
+  gmespctl drops --by sa                  which SAs
+  gmespctl drops --last 20                the newest samples, then end
+  gmespctl drops --follow                 samples as they come, until Ctrl-C
+  gmespctl drops --follow --address 198.51.100.7 --spi 0x3b9aca00
+  gmespctl drops --follow --json | jq 'select(.reason == \"bad-icv\") | .seq'
+
+A sample has no content of the packet. Times are UTC.";
+
+const EXPLAIN_HELP: &str = "\
+Looks at the phone's SAs, at those it had, at its dropped packets and its registrations,
+and says what is wrong, the most probable cause first: what, how one knows, what to do.
+Nothing is changed. ADDRESS is the phone's as this host sees it, outside of its NAT;
+gmespctl sa list and events show it.
+
+Examples:
+  gmespctl explain 198.51.100.7
+  gmespctl explain 2001:db8::7 --json | jq -r '.findings[0].cause'
+
+Exit code: 0 nothing is wrong, 3 something is, 4 nothing is known of the address,
+1 gmespd is not there, 2 wrong use.";
+
+const WORKERS_HELP: &str = "\
+Without N: how many workers carry packets. With N: that many from now on; SAs move over
+without a lost packet. At most one for each receive queue of the uplink (ethtool -L adds
+queues before gmespd starts). After a restart [gm] workers counts again.
+
+Examples:
+  gmespctl workers
+  gmespctl workers 4";
 
 /// Talks to gmespd over its control socket.
 #[derive(Debug, Parser)]
@@ -38,6 +80,28 @@ pub(crate) enum Command {
     /// Counters by reason, and of the workers.
     Stats {
         /// One JSON object with `reasons`, `refusals` and `workers`.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Dropped packets: by reason, by phone, by SA, or as they come.
+    #[command(after_help = DROPS_HELP)]
+    Drops(Drops),
+    /// Says in words what a phone's packets run into.
+    #[command(after_help = EXPLAIN_HELP)]
+    Explain {
+        /// The phone's address, IPv4 or IPv6.
+        address: IpAddr,
+        /// One JSON object: `verdict` and `findings`.
+        #[arg(long)]
+        json: bool,
+    },
+    /// How many workers carry packets; change it.
+    #[command(after_help = WORKERS_HELP)]
+    Workers {
+        /// The new number.
+        #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        n: Option<u32>,
+        /// One JSON object.
         #[arg(long)]
         json: bool,
     },
@@ -98,6 +162,42 @@ pub(crate) struct Del {
     /// One JSON object with the sets that are gone.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Drops {
+    /// What is counted: reason, prefix (a phone: IPv4 address or IPv6 /64), sa.
+    #[arg(long, value_name = "WHAT", default_value = "reason", conflicts_with_all = ["follow", "last"])]
+    pub(crate) by: By,
+    /// With --by prefix: most rows.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// Show samples as they come, until Ctrl-C.
+    #[arg(long)]
+    pub(crate) follow: bool,
+    /// Show the newest N samples.
+    #[arg(long, value_name = "N", conflicts_with = "follow")]
+    pub(crate) last: Option<usize>,
+    /// Samples: only of this reason; may be repeated.
+    #[arg(long, value_name = "REASON")]
+    pub(crate) reason: Vec<String>,
+    /// Samples: only from or to this address; may be repeated.
+    #[arg(long, value_name = "A")]
+    pub(crate) address: Vec<IpAddr>,
+    /// Samples: only with this SPI, decimal or with 0x; may be repeated.
+    #[arg(long, value_name = "S", value_parser = spi)]
+    pub(crate) spi: Vec<u32>,
+    /// JSON; samples one object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What drops are counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum By {
+    Reason,
+    Prefix,
+    Sa,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,12 +1,14 @@
 //! HTTP over the control socket. One connection per request.
 
 use std::io;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
 use gm_api::control::{
     AddReply, AddRequest, ApiError, CaptureReply, CaptureRequest, ErrorBody, FlowEvent, Health,
     RemoveReply, SaStatus, Stats, path,
 };
+use gm_api::drops::{self, DropLine, DropReport, DropSample, Explanation, PrefixRow, Workers};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
@@ -126,13 +128,66 @@ impl Client {
     }
 
     /// The stream of flow events, from now on.
-    pub async fn events(&self) -> Result<Events, ClientError> {
-        let response = self.send(Method::GET, path::EVENTS, NONE).await?;
+    pub async fn events(&self) -> Result<Lines<FlowEvent>, ClientError> {
+        self.lines(path::EVENTS).await
+    }
+
+    /// Drops by reason.
+    pub async fn drops(&self) -> Result<DropReport, ClientError> {
+        self.json(Method::GET, drops::path::DROPS, NONE).await
+    }
+
+    /// Drops by phone, the worst first.
+    pub async fn prefixes(&self, limit: Option<usize>) -> Result<Vec<PrefixRow>, ClientError> {
+        let limit = limit.unwrap_or(drops::PREFIXES);
+        let target = format!("{}?limit={limit}", drops::path::PREFIXES);
+        self.json(Method::GET, &target, NONE).await
+    }
+
+    /// The newest samples of dropped packets, of one phone or of all.
+    pub async fn recent_drops(
+        &self,
+        phone: Option<std::net::IpAddr>,
+        limit: usize,
+    ) -> Result<Vec<DropSample>, ClientError> {
+        let mut target = format!("{}?limit={limit}", drops::path::RECENT);
+        if let Some(phone) = phone {
+            target += &format!("&address={phone}");
+        }
+        self.json(Method::GET, &target, NONE).await
+    }
+
+    /// The stream of samples, from now on.
+    pub async fn follow_drops(&self) -> Result<Lines<DropLine>, ClientError> {
+        self.lines(drops::path::FOLLOW).await
+    }
+
+    /// What a phone's packets run into.
+    pub async fn explain(&self, phone: std::net::IpAddr) -> Result<Explanation, ClientError> {
+        let target = drops::path::EXPLAIN.replace("{address}", &phone.to_string());
+        self.json(Method::GET, &target, NONE).await
+    }
+
+    /// How many workers there are.
+    pub async fn workers(&self) -> Result<Workers, ClientError> {
+        self.json(Method::GET, drops::path::WORKERS, NONE).await
+    }
+
+    /// Changes how many workers there are.
+    pub async fn set_workers(&self, workers: u32) -> Result<Workers, ClientError> {
+        let body = Workers { workers };
+        self.json(Method::PUT, drops::path::WORKERS, Some(&body))
+            .await
+    }
+
+    async fn lines<T>(&self, target: &str) -> Result<Lines<T>, ClientError> {
+        let response = self.send(Method::GET, target, NONE).await?;
         let body = self.success(response).await?;
-        Ok(Events {
+        Ok(Lines {
             socket: self.socket.clone(),
             body,
             line: Vec::new(),
+            value: PhantomData,
         })
     }
 
@@ -239,17 +294,18 @@ impl Client {
 /// No body.
 const NONE: Option<&()> = None;
 
-/// Flow events as they come.
+/// Values as they come, one a line.
 #[derive(Debug)]
-pub struct Events {
+pub struct Lines<T> {
     socket: PathBuf,
     body: Incoming,
     line: Vec<u8>,
+    value: PhantomData<fn() -> T>,
 }
 
-impl Events {
-    /// The next event; `None` when gmespd has stopped.
-    pub async fn next(&mut self) -> Result<Option<FlowEvent>, ClientError> {
+impl<T: DeserializeOwned> Lines<T> {
+    /// The next one; `None` when gmespd has stopped.
+    pub async fn next(&mut self) -> Result<Option<T>, ClientError> {
         loop {
             if let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
                 let rest = self.line.split_off(end + 1);

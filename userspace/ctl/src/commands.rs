@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use gm_api::control::{AddRequest, CaptureRequest};
+use gm_api::drops::Verdict;
 use serde::Serialize;
 use tokio::runtime::Builder;
 use zeroize::Zeroizing;
@@ -11,9 +12,9 @@ use zeroize::Zeroizing;
 use crate::Error;
 use crate::args::{Args, Capture, Command, Del, Sa};
 use crate::client::Client;
-use crate::table;
+use crate::{drops, table};
 
-pub(crate) fn execute(args: Args, input: &mut dyn Read, out: &mut dyn Write) -> Result<(), Error> {
+pub(crate) fn execute(args: Args, input: &mut dyn Read, out: &mut dyn Write) -> Result<u8, Error> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let client = Client::new(args.socket);
     match args.command {
@@ -21,7 +22,8 @@ pub(crate) fn execute(args: Args, input: &mut dyn Read, out: &mut dyn Write) -> 
             let request = read_sad(&file, input)?;
             let reply = runtime.block_on(client.add(&request))?;
             if json {
-                return print_json(out, &reply);
+                print_json(out, &reply)?;
+                return Ok(crate::OK);
             }
             for warning in &reply.warnings {
                 writeln!(out, "warning: {}", table::plain(warning))?;
@@ -39,7 +41,8 @@ pub(crate) fn execute(args: Args, input: &mut dyn Read, out: &mut dyn Write) -> 
         Command::Sa(Sa::List { json }) => {
             let rows = runtime.block_on(client.list())?;
             if json {
-                return print_json(out, &rows);
+                print_json(out, &rows)?;
+                return Ok(crate::OK);
             }
             if rows.is_empty() {
                 writeln!(out, "no SAs")?;
@@ -50,7 +53,8 @@ pub(crate) fn execute(args: Args, input: &mut dyn Read, out: &mut dyn Write) -> 
         Command::Stats { json } => {
             let stats = runtime.block_on(client.stats())?;
             if json {
-                return print_json(out, &stats);
+                print_json(out, &stats)?;
+                return Ok(crate::OK);
             }
             writeln!(out, "{}", table::reasons(&stats))?;
             let refusals = table::refusals(&stats);
@@ -62,7 +66,8 @@ pub(crate) fn execute(args: Args, input: &mut dyn Read, out: &mut dyn Write) -> 
         Command::Health { json } => {
             let health = runtime.block_on(client.health())?;
             if json {
-                return print_json(out, &health);
+                print_json(out, &health)?;
+                return Ok(crate::OK);
             }
             writeln!(out, "{}", table::health(&health))?;
         }
@@ -85,8 +90,33 @@ pub(crate) fn execute(args: Args, input: &mut dyn Read, out: &mut dyn Write) -> 
             )?;
         }
         Command::Events { json } => runtime.block_on(follow(&client, json, out))?,
+        Command::Drops(args) => runtime.block_on(drops::drops(&client, &args, out))?,
+        Command::Explain { address, json } => {
+            let said = runtime.block_on(client.explain(address))?;
+            if json {
+                print_json(out, &said)?;
+            } else {
+                drops::explanation(&said, out)?;
+            }
+            return Ok(match said.verdict {
+                Verdict::Fine => crate::OK,
+                Verdict::Trouble => crate::TROUBLE,
+                Verdict::Unknown => crate::UNKNOWN,
+            });
+        }
+        Command::Workers { n, json } => {
+            let workers = match n {
+                Some(n) => runtime.block_on(client.set_workers(n))?,
+                None => runtime.block_on(client.workers())?,
+            };
+            if json {
+                print_json(out, &workers)?;
+            } else {
+                writeln!(out, "{}", count(workers.workers as usize, "worker"))?;
+            }
+        }
     }
-    Ok(())
+    Ok(crate::OK)
 }
 
 fn delete(
@@ -160,7 +190,7 @@ fn absolute(file: &Path) -> Result<String, Error> {
     Ok(absolute.display().to_string())
 }
 
-fn print_json<T: Serialize>(out: &mut dyn Write, value: &T) -> Result<(), Error> {
+pub(crate) fn print_json<T: Serialize>(out: &mut dyn Write, value: &T) -> Result<(), Error> {
     serde_json::to_writer_pretty(&mut *out, value).map_err(std::io::Error::from)?;
     writeln!(out)?;
     Ok(())

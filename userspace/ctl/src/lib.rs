@@ -5,6 +5,7 @@
 mod args;
 pub mod client;
 mod commands;
+mod drops;
 pub mod table;
 
 use std::ffi::OsString;
@@ -21,6 +22,10 @@ pub const OK: u8 = 0;
 pub const FAILED: u8 = 1;
 /// Exit code: wrong arguments or a wrong file.
 pub const WRONG_USE: u8 = 2;
+/// Exit code of `explain`: something is wrong.
+pub const TROUBLE: u8 = 3;
+/// Exit code of `explain`: nothing is known of the address.
+pub const UNKNOWN: u8 = 4;
 
 /// Runs one command. `args` begins with the program's name; the result is the
 /// exit code. Must not be called on a thread that drives a tokio runtime.
@@ -41,7 +46,7 @@ where
         }
     };
     match commands::execute(args, input, out) {
-        Ok(()) => OK,
+        Ok(code) => code,
         // Whoever read the output has seen enough, as with `| head`.
         Err(Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => OK,
         Err(error) => {

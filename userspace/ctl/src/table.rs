@@ -49,7 +49,7 @@ pub fn sas(rows: &[SaStatus]) -> String {
     table.to_string()
 }
 
-type End = (IpAddr, Option<u16>);
+pub(crate) type End = (IpAddr, Option<u16>);
 
 /// `inner:port` and, behind a NAT, the outer end in parentheses.
 fn end(inner: End, outer: Option<End>) -> String {
@@ -60,7 +60,7 @@ fn end(inner: End, outer: Option<End>) -> String {
 }
 
 /// A port that is any, or not known yet, is a star.
-fn address((ip, port): End) -> String {
+pub(crate) fn address((ip, port): End) -> String {
     let port = port.map_or_else(|| "*".to_owned(), |port| port.to_string());
     match ip {
         IpAddr::V4(ip) => format!("{ip}:{port}"),
@@ -165,15 +165,16 @@ pub fn health(health: &Health) -> String {
     )
 }
 
+/// The time of day, UTC, of milliseconds since 1970.
+pub(crate) fn time(ms: u64) -> String {
+    let ms = ms % 86_400_000;
+    let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
+    format!("{hour:02}:{minute:02}:{second:02}.{:03}", ms % 1000)
+}
+
 /// One event as a line: time of day (UTC), step, and what is known.
 pub fn event(event: &FlowEvent) -> String {
-    let ms = event.time_ms % 86_400_000;
-    let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
-    let mut line = format!(
-        "{hour:02}:{minute:02}:{second:02}.{:03}  {:<12}",
-        ms % 1000,
-        event.step
-    );
+    let mut line = format!("{}  {:<12}", time(event.time_ms), event.step);
     let mut add = |name: &str, value: Option<String>| {
         if let Some(value) = value {
             line += &format!(" {name} {}", plain(&value));
@@ -219,7 +220,7 @@ fn moves_terminal(c: char) -> bool {
 }
 
 /// Lines above, below and under the header only.
-fn new(header: &[&str]) -> Table {
+pub(crate) fn new(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(header);
     table.remove_style(TableComponent::HorizontalLines);
@@ -229,7 +230,7 @@ fn new(header: &[&str]) -> Table {
     table
 }
 
-fn right(table: &mut Table, columns: &[usize]) {
+pub(crate) fn right(table: &mut Table, columns: &[usize]) {
     for index in columns {
         if let Some(column) = table.column_mut(*index) {
             column.set_cell_alignment(CellAlignment::Right);

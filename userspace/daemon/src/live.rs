@@ -1,12 +1,14 @@
 //! The real data plane behind the daemon's narrow view of it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use crossbeam::channel::Sender;
+use crossbeam::channel::{Receiver, Sender};
 use gm_api::control::{ApiError, SaStatus, SocketRow, Stats, WorkerRow};
 use gm_api::sad::{self, SaRow};
 use gm_dataplane::{
-    DataPlane, Dir, Error, NewSa, Reason, SadbError, SetId, SetSpec, SlotState, TapPacket,
+    DataPlane, Dir, DropNews, DropSample, Error, GoneSa, NewSa, PrefixCounts, Reason, SadbError,
+    SetId, SetSpec, SlotState, TapPacket,
 };
 
 use crate::plane::Plane;
@@ -51,6 +53,38 @@ impl Plane for DataPlane {
     fn tap(&self, to: Option<Sender<TapPacket>>) -> Result<(), ApiError> {
         DataPlane::tap(self, to).map_err(error)
     }
+
+    fn counters(&self) -> Result<gm_dataplane::Stats, ApiError> {
+        DataPlane::stats(self).map_err(error)
+    }
+
+    fn drop_samples(&self) -> Result<Receiver<DropNews>, ApiError> {
+        DataPlane::drop_samples(self).map_err(error)
+    }
+
+    fn recent_drops(&self, phone: Option<IpAddr>, limit: usize) -> Vec<DropSample> {
+        let wanted = |sample: &DropSample| phone.is_none_or(|phone| sample.peer() == phone);
+        DataPlane::recent_drops(self, wanted, limit)
+    }
+
+    fn gone(&self, phone: IpAddr, spis: &[u32]) -> Vec<GoneSa> {
+        DataPlane::gone(self, |gone| {
+            gone.is_peer(phone) || spis.contains(&gone.sa.spec.spi)
+        })
+    }
+
+    fn prefix_drops(&self, limit: usize) -> Result<Vec<PrefixCounts>, ApiError> {
+        DataPlane::prefix_drops(self, limit).map_err(error)
+    }
+
+    fn prefix_drops_of(&self, phone: IpAddr) -> Result<Option<PrefixCounts>, ApiError> {
+        DataPlane::prefix_drops_of(self, phone).map_err(error)
+    }
+
+    fn set_workers(&self, workers: u32) -> Result<(), ApiError> {
+        let _ = workers;
+        Err(ApiError::new("refused", "there is one worker").hint("[gm] workers"))
+    }
 }
 
 /// The direction as the data plane writes it.
@@ -58,6 +92,14 @@ pub fn dir(dir: sad::Dir) -> Dir {
     match dir {
         sad::Dir::In => Dir::In,
         sad::Dir::Out => Dir::Out,
+    }
+}
+
+/// The direction as people read it.
+pub fn direction(dir: Dir) -> sad::Dir {
+    match dir {
+        Dir::In => sad::Dir::In,
+        Dir::Out => sad::Dir::Out,
     }
 }
 
@@ -147,6 +189,7 @@ fn error(error: Error) -> ApiError {
         Error::Sadb(SadbError::SetExists(_) | SadbError::Duplicate { .. }) => "exists",
         Error::Sadb(_) => "refused",
         Error::WorkerGone | Error::Down => "stopped",
+        Error::Followers(_) => "full",
         _ => "internal",
     };
     ApiError::new(code, error.to_string())

@@ -2,8 +2,11 @@
 //! and the edge are tested without a kernel; the real one is in `live.rs`.
 
 use crossbeam::channel::Sender;
+use std::net::IpAddr;
+
+use crossbeam::channel::Receiver;
 use gm_api::control::{ApiError, SaStatus, Stats};
-use gm_dataplane::{NewSa, TapPacket};
+use gm_dataplane::{DropNews, DropSample, GoneSa, NewSa, PrefixCounts, TapPacket};
 
 /// A data plane. Every call returns when the worker has carried it out; none
 /// may be made on a thread that drives async tasks.
@@ -27,4 +30,19 @@ pub trait Plane: Send + Sync + 'static {
     fn stats(&self) -> Result<Stats, ApiError>;
     /// Sends a copy of what crosses the uplink to the channel, or stops doing so.
     fn tap(&self, to: Option<Sender<TapPacket>>) -> Result<(), ApiError>;
+    /// All counters, as the data plane has them.
+    fn counters(&self) -> Result<gm_dataplane::Stats, ApiError>;
+    /// Samples of dropped packets from now on.
+    fn drop_samples(&self) -> Result<Receiver<DropNews>, ApiError>;
+    /// The newest samples, of one phone or of all, the newest first.
+    fn recent_drops(&self, phone: Option<IpAddr>, limit: usize) -> Vec<DropSample>;
+    /// SAs that were removed: this phone's, and those with these SPIs; the
+    /// newest first.
+    fn gone(&self, phone: IpAddr, spis: &[u32]) -> Vec<GoneSa>;
+    /// The phones with the most drops.
+    fn prefix_drops(&self, limit: usize) -> Result<Vec<PrefixCounts>, ApiError>;
+    /// The drops of one phone.
+    fn prefix_drops_of(&self, phone: IpAddr) -> Result<Option<PrefixCounts>, ApiError>;
+    /// Changes the number of workers.
+    fn set_workers(&self, workers: u32) -> Result<(), ApiError>;
 }

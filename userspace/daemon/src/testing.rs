@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use crossbeam::channel::Sender;
+use crossbeam::channel::{Receiver, Sender};
 use gm_api::control::{ApiError, SaStatus, Stats, WorkerRow};
 use gm_api::sad::{self, SaRow};
-use gm_dataplane::{Dir, NewSa, TapPacket};
+use gm_dataplane::{Dir, DropNews, DropSample, GoneSa, NewSa, PrefixCounts, Reason, TapPacket};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::plane::Plane;
@@ -35,6 +36,16 @@ pub struct FakeState {
     pub rows: Vec<SaStatus>,
     next: u64,
     spi: u32,
+    /// Samples, the newest first; each stands for ten packets.
+    pub samples: Vec<DropSample>,
+    /// SAs that were removed, the newest first.
+    pub gone: Vec<GoneSa>,
+    /// The worst phones.
+    pub prefixes: Vec<PrefixCounts>,
+    /// Who follows the samples.
+    pub followers: Vec<Sender<DropNews>>,
+    /// What was asked for last.
+    pub workers: u32,
     /// Who captures.
     pub tap: Option<Sender<TapPacket>>,
 }
@@ -142,6 +153,57 @@ impl Plane for Fake {
 
     fn tap(&self, to: Option<Sender<TapPacket>>) -> Result<(), ApiError> {
         self.state.lock().unwrap().tap = to;
+        Ok(())
+    }
+
+    fn counters(&self) -> Result<gm_dataplane::Stats, ApiError> {
+        let state = self.state.lock().unwrap();
+        let mut stats = gm_dataplane::Stats {
+            reasons: [0; Reason::COUNT],
+            sampled: [0; Reason::COUNT],
+            workers: Vec::new(),
+        };
+        for sample in &state.samples {
+            stats.sampled[sample.reason.index()] += 1;
+            stats.reasons[sample.reason.index()] += 10;
+        }
+        Ok(stats)
+    }
+
+    fn drop_samples(&self) -> Result<Receiver<DropNews>, ApiError> {
+        let (to, from) = crossbeam::channel::bounded(16);
+        self.state.lock().unwrap().followers.push(to);
+        Ok(from)
+    }
+
+    fn recent_drops(&self, phone: Option<IpAddr>, limit: usize) -> Vec<DropSample> {
+        let state = self.state.lock().unwrap();
+        let all = state.samples.iter().copied();
+        let phones = all.filter(|s| phone.is_none_or(|phone| s.peer() == phone));
+        phones.take(limit).collect()
+    }
+
+    fn gone(&self, phone: IpAddr, spis: &[u32]) -> Vec<GoneSa> {
+        let state = self.state.lock().unwrap();
+        let wanted = |gone: &&GoneSa| gone.is_peer(phone) || spis.contains(&gone.sa.spec.spi);
+        state.gone.iter().filter(wanted).cloned().collect()
+    }
+
+    fn prefix_drops(&self, limit: usize) -> Result<Vec<PrefixCounts>, ApiError> {
+        let state = self.state.lock().unwrap();
+        Ok(state.prefixes.iter().take(limit).cloned().collect())
+    }
+
+    fn prefix_drops_of(&self, phone: IpAddr) -> Result<Option<PrefixCounts>, ApiError> {
+        let state = self.state.lock().unwrap();
+        Ok(state.prefixes.iter().find(|p| p.prefix == phone).cloned())
+    }
+
+    fn set_workers(&self, workers: u32) -> Result<(), ApiError> {
+        if workers > 4 {
+            return Err(ApiError::new("refused", "the uplink has 4 queues"));
+        }
+        self.state.lock().unwrap().workers = workers;
         Ok(())
     }
 }

@@ -57,7 +57,7 @@ impl Past {
 }
 
 /// The two ends of an SA's packets on the wire: local, peer.
-pub(crate) fn ends(sa: &SaStatus) -> (IpAddr, IpAddr) {
+fn ends(sa: &SaStatus) -> (IpAddr, IpAddr) {
     let selector = &sa.spec.selector;
     let (src, dst) = sa
         .spec
@@ -70,13 +70,20 @@ pub(crate) fn ends(sa: &SaStatus) -> (IpAddr, IpAddr) {
     }
 }
 
-/// Whether `address` is the phone's of this SA, inside or outside.
-pub(crate) fn is_peer(sa: &SaStatus, address: IpAddr) -> bool {
-    let inner = match sa.dir {
-        Dir::In => sa.spec.selector.src,
-        Dir::Out => sa.spec.selector.dst,
-    };
-    inner == address || ends(sa).1 == address
+impl GoneSa {
+    /// The local end of its packets on the wire, and the phone's.
+    pub fn ends(&self) -> (IpAddr, IpAddr) {
+        ends(&self.sa)
+    }
+
+    /// Whether `address` is the phone's, inside or outside.
+    pub fn is_peer(&self, address: IpAddr) -> bool {
+        let inner = match self.sa.dir {
+            Dir::In => self.sa.spec.selector.src,
+            Dir::Out => self.sa.spec.selector.dst,
+        };
+        inner == address || self.ends().1 == address
+    }
 }
 
 impl DataPlane {
@@ -92,6 +99,6 @@ impl DataPlane {
 
     /// Those of the phone with this address.
     pub fn gone_of(&self, address: IpAddr) -> Vec<GoneSa> {
-        self.gone(|gone| is_peer(&gone.sa, address))
+        self.gone(|gone| gone.is_peer(address))
     }
 }

@@ -10,7 +10,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use hyper::body::{Body as HttpBody, Bytes, Frame};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc::{Receiver, channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::App;
 use crate::events::missed;
@@ -21,8 +21,7 @@ const BACKLOG: usize = 64;
 pub(super) async fn events(State(app): State<Arc<App>>) -> Response {
     let mut from = app.events.subscribe();
     let mut stopping = app.stopping();
-    let (to, lines) = channel(BACKLOG);
-    tokio::spawn(async move {
+    stream(|to| async move {
         loop {
             let event = tokio::select! {
                 event = from.recv() => event,
@@ -42,7 +41,16 @@ pub(super) async fn events(State(app): State<Arc<App>>) -> Response {
                 return;
             }
         }
-    });
+    })
+}
+
+/// An answer of lines that the task sends until it ends or the client goes.
+pub(super) fn stream<F>(task: impl FnOnce(Sender<Bytes>) -> F) -> Response
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (to, lines) = channel(BACKLOG);
+    tokio::spawn(task(to));
     (
         [(CONTENT_TYPE, "application/x-ndjson")],
         Body::new(Lines(lines)),

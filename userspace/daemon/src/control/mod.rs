@@ -2,6 +2,7 @@
 //! `gm_api::control`; here is what they do.
 
 mod answer;
+mod drops;
 mod events;
 mod guests;
 mod handlers;
@@ -20,13 +21,14 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{delete, get, post};
 use gm_api::control::{MAX_BODY, path};
-use gm_api::register;
+use gm_api::{drops as api, register};
 use tokio::sync::{Notify, watch};
 
 use crate::capture::Capture;
 use crate::config::Config;
 use crate::door::Door;
 use crate::events::Events;
+use crate::samples::Samples;
 use crate::sets::Sets;
 
 pub use serve::{serve, serve_tcp};
@@ -40,6 +42,8 @@ pub struct App {
     pub sets: Sets,
     /// What happens.
     pub events: Events,
+    /// Dropped packets.
+    pub samples: Arc<Samples>,
     /// Registrations of the edge that are live.
     pub registrations: AtomicUsize,
     /// SIP messages that were refused, by the reason's word.
@@ -61,6 +65,7 @@ impl App {
             config,
             sets,
             events,
+            samples: Arc::new(Samples::new()),
             registrations: AtomicUsize::new(0),
             refusals: Mutex::default(),
             edge_died: Notify::new(),
@@ -111,6 +116,11 @@ impl App {
         refusals.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Milliseconds since the daemon started.
+    pub fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn live_registrations(&self) -> usize {
         self.registrations.load(Ordering::Relaxed)
     }
@@ -134,6 +144,15 @@ pub fn router(app: Arc<App>) -> Router {
             post(handlers::capture_start).delete(handlers::capture_stop),
         )
         .route(path::EVENTS, get(events::events))
+        .route(api::path::DROPS, get(drops::report))
+        .route(api::path::PREFIXES, get(drops::prefixes))
+        .route(api::path::RECENT, get(drops::recent))
+        .route(api::path::FOLLOW, get(drops::follow))
+        .route(api::path::EXPLAIN, get(drops::explain))
+        .route(
+            api::path::WORKERS,
+            get(drops::workers).put(drops::set_workers),
+        )
         .route(register::path::OPENAPI, get(answer::openapi))
         .route(register::path::REGISTER, post(registrations::register))
         .route(register::path::RESPONSE, post(registrations::response))

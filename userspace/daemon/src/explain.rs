@@ -1,0 +1,113 @@
+//! What a phone's packets run into, in words: from facts to findings, the most
+//! probable cause first. `facts.rs` collects, the others judge; none of it
+//! changes anything.
+
+mod advice;
+mod facts;
+mod inbound;
+mod outbound;
+mod silence;
+mod sip;
+mod words;
+
+use gm_api::drops::{Explanation, Finding, Verdict, Weight};
+
+pub use advice::advice;
+pub use facts::{Facts, prefix};
+
+/// A finding on its way to its place.
+pub(crate) struct Found {
+    /// Which of two causes is the more probable: the smaller one.
+    rank: u32,
+    finding: Finding,
+}
+
+impl Found {
+    fn new(rank: u32, cause: &str, weight: Weight, text: String) -> Found {
+        Found {
+            rank,
+            finding: Finding {
+                cause: cause.into(),
+                weight,
+                text,
+                evidence: Vec::new(),
+                advice: None,
+            },
+        }
+    }
+
+    fn advice(mut self, text: &str) -> Found {
+        self.finding.advice = Some(text.into());
+        self
+    }
+
+    fn evidence(mut self, lines: impl IntoIterator<Item = String>) -> Found {
+        self.finding.evidence.extend(lines);
+        self
+    }
+}
+
+/// Says what the facts mean.
+pub fn explain(facts: &Facts) -> Explanation {
+    let mut found = inbound::findings(facts);
+    found.extend(silence::findings(facts));
+    found.extend(outbound::findings(facts));
+    found.extend(sip::findings(facts));
+    let is = |weight: Weight| found.iter().any(|f| f.finding.weight == weight);
+    let verdict = if facts.is_empty() {
+        Verdict::Unknown
+    } else if is(Weight::Cause) || (facts.sas.is_empty() && is(Weight::Hint)) {
+        Verdict::Trouble
+    } else {
+        Verdict::Fine
+    };
+    found.push(state(facts, verdict));
+    found.sort_by_key(|f| (f.finding.weight, f.rank));
+    Explanation {
+        address: facts.address,
+        verdict,
+        findings: found.into_iter().map(|f| f.finding).collect(),
+    }
+}
+
+/// How the SAs stand, whatever else there is.
+fn state(facts: &Facts, verdict: Verdict) -> Found {
+    let address = facts.address;
+    let evidence: Vec<String> = facts.sas.iter().map(words::sa).collect();
+    let found = |cause, text| Found::new(0, cause, Weight::State, text);
+    if facts.is_empty() {
+        return found(
+            "never-seen",
+            format!(
+                "Nothing is known of {address}: no SA, no REGISTER and no dropped packet since the \
+                 start {}.",
+                words::ago(facts.uptime_ms)
+            ),
+        )
+        .advice(
+            "Is it the address that this host sees, outside of any NAT? Does what the phone sends \
+             reach the uplink at all: tcpdump there shows REGISTERs in clear, gmespctl capture \
+             what is sealed.",
+        );
+    }
+    if facts.sas.is_empty() {
+        return found("no-sas", format!("{address} has no SAs."));
+    }
+    let text = match (facts.last_good(), verdict) {
+        (Some(ms), Verdict::Fine) if ms < 300_000 => format!(
+            "Nothing is wrong here: the last packet of {address} verified {}.",
+            words::ago(ms)
+        ),
+        (Some(ms), _) => format!(
+            "{address} has SAs; its last packet verified {}.",
+            words::ago(ms)
+        ),
+        (None, _) => format!("{address} has SAs; no packet of it has verified yet."),
+    };
+    let cause = match facts.last_good() {
+        Some(ms) if verdict == Verdict::Fine && ms < 300_000 => "healthy",
+        Some(_) if verdict == Verdict::Fine => "idle",
+        _ => "sas",
+    };
+    found(cause, text).evidence(evidence)
+}
