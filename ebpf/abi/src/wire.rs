@@ -4,6 +4,7 @@
 //! frame --parse_frame--> Ethernet, 0..2 VLAN tags --parse_ip--> IPv4 (options)
 //!                                                          \--> IPv6 (extension headers)
 //! IpPacket --classify--> raw ESP | ESP in UDP | keepalive | marker | fragment | malformed | other
+//! ICMP error --read_quoted--> the IP header that it quotes
 //! ```
 //!
 //! Nothing here allocates, formats or panics, and every loop is bounded, so
@@ -15,11 +16,13 @@
 //! at all, then whether the lengths hold.
 
 mod class;
+mod icmp;
 mod ip;
 
 use crate::maps::Addr;
 
 pub use class::{Class, EncapPort, classify};
+pub use icmp::{About, ICMP, ICMP_HEADER, ICMPV6, Quoted, about, is_icmp_error, read_quoted};
 pub use ip::{
     Found, IPV4, IPV6, SERVICE_VLAN, VLAN, is_extension, parse_frame, parse_ip, read_frame, read_ip,
 };
