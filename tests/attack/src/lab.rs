@@ -1,0 +1,123 @@
+//! The namespaces, and gmesp in one of them.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use gm_dataplane::{Config, DataPlane};
+use gm_tests::netns::{End, NetNs, veth};
+use gm_xsk::LinkSocket;
+
+/// The P-CSCF's protected ports (TS 33.203 7.1).
+pub const PORT_PS: u16 = 5063;
+/// See [`PORT_PS`].
+pub const PORT_PC: u16 = 5064;
+
+/// The P-CSCF's addresses.
+pub const OURS: [&str; 2] = ["10.64.0.1", "fd77::1"];
+
+/// Everything that a measurement needs.
+pub struct Lab {
+    /// The P-CSCF's namespace.
+    pub p: NetNs,
+    /// gmesp there.
+    pub plane: DataPlane,
+    /// The phones' cable.
+    pub phones: LinkSocket,
+    /// The attacker's cable.
+    pub attacker: LinkSocket,
+    /// MAC address of the P-CSCF.
+    pub mac: [u8; 6],
+    /// MAC addresses of phones and attacker.
+    pub from: [[u8; 6]; 2],
+    _others: [NetNs; 3],
+}
+
+/// What may be chosen.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Room for this many SAs.
+    pub max_sas: u32,
+    /// Where the maps are pinned.
+    pub pins: Option<PathBuf>,
+    /// CPU of gmesp; `None`: any.
+    pub cpu: Option<usize>,
+}
+
+/// The P-CSCF's address of a family.
+pub fn ours(v6: bool) -> IpAddr {
+    let text = OURS[usize::from(v6)];
+    text.parse().unwrap_or(IpAddr::from([0; 4]))
+}
+
+impl Lab {
+    /// Namespaces, cables and a data plane without an SA.
+    ///
+    /// # Errors
+    /// What could not be made; needs root.
+    pub fn new(options: &Options) -> Result<Lab> {
+        let ns = || NetNs::new().context("make a network namespace");
+        let (p, net, u, a) = (ns()?, ns()?, ns()?, ns()?);
+        net.sh("sysctl", &["-qw", "net.ipv6.conf.all.disable_ipv6=1"]);
+        net.sh("sysctl", &["-qw", "net.ipv6.conf.default.disable_ipv6=1"]);
+        net.ip("link add br0 type bridge mcast_snooping 0");
+        net.ip("link set br0 up");
+        let sides: [(&NetNs, &str, &str, &[&str]); 3] = [
+            (&p, "p0", "np", &["10.64.0.1/10", "fd77::1/64"]),
+            (&u, "u0", "nu", &[]),
+            (&a, "a0", "na", &[]),
+        ];
+        for (ns, name, port, addresses) in sides {
+            if addresses.is_empty() {
+                ns.sh("sysctl", &["-qw", "net.ipv6.conf.default.disable_ipv6=1"]);
+            }
+            veth(
+                End {
+                    ns,
+                    name,
+                    addresses,
+                },
+                End {
+                    ns: &net,
+                    name: port,
+                    addresses: &[],
+                },
+            );
+            net.ip(&format!("link set {port} master br0"));
+        }
+        let mac = |ns: &NetNs, name: &str| ns.run(|| gm_xsk::nic::mac(name));
+        let (mac, from) = (mac(&p, "p0")?, [mac(&u, "u0")?, mac(&a, "a0")?]);
+        let text = mac.map(|b| format!("{b:02x}")).join(":");
+        net.sh(
+            "bridge",
+            &["fdb", "replace", &text, "dev", "np", "master", "static"],
+        );
+
+        let config = Config {
+            uplink: "p0".into(),
+            addresses: OURS.iter().filter_map(|a| a.parse().ok()).collect(),
+            server_ports: vec![PORT_PS..=PORT_PS],
+            client_ports: vec![PORT_PC..=PORT_PC],
+            max_sas: options.max_sas,
+            pin_dir: options.pins.clone(),
+            ..Config::default()
+        };
+        let cpu = options.cpu;
+        let plane = p.run(|| {
+            // Its threads are where this one is.
+            if let Some(cpu) = cpu {
+                gm_xsk::sys::pin_thread(cpu).context("pin gmesp")?;
+            }
+            DataPlane::start(config).context("start gmesp")
+        })?;
+        Ok(Lab {
+            phones: u.run(|| LinkSocket::bind("u0"))?,
+            attacker: a.run(|| LinkSocket::bind("a0"))?,
+            p,
+            plane,
+            mac,
+            from,
+            _others: [net, u, a],
+        })
+    }
+}

@@ -1,0 +1,93 @@
+//! `gm-attack flood` and `gm-attack soak`: see tests/README.md. Root only.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for people"
+)]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand, ValueEnum};
+use gm_attack::floods::Kind;
+use gm_attack::{measure, report};
+
+/// Measures gmesp under attack, in network namespaces of its own.
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Goodput of registered phones under each kind of flood.
+    Flood(Flood),
+}
+
+#[derive(clap::Args)]
+struct Flood {
+    /// Registered phones.
+    #[arg(long, default_value_t = 1000)]
+    phones: u32,
+    /// Bytes of a phone's UDP payload.
+    #[arg(long, default_value_t = 400)]
+    payload: usize,
+    /// Seconds of one measurement.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Measurements of each kind; medians are reported.
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// Packets a second of all phones; without it half of what the machine can do.
+    #[arg(long)]
+    rate: Option<u64>,
+    /// The flood's rate as a multiple of the phones'.
+    #[arg(long, default_value_t = 10)]
+    factor: u64,
+    /// CPU of the generator.
+    #[arg(long, default_value_t = 0)]
+    generator: usize,
+    /// CPU of gmesp and the application.
+    #[arg(long, default_value_t = 1)]
+    gmesp: usize,
+    /// Kinds of floods; without it all.
+    #[arg(long, value_delimiter = ',')]
+    kinds: Vec<Kind>,
+    /// Where the outcome is written as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+fn main() -> Result<()> {
+    match Args::parse().command {
+        Command::Flood(f) => flood(f),
+    }
+}
+
+fn flood(f: Flood) -> Result<()> {
+    let kinds = match f.kinds.is_empty() {
+        true => Kind::value_variants().to_vec(),
+        false => f.kinds,
+    };
+    let options = measure::Options {
+        phones: f.phones,
+        payload: f.payload,
+        time: Duration::from_secs_f64(f.seconds),
+        rounds: f.rounds,
+        rate: f.rate,
+        factor: f.factor,
+        generator: Some(f.generator),
+        gmesp: Some(f.gmesp),
+        kinds,
+    };
+    let outcome = measure::run(&options, |line| eprintln!("{line}"))?;
+    println!("{}", report::table(&outcome));
+    if let Some(path) = f.json {
+        std::fs::write(path, serde_json::to_vec_pretty(&outcome)?)?;
+    }
+    anyhow::ensure!(report::holds(&outcome), "not all that is asked for holds");
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! SAs that come and go under traffic.
