@@ -202,6 +202,7 @@ fn plane_config(config: &Config) -> gm_dataplane::Config {
     gm_dataplane::Config {
         uplink: gm.uplinks.first().cloned().unwrap_or_default(),
         addresses: gm.addresses.clone(),
+        advertised: config.advertised(),
         server_ports: ranges(&gm.server_ports),
         client_ports: ranges(&gm.client_ports),
         max_sas: gm.max_sas,

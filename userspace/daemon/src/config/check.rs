@@ -70,6 +70,7 @@ impl Config {
                 );
             }
         }
+        self.check_advertised()?;
         for (key, ports) in [
             ("server_ports", &gm.server_ports),
             ("client_ports", &gm.client_ports),
@@ -128,6 +129,42 @@ impl Config {
                 what,
                 "use a directory in /sys/fs/bpf, or \"off\"",
             );
+        }
+        Ok(())
+    }
+
+    fn check_advertised(&self) -> Result {
+        let gm = &self.gm;
+        for (local, public) in &gm.advertised {
+            let (what, hint) = if !gm.addresses.contains(local) {
+                (
+                    format!("{local} is none of addresses"),
+                    "write { \"this host's address\" = \"the one that phones use\" }",
+                )
+            } else if local.is_ipv4() != public.is_ipv4() {
+                (
+                    format!("{local} and {public} are not of one address family"),
+                    "a 1:1 NAT translates IPv4 to IPv4 and IPv6 to IPv6",
+                )
+            } else if public.is_unspecified() || public.is_multicast() || public.is_loopback() {
+                (
+                    format!("{public} is no address that phones can send to"),
+                    "write the NAT's outer address",
+                )
+            } else if gm.addresses.contains(public) {
+                (
+                    format!("{public} is one of addresses"),
+                    "take the line out: what this host has itself needs no NAT",
+                )
+            } else if gm.advertised.iter().any(|(l, p)| l != local && p == public) {
+                (
+                    format!("{public} stands twice"),
+                    "a 1:1 NAT has an outer address for each inner one",
+                )
+            } else {
+                continue;
+            };
+            return Err(ConfigError::at("gm", "advertised", what, hint));
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ mod sip;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -45,6 +46,10 @@ pub struct Gm {
     pub uplinks: Vec<String>,
     /// Addresses of this host on the Gm link.
     pub addresses: Vec<IpAddr>,
+    /// Behind a static 1:1 NAT (a cloud's, Docker's): addresses of this host, each with
+    /// the one that phones know it by, as `{ "10.0.0.5" = "198.51.100.7" }`.
+    #[serde(default)]
+    pub advertised: BTreeMap<IpAddr, IpAddr>,
     /// Protected server ports (port_ps; at a UE port_us).
     pub server_ports: Vec<PortRange>,
     /// Protected client ports (port_pc; at a UE port_uc).

@@ -27,6 +27,7 @@ impl Config {
             Door::Http => EdgeConfig::new(NOWHERE, NOWHERE),
         };
         sip.core_trusted = edge.core_trusted.clone();
+        sip.advertised = self.advertised();
         sip.server_port = port_ps;
         sip.client_ports = port_pc;
         sip.policy = edge.policy()?;
@@ -63,6 +64,11 @@ impl Config {
             ConfigError::at("edge", "", error.to_string(), hint)
         })?;
         Ok(sip)
+    }
+
+    /// This host's addresses that phones know by another one, each with that.
+    pub fn advertised(&self) -> Vec<(IpAddr, IpAddr)> {
+        self.gm.advertised.iter().map(|(l, p)| (*l, *p)).collect()
     }
 
     pub(super) fn check_edge(&self, edge: &Edge) -> Result<(), ConfigError> {

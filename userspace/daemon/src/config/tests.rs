@@ -122,6 +122,22 @@ fn bounds_of_gm() {
         ("addresses", "addresses = []"),
         ("addresses", "addresses = [\"0.0.0.0\"]"),
         ("addresses", "addresses = [\"192.0.2.1\", \"192.0.2.1\"]"),
+        (
+            "advertised",
+            "advertised = { \"192.0.2.2\" = \"198.51.100.7\" }",
+        ),
+        (
+            "advertised",
+            "advertised = { \"192.0.2.1\" = \"2001:db8::7\" }",
+        ),
+        (
+            "advertised",
+            "advertised = { \"192.0.2.1\" = \"127.0.0.1\" }",
+        ),
+        (
+            "advertised",
+            "advertised = { \"192.0.2.1\" = \"192.0.2.1\" }",
+        ),
         ("client_ports", "client_ports = [4500]"),
         ("max_sas", "max_sas = 100"),
         ("replay_window", "replay_window = 31"),
@@ -136,6 +152,31 @@ fn bounds_of_gm() {
     }
     assert!(parse(&with("pin_dir", "pin_dir = \"off\"")).is_ok());
     assert!(parse(&with("replay_window", "replay_window = 4096")).is_ok());
+}
+
+#[test]
+fn a_static_nat_is_named_by_pairs() {
+    let text = with(
+        "advertised",
+        "advertised = { \"192.0.2.1\" = \"198.51.100.7\" }",
+    );
+    let config = parse(&text).unwrap();
+    let pair = ["192.0.2.1", "198.51.100.7"].map(|a| a.parse::<IpAddr>().unwrap());
+    assert_eq!(config.advertised(), [(pair[0], pair[1])]);
+    assert!(parse(SMALL).unwrap().advertised().is_empty());
+    let two = "addresses = [\"192.0.2.1\", \"192.0.2.2\"]\n\
+               advertised = { \"192.0.2.1\" = \"198.51.100.7\", \"192.0.2.2\" = \"198.51.100.7\" }";
+    let error = parse(&with("addresses", two)).unwrap_err();
+    assert!(
+        error.contains("[gm] advertised: 198.51.100.7 stands twice"),
+        "{error}"
+    );
+    let error = parse(&with(
+        "advertised",
+        "advertised = { \"local\" = \"public\" }",
+    ))
+    .unwrap_err();
+    assert!(error.contains("advertised"), "{error}");
 }
 
 #[test]

@@ -113,7 +113,12 @@ impl State {
         let local = request
             .destination
             .ok_or_else(|| bad("destination is missing".into()))?;
-        if !self.hands.app().config.gm.addresses.contains(&local.ip()) {
+        let gm = &self.hands.app().config.gm;
+        // A proxy behind a static NAT may call itself what its phones call it.
+        let known_as = |pair: &(&IpAddr, &IpAddr)| *pair.1 == local.ip();
+        let own = gm.advertised.iter().find(known_as).map(|(own, _)| *own);
+        let local = SocketAddr::new(own.unwrap_or(local.ip()), local.port());
+        if !gm.addresses.contains(&local.ip()) {
             let what = format!("destination {} is none of [gm] addresses", local.ip());
             return Err(bad(what).hint("tell the address that the REGISTER came to"));
         }

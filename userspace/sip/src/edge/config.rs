@@ -18,6 +18,9 @@ pub struct EdgeConfig {
     pub core_trusted: Vec<IpAddr>,
     /// Our address and port towards the core: in Via, Path and Record-Route.
     pub core_local: SocketAddr,
+    /// Of a static 1:1 NAT in front of this host: our addresses on the Gm link, each
+    /// with the one that phones know it by. Phones are told that one; mostly empty.
+    pub advertised: Vec<(IpAddr, IpAddr)>,
     /// port_ps, one for all UEs; not 5060 or 5061.
     pub server_port: u16,
     /// port_pc: each new set of a contact takes one that its other sets do not use,
@@ -58,6 +61,7 @@ impl EdgeConfig {
             core,
             core_trusted: Vec::new(),
             core_local,
+            advertised: Vec::new(),
             server_port: 5063,
             client_ports: 5064..=5071,
             policy: Policy::default(),
@@ -85,6 +89,12 @@ impl EdgeConfig {
         let from_core = remote.ip() == self.core.ip()
             && (remote.port() == self.core.port() || !remote.ip().is_loopback());
         from_core || self.core_trusted.contains(&remote.ip())
+    }
+
+    /// Our address `local` as phones know it.
+    pub fn told(&self, local: IpAddr) -> IpAddr {
+        let pair = self.advertised.iter().find(|(own, _)| *own == local);
+        pair.map_or(local, |(_, advertised)| *advertised)
     }
 
     /// What the agent is told of it.

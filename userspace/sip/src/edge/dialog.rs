@@ -71,7 +71,7 @@ impl Edge {
 
     /// Our Record-Route towards a phone that is reached from `local`.
     pub(super) fn route_at_ue(&self, user: &str, local: SocketAddr, over: Transport) -> String {
-        let (ip, port) = (Host::Ip(local.ip()), local.port());
+        let (ip, port) = (Host::Ip(self.config.told(local.ip())), local.port());
         format!("<sip:{user}@{ip}:{port}{};lr>", parameter(over))
     }
 

@@ -60,7 +60,7 @@ impl Edge {
         strip_down(&mut down);
         // The UE answers to sent-by, our protected server port, or on the connection.
         let via = |over: crate::Transport| {
-            let (host, port) = (Host::Ip(server.ip()), server.port());
+            let (host, port) = (Host::Ip(self.config.told(server.ip())), server.port());
             format!("SIP/2.0/{} {host}:{port};branch={branch}", over.name())
         };
         let route = |over| Some(self.route_at_ue(user.as_ref()?, server, over));

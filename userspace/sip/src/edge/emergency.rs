@@ -218,7 +218,8 @@ impl Edge {
             let proof = self.call_proof(user, &tag);
             down.insert_top("Record-Route", &self.route_at_ue(&proof, local, transport));
         }
-        let (name, host, port) = (transport.name(), Host::Ip(local.ip()), local.port());
+        let host = Host::Ip(self.config.told(local.ip()));
+        let (name, port) = (transport.name(), local.port());
         let via = format!("SIP/2.0/{name} {host}:{port};branch={branch}");
         down.insert_top("Via", &via);
         if method != "ACK" {

@@ -206,7 +206,8 @@ impl Edge {
     /// The same as a phone sees it that sends to `local`: any port of that address.
     pub(super) fn is_own_for(&self, uri: &Uri, local: SocketAddr) -> bool {
         let ip = uri.host.as_ref().and_then(Host::ip);
-        ip == Some(local.ip()) || self.is_own(uri)
+        let local = local.ip();
+        ip == Some(local) || ip == Some(self.config.told(local)) || self.is_own(uri)
     }
 
     pub(super) fn mark_top(&self, message: &mut Message, source: SocketAddr) {

@@ -134,6 +134,52 @@ fn record_route_is_for_each_side_its_own_address() {
     assert_eq!(packets(&rig.core(&bye))[0].remote, addr("192.0.2.1:32000"));
 }
 
+/// Behind a static NAT: what phones are told names the address that they know, what they
+/// write back is found, and the core sees none of it.
+#[test]
+fn phones_are_told_the_address_that_they_know() {
+    let mut behind = config();
+    behind.advertised = vec![(
+        addr("203.0.113.1:0").ip(),
+        "198.51.100.7".parse().expect("an address"),
+    )];
+    let (mut rig, phone, register) = registered(behind);
+    let path = register.first_element("Path").expect("Path");
+    assert!(path.ends_with("@203.0.113.1:5080;lr>"), "{path}");
+    // It is called.
+    let packet = packets(&rig.core(&from_core("INVITE", &register, "1", 0))).remove(0);
+    assert_eq!(packet.local, addr("203.0.113.1:5064"));
+    let down = Message::parse(&packet.bytes).expect("SIP");
+    let via = down.first_element("Via").expect("Via");
+    assert!(via.contains(" 198.51.100.7:5063;"), "{via}");
+    let theirs = down.first_element("Record-Route").expect("Record-Route");
+    assert!(theirs.ends_with("@198.51.100.7:5063;lr>"), "{theirs}");
+    let ok = Message::response(&down, 200, "OK", "u").with("Record-Route", &theirs);
+    let up = to_core(&answer(&mut rig, &phone, &ok));
+    let ours = up.first_element("Record-Route").expect("Record-Route");
+    assert!(ours.ends_with("@203.0.113.1:5080;lr>"), "{ours}");
+    // It calls, by the address that it knows.
+    let routes = format!("Route: <sip:198.51.100.7:5063;lr>\r\n{ROUTES}");
+    let up = to_core(&send(
+        &mut rig,
+        &phone,
+        &request("INVITE", OWN, OTHER, &routes),
+    ));
+    assert_eq!(
+        up.elements("Route"),
+        ["<sip:orig@scscf.example:6060;lr>", "<sip:as.example;lr>"]
+    );
+    let ours = up.first_element("Record-Route").expect("Record-Route");
+    let ok = Message::response(&up, 200, "OK", "x").with("Record-Route", &ours);
+    let down = to_ue(&rig.core(&ok)).pop().expect("an answer");
+    let route = down.first_element("Record-Route").expect("Record-Route");
+    assert!(route.ends_with("@198.51.100.7:5063;lr>"), "{route}");
+    let more = format!("Route: {route}, <sip:far.example;lr>\r\n");
+    let bye = request("BYE", OWN, "<sip:b@home.example>;tag=x", &more);
+    let up = to_core(&send(&mut rig, &phone, &bye));
+    assert_eq!(up.elements("Route"), ["<sip:far.example;lr>"]);
+}
+
 #[test]
 fn the_phones_own_calls_stay_its_own() {
     let (mut rig, phone, _) = registered(config());
