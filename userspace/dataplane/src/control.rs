@@ -31,7 +31,7 @@ use crate::{Config, Error, Event, SaStatus, SetSpec, devices};
 pub(crate) struct Control {
     pub(crate) sadb: Sadb,
     maps: Maps,
-    published: Arc<Published>,
+    pub(crate) published: Arc<Published>,
     counters: Arc<Counters>,
     handoff: Handoff,
     worker: Option<JoinHandle<()>>,
@@ -76,7 +76,7 @@ impl Control {
 
         let published = Arc::new(maps.published(cfg.slots())?);
         let counters = Arc::new(Counters::default());
-        let (sampler, watch) = Watch::of(&mut maps, &counters)?;
+        let (sampler, watch) = Watch::of(&mut maps, &published, &counters)?;
         let shared = (&published, &counters, sampler);
         let process = process(cfg, &sadb, shared, (tell, uplink_mtu, begin))?;
         let (handoff, inbox) = handoff::pair()?;
@@ -317,6 +317,7 @@ fn process(
             advertised: Advertised::new(&cfg.advertised),
         },
         table: Table::new(cfg.slots()),
+        forgeries: Default::default(),
         begin,
         now: 0,
     };

@@ -6,8 +6,11 @@
 //! flood costs the path one load a packet, and one reason leaves room for the
 //! others. gm-watch (`drops/watch.rs`) collects them.
 
+mod bpf;
 mod follow;
 mod memory;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -118,7 +121,7 @@ pub(crate) fn from_map(addr: Addr) -> IpAddr {
 
 /// What is sampled: drops, and what the network says about our packets.
 fn is_sampled(reason: Reason) -> bool {
-    reason.action() == Action::Drop
+    reason.action() == Action::Drop || matches!(reason, Reason::PathMtu | Reason::PeerUnreachable)
 }
 
 /// A worker's way to give samples away. Clones share the tokens. The default

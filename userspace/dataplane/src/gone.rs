@@ -102,3 +102,91 @@ impl DataPlane {
         self.gone(|gone| gone.is_peer(address))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gm_esp::{Mode, Outer, SaSpec, SelProto, Selector, Suite};
+    use gm_sadb::SlotState;
+
+    fn sa(set: u64, dir: Dir, outer: Option<Outer>) -> SaStatus {
+        let selector = Selector {
+            src: [10, 0, 0, 7].into(),
+            dst: [10, 0, 0, 1].into(),
+            src_port: None,
+            dst_port: None,
+            proto: SelProto::UdpTcp,
+        };
+        SaStatus {
+            set: SetId(set),
+            slot: 0,
+            dir,
+            spec: SaSpec {
+                spi: u32::try_from(set).unwrap(),
+                mode: if outer.is_some() {
+                    Mode::UdpEncTun
+                } else {
+                    Mode::Trans
+                },
+                selector,
+                suite: Suite::NullAesGcm,
+                outer,
+                esn: false,
+                replay_window: 64,
+            },
+            state: SlotState::Removing,
+            seq: 0,
+            top: 0,
+            packets: 3,
+            bytes: 0,
+            drops: Vec::new(),
+            encap_port: None,
+            idle_ms: None,
+            age_ms: None,
+        }
+    }
+
+    #[test]
+    fn the_last_removed_sas_are_remembered_and_no_more() {
+        let mut past = Past::default();
+        for set in 1..=3000 {
+            past.installed(SetId(set));
+            assert!(past.age_ms(SetId(set)).is_some());
+            past.removed(
+                SetId(set),
+                [sa(set, Dir::In, None), sa(set, Dir::Out, None)],
+            );
+            assert_eq!(past.age_ms(SetId(set)), None);
+        }
+        assert_eq!(past.gone.len(), REMEMBERED);
+        assert!(past.installed.is_empty());
+        let (oldest, newest) = (past.gone.front().unwrap(), past.gone.back().unwrap());
+        assert_eq!((oldest.sa.set, newest.sa.set), (SetId(953), SetId(3000)));
+        assert!(oldest.at <= newest.at && newest.sa.packets == 3);
+    }
+
+    #[test]
+    fn a_removed_sa_is_the_phones_by_its_inner_and_its_outer_address() {
+        let outer = Outer {
+            src: [203, 0, 113, 9].into(),
+            dst: [192, 0, 2, 1].into(),
+            sport: None,
+            dport: Some(4500),
+        };
+        let gone = GoneSa {
+            at: 0,
+            sa: sa(1, Dir::In, Some(outer)),
+        };
+        for (address, is) in [
+            ("10.0.0.7", true),
+            ("203.0.113.9", true),
+            ("10.0.0.1", false),
+        ] {
+            assert_eq!(gone.is_peer(address.parse().unwrap()), is, "{address}");
+        }
+        assert_eq!(
+            gone.ends(),
+            ([192, 0, 2, 1].into(), [203, 0, 113, 9].into())
+        );
+    }
+}

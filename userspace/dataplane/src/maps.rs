@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, XskMap};
@@ -31,7 +32,7 @@ pub(crate) struct Maps {
     /// [`gm_abi::maps::Config::seed`].
     seed: u32,
     foreign: HashMap<MapData, [u8; 20], u32>,
-    counters: PerCpuArray<MapData, u64>,
+    counters: BpfCounters,
     xsk_uplink: XskMap<MapData>,
     xsk_gm0x: XskMap<MapData>,
 }
@@ -62,6 +63,7 @@ impl Maps {
         let ports = Array::try_from(get("PORTS")?).map_err(e)?;
         let foreign = HashMap::try_from(get("FOREIGN")?).map_err(e)?;
         let counters = PerCpuArray::try_from(get("COUNTERS")?).map_err(e)?;
+        let counters = BpfCounters(Arc::new(counters));
         let xsk_uplink = XskMap::try_from(get("XSK_UPLINK")?).map_err(e)?;
         let xsk_gm0x = XskMap::try_from(get("XSK_GM0X")?).map_err(e)?;
         let samples = RingBuf::try_from(get("SAMPLES")?).map_err(e)?;
@@ -170,15 +172,12 @@ impl Maps {
 
     /// What the BPF programs have counted, summed over the CPUs.
     pub(crate) fn counters(&self) -> Result<[u64; Reason::COUNT], Error> {
-        let mut out = [0; Reason::COUNT];
-        for (i, sum) in (0u32..).zip(&mut out) {
-            let cpus = self
-                .counters
-                .get(&i, 0)
-                .map_err(|e| bpf("read the map COUNTERS", &e))?;
-            *sum = cpus.iter().sum();
-        }
-        Ok(out)
+        self.counters.read()
+    }
+
+    /// The same for a reader of its own.
+    pub(crate) fn counters_reader(&self) -> BpfCounters {
+        self.counters.clone()
     }
 
     /// The memory-mapped maps, in this process's memory. `slots` is what the
@@ -213,6 +212,25 @@ impl Maps {
     /// who reads them; `None` the second time.
     pub(crate) fn take_samples(&mut self) -> Option<RingBuf<MapData>> {
         self.samples.take()
+    }
+}
+
+/// The map `COUNTERS`.
+#[derive(Clone)]
+pub(crate) struct BpfCounters(Arc<PerCpuArray<MapData, u64>>);
+
+impl BpfCounters {
+    /// What the BPF programs have counted, summed over the CPUs.
+    pub(crate) fn read(&self) -> Result<[u64; Reason::COUNT], Error> {
+        let mut out = [0; Reason::COUNT];
+        for (i, sum) in (0u32..).zip(&mut out) {
+            let cpus = self
+                .0
+                .get(&i, 0)
+                .map_err(|e| bpf("read the map COUNTERS", &e))?;
+            *sum = cpus.iter().sum();
+        }
+        Ok(out)
     }
 }
 

@@ -2,7 +2,7 @@
 //! workers, refills what limits them, and says once a second how many packets
 //! had none.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,20 +16,26 @@ use super::follow::Followers;
 use super::memory::Memory;
 use super::{DropNews, DropSample, REFILL_MS, Sampler, Tokens};
 use crate::Error;
+use crate::drops::bpf::BpfSide;
 use crate::maps::Maps;
+use crate::publish::Published;
 use crate::stats::Counters;
 
 /// How often followers hear what was left out.
 const TELL: Duration = Duration::from_secs(1);
 
+/// After how many of these a phone's place among the counted ones is worth
+/// half.
+const AGE: u32 = 10;
+
 /// The kernel's side of what is watched.
 pub(crate) trait Kernel: Send {
-    /// Becomes readable when there are samples; `None`: only the time tells.
-    fn readable(&self) -> Option<BorrowedFd<'_>>;
     /// Gives away the samples that there are.
     fn drain(&mut self, each: &mut dyn FnMut(DropSample));
     /// Lets the programs sample again, and take fragments again.
     fn refill(&mut self);
+    /// Phones whose packets were dropped long ago give way to others.
+    fn age(&mut self) {}
     /// What the programs and the workers have counted, all together.
     fn counted(&self) -> Result<[u64; Reason::COUNT], Error>;
 }
@@ -101,26 +107,22 @@ pub(crate) struct Watch {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The workers' counters alone.
-struct Workers(Arc<Counters>);
-
-impl Kernel for Workers {
-    fn readable(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-    fn drain(&mut self, _: &mut dyn FnMut(DropSample)) {}
-    fn refill(&mut self) {}
-    fn counted(&self) -> Result<[u64; Reason::COUNT], Error> {
-        Ok(self.0.snapshot())
-    }
-}
-
 impl Watch {
     /// Over the maps and the workers' counters, with what the workers sample by.
-    pub(crate) fn of(_: &mut Maps, counters: &Arc<Counters>) -> Result<(Sampler, Watch), Error> {
+    pub(crate) fn of(
+        maps: &mut Maps,
+        published: &Arc<Published>,
+        counters: &Arc<Counters>,
+    ) -> Result<(Sampler, Watch), Error> {
         let (sampler, tokens, workers) = Sampler::new();
+        let kernel = BpfSide {
+            samples: maps.take_samples(),
+            published: published.clone(),
+            counters: maps.counters_reader(),
+            workers: counters.clone(),
+        };
         let watch = Watch::start(Sources {
-            kernel: Box::new(Workers(counters.clone())),
+            kernel: Box::new(kernel),
             tokens,
             workers,
         })?;
@@ -172,6 +174,7 @@ impl Sources {
         let every = Duration::from_millis(REFILL_MS);
         let (mut refill, mut tell) = (Instant::now() + every, Instant::now() + TELL);
         let mut told = Counts::default();
+        let mut seconds = 0u32;
         loop {
             if self.wait(stop, refill.saturating_duration_since(Instant::now())) {
                 return;
@@ -186,25 +189,24 @@ impl Sources {
             if now >= tell {
                 self.tell(shared, &mut told);
                 tell = now + TELL;
+                seconds = seconds.wrapping_add(1);
+                if seconds % AGE == 0 {
+                    self.kernel.age();
+                }
             }
         }
     }
 
-    /// Waits for samples or the time; true: it is over.
+    /// Waits for the time: samples wake nobody. True: it is over.
     fn wait(&self, stop: &OwnedFd, time: Duration) -> bool {
         let timeout = Timespec {
             tv_sec: i64::try_from(time.as_secs()).unwrap_or(0),
             tv_nsec: i64::from(time.subsec_nanos()),
         };
-        let readable = self.kernel.readable();
-        let stop = PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN);
-        let mut fds = match readable {
-            Some(fd) => vec![stop, PollFd::from_borrowed_fd(fd, PollFlags::IN)],
-            None => vec![stop],
-        };
+        let mut fds = [PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN)];
         // An error is a signal at most: the next round looks again.
         let _ = poll(&mut fds, Some(&timeout));
-        fds.first().is_some_and(|f| !f.revents().is_empty())
+        !fds[0].revents().is_empty()
     }
 
     /// Tells the followers what was dropped without a sample since `told`.
