@@ -63,9 +63,9 @@ impl Lab {
         net.ip("link add br0 type bridge mcast_snooping 0");
         net.ip("link set br0 up");
         let sides: [(&NetNs, &str, &str, &[&str]); 3] = [
-            (&p, "p0", "np", &["10.64.0.1/10", "fd77::1/64"]),
-            (&u, "u0", "nu", &[]),
-            (&a, "a0", "na", &[]),
+            (&p, "p0", "port-p", &["10.64.0.1/10", "fd77::1/64"]),
+            (&u, "u0", "port-u", &[]),
+            (&a, "a0", "port-a", &[]),
         ];
         for (ns, name, port, addresses) in sides {
             if addresses.is_empty() {
@@ -90,7 +90,7 @@ impl Lab {
         let text = mac.map(|b| format!("{b:02x}")).join(":");
         net.sh(
             "bridge",
-            &["fdb", "replace", &text, "dev", "np", "master", "static"],
+            &["fdb", "replace", &text, "dev", "port-p", "master", "static"],
         );
 
         let config = Config {

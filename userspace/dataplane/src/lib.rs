@@ -40,7 +40,6 @@ mod gone;
 mod handoff;
 mod icmp;
 mod keeper;
-#[allow(dead_code, reason = "used as soon as the reasons are there")]
 mod limit;
 mod lock;
 #[allow(dead_code, reason = "the reader of samples is on its way")]

@@ -28,7 +28,7 @@ mod tests;
 pub(crate) const LASTS: u64 = 1000;
 
 /// Numbers ahead of the newest one that a limited SA still looks at.
-pub(crate) const AHEAD: u64 = 1024;
+pub(crate) const AHEAD: u64 = gm_abi::maps::LIMITED_AHEAD as u64;
 
 /// Failures of one SA. Bits that a network turns over come one at a time.
 const OF_SA: Rate = Rate {
@@ -111,10 +111,11 @@ pub(crate) struct OfSa {
 }
 
 impl OfSa {
-    /// An SA whose phone has this tag; 0: that is not known yet.
+    /// An SA whose phone has this tag, which XDP knows; 0: nobody does yet.
     pub(crate) fn new(phone: u16) -> OfSa {
         OfSa {
             phone,
+            shown: true,
             ..OfSa::default()
         }
     }
@@ -124,11 +125,9 @@ impl OfSa {
         self.until != 0
     }
 
-    /// The tag of its phone when XDP has yet to be told.
-    pub(crate) fn untold(&mut self) -> Option<u16> {
-        let tell = self.phone != 0 && !self.shown;
-        self.shown |= tell;
-        tell.then_some(self.phone)
+    /// Whether XDP has yet to be told where its phone is; it is then.
+    pub(crate) fn untold(&mut self) -> bool {
+        !std::mem::replace(&mut self.shown, true)
     }
 
     /// The SA's failures have stopped: true once, at the end of the limit.

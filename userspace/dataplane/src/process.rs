@@ -14,12 +14,13 @@
 mod emit;
 mod ends;
 mod inbound;
+mod limits;
 mod outbound;
 mod path;
 mod pieces;
-mod translate;
 #[cfg(test)]
 mod tests;
+mod translate;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -42,6 +43,8 @@ use crate::tap::Tap;
 
 pub(crate) use path::Path;
 pub(crate) use translate::Advertised;
+
+pub(crate) use limits::Forgeries;
 
 /// Packets that are worked on at a time.
 pub(crate) const BATCH: usize = 64;
@@ -106,6 +109,8 @@ pub(crate) struct Ctx {
     pub events: Sender<Event>,
     pub settings: Settings,
     pub table: Table,
+    /// What keeps forged ICVs from taking all of the worker's time.
+    pub forgeries: Forgeries,
     /// When the clock of `now` and of `last_used` began.
     pub begin: Instant,
     /// Milliseconds since then, as of the batch.
@@ -189,12 +194,14 @@ impl Process {
         }
     }
 
-    /// Lets go of datagrams that did not become whole in time.
+    /// Lets go of datagrams that did not become whole in time, and ends limits
+    /// on SAs and sources whose failures have stopped.
     pub(crate) fn expire(&mut self, now: u64) {
         self.ctx.now = now;
         let late = [&mut self.frags_in, &mut self.frags_out, &mut self.frags_sa];
         let late: usize = late.into_iter().map(|f| f.expire(now)).sum();
         self.ctx.counters.add(Reason::FragmentTimeout, late as u64);
+        self.ctx.end_limits();
     }
 }
 

@@ -9,6 +9,7 @@ use gm_esp::{InnerFlow, Sa};
 use gm_sadb::{Dir, SetId};
 
 use crate::flows::Flows;
+use crate::limit::OfSa;
 use crate::process::Path;
 
 /// An SA in the hands of its one worker.
@@ -28,6 +29,8 @@ pub(crate) struct Entry {
     pub low_told: Cell<bool>,
     /// That the numbers are used up was announced.
     pub end_told: Cell<bool>,
+    /// What the limiter of ICV failures knows of it.
+    pub limit: Cell<OfSa>,
     /// What routers on the way to the peer have said (outbound).
     pub path: Cell<Path>,
 }
@@ -43,6 +46,7 @@ impl Entry {
             partners,
             low_told: Cell::new(false),
             end_told: Cell::new(false),
+            limit: Cell::default(),
             path: Cell::default(),
         }
     }

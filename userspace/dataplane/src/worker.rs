@@ -249,10 +249,10 @@ impl Worker {
         let table = &mut self.process.ctx.table;
         let (mut report, mut stop) = (Report::default(), false);
         match order.command {
-            Command::Load(entry) => table.load(*entry),
+            Command::Load(entry) => self.process.ctx.load(*entry),
             Command::Activate(slot) => table.activate(slot),
             Command::Deactivate(slot) => table.deactivate(slot),
-            Command::Unload(slot) => table.unload(slot),
+            Command::Unload(slot) => self.process.ctx.unload(slot),
             Command::Tap(to) => self.process.tap.set(to),
             Command::Report => report = self.report(),
             Command::Stop => stop = true,

@@ -146,13 +146,13 @@ fn strangers_do_not_push_a_limited_source_out() {
 #[test]
 fn the_phones_place_is_told_once_and_again_when_it_moves() {
     let mut sa = OfSa::new(0);
-    assert_eq!(sa.untold(), None);
+    assert!(!sa.untold());
     sa.verified(PHONE);
-    assert_eq!((sa.untold(), sa.untold()), (Some(PHONE.tag), None));
+    assert!(sa.untold() && !sa.untold());
     sa.verified(PHONE);
-    assert_eq!(sa.untold(), None);
+    assert!(!sa.untold());
     sa.verified(THIEF);
-    assert_eq!(sa.untold(), Some(THIEF.tag));
+    assert!(sa.untold());
 }
 
 proptest! {

@@ -100,11 +100,18 @@ fn length(bytes: usize) -> u32 {
 
 impl Ctx {
     /// Counts the end of a packet: its reason, for the SA when it is one of its
-    /// own, and for the prefix that it came from or was going to.
+    /// own, and for the prefix that it came from or was going to. A forged one
+    /// counts against both.
     pub(crate) fn drop_from(&self, entry: Option<&Entry>, reason: Reason, seen: &Seen) {
         self.counters.count(reason);
         if let Some(hot) = entry.and_then(|e| self.hot(e)) {
             hot.count_drop(reason);
+        }
+        if let Some(peer) = seen.peer() {
+            self.published.tables.count(&peer, reason);
+        }
+        if let Some(entry) = entry.filter(|_| reason == Reason::BadIcv) {
+            self.forged(entry, seen);
         }
         self.sampler.sample(reason, || seen.sample(reason));
     }

@@ -190,7 +190,7 @@ impl Ctx {
         let len = packet.len();
         let checked = self.received(packet).and_then(|r| {
             kept.seen = Seen::received(&r, len, self.settings.encap_port);
-            self.windowed(entry, r)
+            self.windowed(entry, r, &kept.seen)
         });
         match checked {
             Ok(checked) => Some(checked),
@@ -210,9 +210,12 @@ impl Ctx {
         &'s self,
         entry: &'s Entry,
         r: Received<'p>,
+        seen: &Seen,
     ) -> Result<Checked<'p, 's>, Reason> {
         let window = self.window(entry).ok_or(Reason::UnknownSpi)?;
-        r.check(&entry.sa, &window)
+        let checked = r.check(&entry.sa, &window)?;
+        self.worth_trying(entry, seen, window.top())?;
+        Ok(checked)
     }
 
     /// Everything behind the cryptography: the window moves and is published,
@@ -225,6 +228,7 @@ impl Ctx {
         let committed = opened.commit(&window)?;
         let (seq, source) = (committed.seq(), committed.outer_source());
         self.published.accepted(entry.slot, seq, window.top());
+        self.vouched(entry, source, seq > before);
         if seq > before {
             self.learn(entry, source);
         }
@@ -301,7 +305,7 @@ impl Ctx {
         let encap = EncapPort::Dst(self.settings.encap_port);
         match wire::classify(datagram.packet(), &ip, encap) {
             Class::Esp { .. } | Class::UdpEsp { .. } => {
-                let opened = self.whole_esp(datagram.buf());
+                let opened = self.whole_esp(datagram.buf(), &seen);
                 let (slot, plain) = opened.map_err(|(slot, reason)| (slot, reason, seen))?;
                 Ok((Some(slot), plain))
             }
@@ -323,13 +327,14 @@ impl Ctx {
     fn whole_esp<'d>(
         &self,
         packet: PacketBuf<'d>,
+        seen: &Seen,
     ) -> Result<(u32, Plain<'d>), (Option<u32>, Reason)> {
         let received = self.received(packet).map_err(|reason| (None, reason))?;
         let entry = self
             .table
             .by_spi(received.destination(), received.spi())
             .ok_or((None, Reason::UnknownSpi))?;
-        self.windowed(entry, received)
+        self.windowed(entry, received, seen)
             .and_then(|checked| inbound::open_one(self.engine, checked))
             .and_then(|opened| self.finish(entry, opened))
             .map(|plain| (entry.slot, plain))

@@ -1,6 +1,7 @@
 //! Batches in memory: each reason, the accounting of frames, and hostile input.
 
 mod bench;
+mod limits;
 mod many;
 mod outbound;
 mod path;

@@ -122,6 +122,7 @@ impl Bench {
                 advertised: Default::default(),
             },
             table: Table::new(SLOTS),
+            forgeries: Default::default(),
             begin: Instant::now(),
             now: 0,
         };
@@ -138,7 +139,7 @@ impl Bench {
     /// Gives the worker an SA; an outbound one is active.
     pub(super) fn load(&mut self, slot: u32, dir: Dir, sa: Sa, partners: &[u32]) {
         let entry = Entry::new(slot, SetId(1), dir, Arc::new(sa), partners.to_vec());
-        self.process.ctx.table.load(entry);
+        self.process.ctx.load(entry);
         self.process.ctx.table.activate(slot);
     }
 
