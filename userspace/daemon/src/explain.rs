@@ -8,6 +8,8 @@ mod inbound;
 mod outbound;
 mod silence;
 mod sip;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use gm_api::drops::{Explanation, Finding, Verdict, Weight};

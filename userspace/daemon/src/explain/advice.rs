@@ -43,7 +43,18 @@ pub fn advice(reason: Reason) -> &'static str {
             "not parseable, behind two VLAN tags, or a fragment whose first one was not seen"
         }
         R::OutSeqExhausted => "the SA has used its last number: the phone has to register again",
-        R::NoFrame | R::RingFull => {
+        R::IcvLimited => {
+            "forgeries for an SA or from a source, more than are tried: gmespctl drops --by prefix \
+             says from where"
+        }
+        R::FragmentRate => {
+            "more fragments than are taken in a tenth of a second: a flood, from one source or many"
+        }
+        R::IcmpUnbelieved | R::ClearIcmp => {
+            "ICMP errors about packets that this host has not sent so: forged, or late; they change \
+             nothing"
+        }
+        R::NoFrame | R::RingFull | R::HandoverFull => {
             "more than the workers can do: gmespctl stats shows their rings, gmespctl workers N \
              gives more of them"
         }

@@ -124,7 +124,12 @@ impl Facts {
         let gone = gone.collect();
         let counts = plane.prefix_drops_of(address)?;
         let stats = plane.counters()?;
-        let overload = [Reason::NoFrame, Reason::RingFull, Reason::NoWorker];
+        let overload = [
+            Reason::NoFrame,
+            Reason::RingFull,
+            Reason::NoWorker,
+            Reason::HandoverFull,
+        ];
         let is_peer = |row: &SaStatus| {
             let (inner, outer) = match row.sa.dir {
                 Some(Dir::Out) => (row.sa.dst, row.sa.outer_dst),

@@ -140,13 +140,21 @@ fn mode(facts: &Facts) -> Option<Found> {
 
 /// ICVs that do not verify.
 fn keys(facts: &Facts) -> Option<Found> {
-    const ICV: &[Reason] = &[Reason::BadIcv];
+    const ICV: &[Reason] = &[Reason::BadIcv, Reason::IcvLimited];
     let newest = facts.seen(ICV).next();
     let row = hit(facts, newest, ICV);
     if newest.is_none() && row.is_none() {
         return None;
     }
     let evidence = facts.evidence(ICV);
+    let is_limited = evidence
+        .iter()
+        .any(|line| line.contains(Reason::IcvLimited.name()));
+    let limited = if is_limited {
+        " So many that only what comes from where the phone last was is still tried."
+    } else {
+        ""
+    };
     let good = row.map_or(0, |row| row.packets);
     let weight = weigh(facts, newest, row);
     if good == 0 {
@@ -155,7 +163,7 @@ fn keys(facts: &Facts) -> Option<Found> {
         });
         let text = format!(
             "ICVs do not verify, and no packet of this SA ever has: the two ends hold different \
-             keys, or different algorithms.{suite}"
+             keys, or different algorithms.{suite}{limited}"
         );
         return Some(Found::new(5, "keys-differ", weight, text).evidence(evidence).advice(
             "IK and CK of this challenge: does the core hand out those that the USIM computes \
@@ -165,7 +173,7 @@ fn keys(facts: &Facts) -> Option<Found> {
     }
     let text = format!(
         "Some ICVs do not verify, while {} of the same SA did: packets are damaged or forged on \
-         the way.",
+         the way.{limited}",
         packets(good)
     );
     Some(
@@ -297,7 +305,7 @@ fn selector(facts: &Facts) -> Option<Found> {
 /// Fragments that come to nothing.
 fn fragments(facts: &Facts) -> Option<Found> {
     const LOST: &[Reason] = &[Reason::FragmentTimeout, Reason::FragmentOverlap];
-    const MUCH: &[Reason] = &[Reason::FragmentLimit];
+    const MUCH: &[Reason] = &[Reason::FragmentLimit, Reason::FragmentRate];
     let all: Vec<Reason> = LOST.iter().chain(MUCH).copied().collect();
     let newest = facts.seen(&all).next();
     if newest.is_none() && facts.count(&all) == 0 {

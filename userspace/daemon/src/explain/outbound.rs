@@ -55,6 +55,9 @@ pub(super) fn findings(facts: &Facts) -> Vec<Found> {
             );
         }
     }
+    found.extend(unreachable(facts));
+    found.extend(path_mtu(facts));
+    found.extend(forged_icmp(facts));
     if !facts.host.is_empty() {
         let counted = facts.host.iter();
         let evidence = counted.map(|(reason, n)| format!("{}: {}", reason.name(), packets(*n)));
@@ -122,6 +125,57 @@ fn no_sa(facts: &Facts) -> Option<Found> {
         .evidence(facts.evidence(NO_SA))
         .evidence(outbound)
         .advice(advice),
+    )
+}
+
+/// The network says that the phone is not there.
+fn unreachable(facts: &Facts) -> Option<Found> {
+    const GONE: &[Reason] = &[Reason::PeerUnreachable];
+    let newest = facts.seen(GONE).next()?;
+    let text =
+        "The network answers with ICMP that the phone cannot be reached: what is sealed and \
+                sent does not arrive."
+            .into();
+    Some(
+        Found::new(
+            23,
+            "icmp-unreachable",
+            facts.weigh(Some(newest.ago_ms)),
+            text,
+        )
+        .evidence(facts.evidence(GONE))
+        .advice(
+            "Port unreachable: the phone has closed UDP 4500, or its NAT has forgotten it. \
+                 Protocol unreachable: it knows no ESP, its SAs are gone. Host or network \
+                 unreachable: it is gone; it registers again when it is back.",
+        ),
+    )
+}
+
+/// The network says how long packets may be.
+fn path_mtu(facts: &Facts) -> Option<Found> {
+    const MTU: &[Reason] = &[Reason::PathMtu];
+    facts.seen(MTU).next()?;
+    let text =
+        "The way to the phone takes shorter packets than the uplink: what is sent is made to \
+                fit."
+            .into();
+    Some(Found::new(33, "path-mtu", Weight::Hint, text).evidence(facts.evidence(MTU)))
+}
+
+/// ICMP errors that are not about what was sent.
+fn forged_icmp(facts: &Facts) -> Option<Found> {
+    const FORGED: &[Reason] = &[Reason::IcmpUnbelieved, Reason::ClearIcmp];
+    if facts.seen(FORGED).next().is_none() && facts.count(FORGED) == 0 {
+        return None;
+    }
+    let text = "ICMP errors arrive about packets that this host has not sent so: they change \
+                nothing."
+        .into();
+    Some(
+        Found::new(36, "icmp-unbelieved", Weight::Hint, text)
+            .evidence(facts.evidence(FORGED))
+            .advice("Forged, or about SAs that are gone."),
     )
 }
 

@@ -22,12 +22,14 @@ const ARRIVED: &[Reason] = &[
     Reason::Replay,
     Reason::Stale,
     Reason::BadIcv,
+    Reason::IcvLimited,
     Reason::Dummy,
     Reason::SelectorMismatch,
     Reason::Malformed,
     Reason::FragmentTimeout,
     Reason::FragmentOverlap,
     Reason::FragmentLimit,
+    Reason::FragmentRate,
 ];
 
 /// All findings about silence: one at most.

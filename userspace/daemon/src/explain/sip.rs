@@ -74,7 +74,8 @@ pub(super) fn findings(facts: &Facts) -> Option<Found> {
                 last.event.reason.as_deref().unwrap_or("no reason known")
             ),
         )
-        .evidence(last.event.explain.clone()),
+        .evidence(last.event.explain.clone())
+        .advice("README lists the refusals, each with the setting that matters."),
         "deregistered" => Found::new(
             2,
             "deregistered",

@@ -2,6 +2,7 @@
 //! plane behind it is a fake that keeps a list; the real one is covered by the
 //! tests in network namespaces.
 
+mod drops;
 mod requests;
 mod sas;
 
