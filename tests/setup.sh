@@ -103,6 +103,18 @@ need_bpf_toolchain() {
         need_tool bpf-linker "$BPF_LINKER" --no-default-features --features llvm-22
 }
 
+# need_vm: QEMU and two of Debian's kernels, unpacked and not installed.
+need_vm() {
+    local kernel status
+    need_program ip iproute2 && need_program python3 python3 && need_program zstd zstd || return
+    for kernel in 6.1 6.12; do
+        logged 1200 "vm-fetch-$kernel" tests/vm/fetch "$kernel" && continue
+        status=$?
+        reason="Linux $kernel in a VM: $(tail -n 1 "$logs/vm-fetch-$kernel.log")"
+        return "$status"
+    done
+}
+
 # need_oracles: a Python of its own with Scapy, in $python. Debian's Python is
 # preferred: another one in the PATH may lack what its package brings.
 need_oracles() {
