@@ -195,9 +195,7 @@ impl DataPlane {
     /// [`Error::Full`] when [`MAX_FOLLOWERS`] follow already, [`Error::Down`].
     pub fn drop_samples(&self) -> Result<Receiver<DropNews>, Error> {
         let shared = self.with(|c| Ok(c.watch.shared().clone()))?;
-        shared
-            .follow()
-            .ok_or_else(|| Error::Followers(MAX_FOLLOWERS))
+        shared.follow().ok_or(Error::Followers(MAX_FOLLOWERS))
     }
 
     /// The newest samples of the last 4096 that `wanted` wants, the newest

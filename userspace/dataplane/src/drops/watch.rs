@@ -190,7 +190,7 @@ impl Sources {
                 self.tell(shared, &mut told);
                 tell = now + TELL;
                 seconds = seconds.wrapping_add(1);
-                if seconds % AGE == 0 {
+                if seconds.is_multiple_of(AGE) {
                     self.kernel.age();
                 }
             }
