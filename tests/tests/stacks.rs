@@ -10,12 +10,22 @@ mod lab;
 #[path = "dataplane/sockets.rs"]
 mod sockets;
 
+#[path = "stacks/busy.rs"]
+mod busy;
 #[path = "stacks/fragments.rs"]
 mod fragments;
+#[path = "stacks/headers.rs"]
+mod headers;
+#[path = "stacks/links.rs"]
+mod links;
 #[path = "stacks/middle.rs"]
 mod middle;
+#[path = "stacks/sets.rs"]
+mod sets;
 #[path = "stacks/sizes.rs"]
 mod sizes;
+#[path = "stacks/traffic.rs"]
+mod traffic;
 
 use gm_tests::netns::{End, NetNs, veth};
 use lab::{Family, Lab, NAMES};
@@ -23,17 +33,22 @@ use middle::Middle;
 
 /// Both data planes, and a box between them.
 fn through_a_box() -> (Lab, Middle) {
+    through_a_box_of([1500; 2])
+}
+
+/// The same with other MTUs of P-CSCF and UE.
+fn through_a_box_of(mtus: [usize; 2]) -> (Lab, Middle) {
     let [p, u, m] = [(); 3].map(|()| NetNs::new().unwrap());
-    let ends = [
+    let ends: [(&NetNs, &str, &str, [&str; 2]); 2] = [
         (&p, NAMES[0], "m0", ["10.77.0.1/24", "fd77::1/64"]),
         (&u, NAMES[1], "m1", ["10.77.0.2/24", "fd77::2/64"]),
     ];
-    for (ns, name, leg, addresses) in ends {
+    for (ns, name, leg, addresses) in &ends {
         veth(
             End {
                 ns,
                 name,
-                addresses: &addresses,
+                addresses,
             },
             End {
                 ns: &m,
@@ -41,6 +56,11 @@ fn through_a_box() -> (Lab, Middle) {
                 addresses: &[],
             },
         );
+    }
+    // A box that forwards bytes knows nothing of checksums that a device still has to write.
+    for ((ns, name, ..), mtu) in ends.iter().zip(mtus) {
+        ns.ip(&format!("link set {name} mtu {mtu}"));
+        ns.run(|| gm_xsk::nic::set_tx_checksum(name, false).unwrap());
     }
     let middle = Middle::new(m, &["m0", "m1"]);
     (Lab::on(p, u, None), middle)

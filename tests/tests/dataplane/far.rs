@@ -13,10 +13,10 @@ use gm_esp::{
     BufferedIv, Counter, EncapPorts, MAX_BACK, MAX_FRONT, Mode, PacketBuf, Sa, SaSpec, SelProto,
     Selected, Selector, Suite,
 };
-use gm_tests::netns::{End, NetNs, veth};
+use gm_tests::netns::NetNs;
 use gm_xsk::LinkSocket;
 
-use super::lab::{Family, NAMES, PORT_PC, PORT_PS, PORT_UC, Side, config, keys, start};
+use super::lab::{Family, NAMES, PORT_PC, PORT_PS, PORT_UC, Side, config, joined, keys, start};
 use super::sockets::{WAIT, fix_ipv4, udp};
 
 /// How an inbound packet may end.
@@ -64,19 +64,7 @@ fn mac(ns: &NetNs, name: &str) -> [u8; 6] {
 
 impl Far {
     pub fn new() -> Far {
-        let (p, ns) = (NetNs::new().unwrap(), NetNs::new().unwrap());
-        veth(
-            End {
-                ns: &p,
-                name: NAMES[0],
-                addresses: &["10.77.0.1/24", "fd77::1/64"],
-            },
-            End {
-                ns: &ns,
-                name: NAMES[1],
-                addresses: &["10.77.0.2/24", "fd77::2/64"],
-            },
-        );
+        let (p, ns) = joined();
         let addresses = [Family::V4, Family::V6].map(|f| f.addresses().0);
         let plane = start(&p, config(NAMES[0], addresses, [PORT_PS, PORT_PC], None));
         let mut head = [0; 14];

@@ -77,6 +77,37 @@ pub fn keys(suite: Suite) -> EspKeys {
     )
 }
 
+/// The namespaces of P-CSCF and UE, joined by a veth pair.
+pub fn joined() -> (NetNs, NetNs) {
+    let (p, u) = (NetNs::new().unwrap(), NetNs::new().unwrap());
+    let ends = [
+        ["10.77.0.1/24", "fd77::1/64"],
+        ["10.77.0.2/24", "fd77::2/64"],
+    ];
+    veth(
+        End {
+            ns: &p,
+            name: NAMES[0],
+            addresses: &ends[0],
+        },
+        End {
+            ns: &u,
+            name: NAMES[1],
+            addresses: &ends[1],
+        },
+    );
+    (p, u)
+}
+
+/// The configurations of both.
+pub fn configs(pins: Option<PathBuf>) -> [Config; 2] {
+    let (v4, v6) = (Family::V4.addresses(), Family::V6.addresses());
+    [
+        config(NAMES[0], [v4.0, v6.0], [PORT_PS, PORT_PC], pins),
+        config(NAMES[1], [v4.1, v6.1], [PORT_US, PORT_UC], None),
+    ]
+}
+
 /// Starts a data plane in a namespace.
 pub fn start(ns: &NetNs, config: Config) -> DataPlane {
     ns.run(|| DataPlane::start(config))
@@ -86,32 +117,13 @@ pub fn start(ns: &NetNs, config: Config) -> DataPlane {
 impl Lab {
     /// Namespaces, veth, data planes; no SA yet. `pins` is the P-CSCF's.
     pub fn new(pins: Option<PathBuf>) -> Lab {
-        let (p, u) = (NetNs::new().unwrap(), NetNs::new().unwrap());
-        let ends = [
-            ["10.77.0.1/24", "fd77::1/64"],
-            ["10.77.0.2/24", "fd77::2/64"],
-        ];
-        veth(
-            End {
-                ns: &p,
-                name: NAMES[0],
-                addresses: &ends[0],
-            },
-            End {
-                ns: &u,
-                name: NAMES[1],
-                addresses: &ends[1],
-            },
-        );
+        let (p, u) = joined();
         Lab::on(p, u, pins)
     }
 
     /// Data planes in namespaces that have their interfaces.
     pub fn on(p: NetNs, u: NetNs, pins: Option<PathBuf>) -> Lab {
-        let (v4, v6) = (Family::V4.addresses(), Family::V6.addresses());
-        let pc = config(NAMES[0], [v4.0, v6.0], [PORT_PS, PORT_PC], pins);
-        let uc = config(NAMES[1], [v4.1, v6.1], [PORT_US, PORT_UC], None);
-        Lab::with(p, u, [pc, uc])
+        Lab::with(p, u, configs(pins))
     }
 
     /// The same with any configuration, the P-CSCF's and the UE's.
@@ -145,6 +157,17 @@ impl Lab {
 
     /// Installs a set at both ends: it accepts, and sends when it is activated.
     pub fn stand_by(&self, suite: Suite, family: Family, mode: Mode) -> [SetId; 2] {
+        self.stand_by_at(suite, family, mode, [PORT_UC, PORT_US])
+    }
+
+    /// The same for a UE with other ports, port_uc and port_us.
+    pub fn stand_by_at(
+        &self,
+        suite: Suite,
+        family: Family,
+        mode: Mode,
+        [port_uc, port_us]: [u16; 2],
+    ) -> [SetId; 2] {
         let ends = family.addresses();
         let spi = |side: &Side, avoid: &[u32]| side.plane.reserve(avoid).unwrap().spi;
         let [uc, us] = [spi(&self.u, &[]), spi(&self.u, &[])];
@@ -152,10 +175,10 @@ impl Lab {
         let keys = keys(suite);
         // From, to, SPI; the P-CSCF's direction follows.
         let four = [
-            (PORT_UC, PORT_PS, ps, true),
-            (PORT_PS, PORT_UC, uc, false),
-            (PORT_PC, PORT_US, us, false),
-            (PORT_US, PORT_PC, pc, true),
+            (port_uc, PORT_PS, ps, true),
+            (PORT_PS, port_uc, uc, false),
+            (PORT_PC, port_us, us, false),
+            (port_us, PORT_PC, pc, true),
         ];
         let set = |at_p: bool| {
             let sas = four.iter().map(|(from, to, spi, to_p)| {

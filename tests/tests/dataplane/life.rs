@@ -5,7 +5,6 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
 use gm_dataplane::{Config, DataPlane, Error, Reason, TcMode};
 use gm_esp::Suite;
@@ -13,7 +12,7 @@ use gm_tests::netns::NetNs;
 use gm_xsk::LinkSocket;
 
 use super::lab::{Family, Lab, NAMES, PORT_PC, PORT_PS, PORT_UC, config, start};
-use super::{WAIT, count, grows, pass, silent, udp};
+use super::sockets::{WAIT, count, grows, pass, sees, silent, udp};
 
 /// What makes the test binary a process that is to be killed.
 const ROLE: &str = "GM_TEST_VICTIM_PINS";
@@ -364,24 +363,6 @@ impl Drop for Unmount<'_> {
     fn drop(&mut self) {
         let _ = nix::mount::umount2(self.0, nix::mount::MntFlags::MNT_DETACH);
     }
-}
-
-/// Whether a frame with these bytes comes within a short while.
-pub fn sees(wire: &LinkSocket, bytes: &[u8]) -> bool {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    use std::os::fd::AsFd;
-    let end = Instant::now() + std::time::Duration::from_millis(300);
-    let mut frame = [0; 4096];
-    while Instant::now() < end {
-        let mut fds = [PollFd::new(wire.as_fd(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::from(50u8)).unwrap();
-        while let Ok(n) = wire.recv(&mut frame) {
-            if frame[..n].windows(bytes.len()).any(|w| w == bytes) {
-                return true;
-            }
-        }
-    }
-    false
 }
 
 #[test]

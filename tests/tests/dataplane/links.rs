@@ -8,8 +8,8 @@ use gm_tests::netns::{End, veth};
 use gm_xsk::LinkSocket;
 
 use super::lab::{Family, Lab, NAMES, PORT_PS};
-use super::life::{attached, sees};
-use super::udp;
+use super::life::attached;
+use super::sockets::{sees, udp};
 
 /// More than what a netlink socket holds at a time.
 const MANY: usize = 100;

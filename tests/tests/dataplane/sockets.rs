@@ -3,9 +3,10 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream, UdpSocket};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gm_dataplane::{DataPlane, Reason};
+use gm_xsk::LinkSocket;
 
 /// Longer than a loaded machine takes, shorter than patience.
 pub const WAIT: Duration = Duration::from_secs(5);
@@ -119,4 +120,22 @@ pub fn fix_ipv4(ip: &mut [u8]) {
         .sum();
     let sum = (sum >> 16) + (sum & 0xffff);
     ip[10..12].copy_from_slice(&(!((sum >> 16) + sum) as u16).to_be_bytes());
+}
+
+/// Whether a frame with these bytes comes within a short while.
+pub fn sees(wire: &LinkSocket, bytes: &[u8]) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    let end = Instant::now() + Duration::from_millis(300);
+    let mut frame = [0; 4096];
+    while Instant::now() < end {
+        let mut fds = [PollFd::new(wire.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::from(50u8)).unwrap();
+        while let Ok(n) = wire.recv(&mut frame) {
+            if frame[..n].windows(bytes.len()).any(|w| w == bytes) {
+                return true;
+            }
+        }
+    }
+    false
 }
