@@ -129,6 +129,10 @@ pub struct Plan {
     pub ues: Vec<String>,
     /// Lines of `[edge]`.
     pub edge: &'static str,
+    /// The P-CSCF's own address, where phones know it by another one.
+    pub own: &'static str,
+    /// Lines of `[gm]`.
+    pub gm: &'static str,
 }
 
 impl Plan {
@@ -142,6 +146,8 @@ impl Plan {
             max_sas: 64,
             ues: vec![UE.to_owned()],
             edge: "",
+            own: PCSCF,
+            gm: "",
         }
     }
 }
@@ -161,6 +167,8 @@ impl Plan {
                 .map(|n| format!("192.0.2.{n}"))
                 .collect(),
             edge: "",
+            own: PCSCF,
+            gm: "",
         }
     }
 }
@@ -194,6 +202,11 @@ impl Lab {
                 addresses: &ues,
             },
         );
+        Lab::on(pcscf, ue, plan)
+    }
+
+    /// The same in namespaces that have their interfaces, p0 and u0.
+    pub fn on(pcscf: NetNs, ue: NetNs, plan: &Plan) -> Lab {
         let dir = tempfile::tempdir().expect("a directory");
         let (socket, subscribers) = (dir.path().join("c.sock"), dir.path().join("s.toml"));
         write_private(&subscribers, &plan.subscribers);
@@ -201,14 +214,16 @@ impl Lab {
         write_private(
             &config,
             &format!(
-                "[gm]\nuplinks = [\"p0\"]\naddresses = [\"{PCSCF}\"]\nserver_ports = [5066]\n\
-                 client_ports = [\"5067-5074\"]\nmax_sas = {}\npin_dir = \"off\"\n\
+                "[gm]\nuplinks = [\"p0\"]\naddresses = [\"{}\"]\nserver_ports = [5066]\n\
+                 client_ports = [\"5067-5074\"]\nmax_sas = {}\npin_dir = \"off\"\n{}\
                  [control]\nsocket = \"{}\"\n\
                  [edge]\nsip_port = 5060\nport_ps = 5066\nport_pc = \"5067-5074\"\n\
                  home = \"embedded\"\n{}[edge.timers]\nlinger_s = 1\n\
                  [home]\ndomain = \"{DOMAIN}\"\nsubscribers = \"{}\"\n\
                  [log]\nlevel = \"warn\"\n",
+                plan.own,
                 plan.max_sas,
+                plan.gm,
                 socket.display(),
                 plan.edge,
                 subscribers.display()
