@@ -111,7 +111,7 @@ impl Make<'_> {
             }
             Kind::Cleartext => {
                 let (src, port) = (self.source(v6), self.random.word() as u16);
-                let packet = udp((src, port), (ours(v6), PORT_PS), &self.bytes(400));
+                let packet = udp((src, port), (ours(v6), PORT_PS), &self.bytes(64));
                 self.wrap(&packet)
             }
             Kind::Replay => self.sent.get(last + n).to_vec(),
@@ -185,7 +185,7 @@ impl Make<'_> {
 
     fn unknown(&mut self, v6: bool, in_udp: bool) -> Vec<u8> {
         let src = self.source(v6);
-        let mut esp = self.bytes(400);
+        let mut esp = self.bytes(64);
         // Neither ESP's reserved ones nor the first that gmesp chooses.
         esp[0] = 0xc0 | esp[0];
         if in_udp {
@@ -241,7 +241,7 @@ impl Make<'_> {
             src
         };
         let ident = ident.unwrap_or(self.random.word() as u32);
-        let body = self.bytes(512);
+        let body = self.bytes(256);
         let packet = if v6 {
             let mut packet = ip_header(src, ours(v6), 44, 8 + body.len());
             packet.extend([50, 0]);

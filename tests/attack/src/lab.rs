@@ -30,7 +30,7 @@ pub struct Lab {
     pub mac: [u8; 6],
     /// MAC addresses of phones and attacker.
     pub from: [[u8; 6]; 2],
-    _others: [NetNs; 3],
+    _others: Vec<NetNs>,
 }
 
 /// What may be chosen.
@@ -42,12 +42,30 @@ pub struct Options {
     pub pins: Option<PathBuf>,
     /// CPU of gmesp; `None`: any.
     pub cpu: Option<usize>,
+    /// Phones and attacker have a namespace each, behind a bridge.
+    pub bridge: bool,
 }
 
 /// The P-CSCF's address of a family.
 pub fn ours(v6: bool) -> IpAddr {
     let text = OURS[usize::from(v6)];
     text.parse().unwrap_or(IpAddr::from([0; 4]))
+}
+
+/// A cable between two namespaces.
+fn cable(a: &NetNs, name: &str, addresses: &[&str], b: &NetNs, other: &str) {
+    veth(
+        End {
+            ns: a,
+            name,
+            addresses,
+        },
+        End {
+            ns: b,
+            name: other,
+            addresses: &[],
+        },
+    );
 }
 
 impl Lab {
@@ -57,42 +75,41 @@ impl Lab {
     /// What could not be made; needs root.
     pub fn new(options: &Options) -> Result<Lab> {
         let ns = || NetNs::new().context("make a network namespace");
-        let (p, net, u, a) = (ns()?, ns()?, ns()?, ns()?);
+        let (p, net) = (ns()?, ns()?);
         net.sh("sysctl", &["-qw", "net.ipv6.conf.all.disable_ipv6=1"]);
         net.sh("sysctl", &["-qw", "net.ipv6.conf.default.disable_ipv6=1"]);
-        net.ip("link add br0 type bridge mcast_snooping 0");
-        net.ip("link set br0 up");
-        let sides: [(&NetNs, &str, &str, &[&str]); 3] = [
-            (&p, "p0", "port-p", &["10.64.0.1/10", "fd77::1/64"]),
-            (&u, "u0", "port-u", &[]),
-            (&a, "a0", "port-a", &[]),
-        ];
-        for (ns, name, port, addresses) in sides {
-            if addresses.is_empty() {
-                ns.sh("sysctl", &["-qw", "net.ipv6.conf.default.disable_ipv6=1"]);
-            }
-            veth(
-                End {
-                    ns,
-                    name,
-                    addresses,
-                },
-                End {
-                    ns: &net,
-                    name: port,
-                    addresses: &[],
-                },
-            );
-            net.ip(&format!("link set {port} master br0"));
-        }
         let mac = |ns: &NetNs, name: &str| ns.run(|| gm_xsk::nic::mac(name));
-        let (mac, from) = (mac(&p, "p0")?, [mac(&u, "u0")?, mac(&a, "a0")?]);
-        let text = mac.map(|b| format!("{b:02x}")).join(":");
-        net.sh(
-            "bridge",
-            &["fdb", "replace", &text, "dev", "port-p", "master", "static"],
-        );
+        let link = |ns: &NetNs, name: &str| ns.run(|| LinkSocket::bind(name));
+        cable(&p, "p0", &["10.64.0.1/10", "fd77::1/64"], &net, "net0");
+        let to = mac(&p, "p0")?;
+        let (phones, attacker, from, others) = if options.bridge {
+            let (u, a) = (ns()?, ns()?);
+            net.ip("link add br0 type bridge mcast_snooping 0");
+            net.ip("link set br0 up");
+            net.ip("link set net0 master br0");
+            for (ns, name, port) in [(&u, "u0", "port-u"), (&a, "a0", "port-a")] {
+                ns.sh("sysctl", &["-qw", "net.ipv6.conf.default.disable_ipv6=1"]);
+                cable(ns, name, &[], &net, port);
+                net.ip(&format!("link set {port} master br0"));
+            }
+            let text = to.map(|b| format!("{b:02x}")).join(":");
+            let words = ["fdb", "replace", &text, "dev", "net0", "master", "static"];
+            net.sh("bridge", &words);
+            let from = [mac(&u, "u0")?, mac(&a, "a0")?];
+            (link(&u, "u0")?, link(&a, "a0")?, from, vec![net, u, a])
+        } else {
+            let from = [mac(&net, "net0")?; 2];
+            (link(&net, "net0")?, link(&net, "net0")?, from, vec![net])
+        };
 
+        // Whatever the P-CSCF answers goes there; nobody asks for addresses.
+        let gate = from[0].map(|b| format!("{b:02x}")).join(":");
+        for (address, routes) in [("10.64.0.2", "10.64.0.0/11"), ("fd77::2", "fd77:1::/32")] {
+            p.ip(&format!(
+                "neigh replace {address} lladdr {gate} dev p0 nud permanent"
+            ));
+            p.ip(&format!("route add {routes} via {address} dev p0"));
+        }
         let config = Config {
             uplink: "p0".into(),
             addresses: OURS.iter().filter_map(|a| a.parse().ok()).collect(),
@@ -111,13 +128,13 @@ impl Lab {
             DataPlane::start(config).context("start gmesp")
         })?;
         Ok(Lab {
-            phones: u.run(|| LinkSocket::bind("u0"))?,
-            attacker: a.run(|| LinkSocket::bind("a0"))?,
             p,
             plane,
-            mac,
+            phones,
+            attacker,
+            mac: to,
             from,
-            _others: [net, u, a],
+            _others: others,
         })
     }
 }

@@ -2,6 +2,9 @@
 //! and a soak of SAs that are installed and removed under traffic.
 //!
 //! ```text
+//! namespace "network": phones, attacker  net0 -- p0  namespace "P-CSCF": gmesp, UDP socket
+//!
+//! or, with --bridge:
 //! namespace "phones"   u0 --\
 //!                            bridge -- p0  namespace "P-CSCF": gmesp, UDP socket
 //! namespace "attacker" a0 --/

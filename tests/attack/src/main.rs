@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 use gm_attack::floods::Kind;
-use gm_attack::{measure, report};
+use gm_attack::{measure, report, soak as soaking};
 
 /// Measures gmesp under attack, in network namespaces of its own.
 #[derive(Parser)]
@@ -25,6 +25,8 @@ struct Args {
 enum Command {
     /// Goodput of registered phones under each kind of flood.
     Flood(Flood),
+    /// SAs that come and go under traffic.
+    Soak(Soak),
 }
 
 #[derive(clap::Args)]
@@ -53,6 +55,10 @@ struct Flood {
     /// CPU of gmesp and the application.
     #[arg(long, default_value_t = 1)]
     gmesp: usize,
+    /// Gives phones and attacker a namespace each, behind a bridge, which costs
+    /// the generator half of its rate.
+    #[arg(long)]
+    bridge: bool,
     /// Kinds of floods; without it all.
     #[arg(long, value_delimiter = ',')]
     kinds: Vec<Kind>,
@@ -61,9 +67,38 @@ struct Flood {
     json: Option<PathBuf>,
 }
 
+#[derive(clap::Args)]
+struct Soak {
+    /// How long, in seconds.
+    #[arg(long, default_value_t = 1800)]
+    seconds: u64,
+    /// SAs that are installed at a time.
+    #[arg(long, default_value_t = 10_000)]
+    sas: u32,
+    /// Phones (four SAs each) a second that go, and as many that come.
+    #[arg(long, default_value_t = 50)]
+    churn: u32,
+    /// Packets a second to SAs that live.
+    #[arg(long, default_value_t = 5000)]
+    rate: u64,
+    /// Packets a second to SAs that have gone.
+    #[arg(long, default_value_t = 500)]
+    late: u64,
+    /// Bytes of a UDP payload.
+    #[arg(long, default_value_t = 400)]
+    payload: usize,
+    /// Seconds between two looks.
+    #[arg(long, default_value_t = 10)]
+    every: u64,
+    /// Where the outcome is written as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
 fn main() -> Result<()> {
     match Args::parse().command {
         Command::Flood(f) => flood(f),
+        Command::Soak(s) => soak(&s),
     }
 }
 
@@ -81,6 +116,7 @@ fn flood(f: Flood) -> Result<()> {
         factor: f.factor,
         generator: Some(f.generator),
         gmesp: Some(f.gmesp),
+        bridge: f.bridge,
         kinds,
     };
     let outcome = measure::run(&options, |line| eprintln!("{line}"))?;
@@ -89,5 +125,24 @@ fn flood(f: Flood) -> Result<()> {
         std::fs::write(path, serde_json::to_vec_pretty(&outcome)?)?;
     }
     anyhow::ensure!(report::holds(&outcome), "not all that is asked for holds");
+    Ok(())
+}
+
+fn soak(s: &Soak) -> Result<()> {
+    let options = soaking::Options {
+        time: Duration::from_secs(s.seconds),
+        sas: s.sas,
+        churn: s.churn,
+        rate: s.rate,
+        late: s.late,
+        payload: s.payload,
+        every: Duration::from_secs(s.every),
+    };
+    let outcome = soaking::run(&options, |look| eprintln!("{}", report::look(look)))?;
+    println!("{}", report::soak(&outcome));
+    if let Some(path) = &s.json {
+        std::fs::write(path, serde_json::to_vec_pretty(&outcome)?)?;
+    }
+    anyhow::ensure!(outcome.wrong.is_empty(), "something is wrong");
     Ok(())
 }

@@ -37,6 +37,8 @@ pub struct Options {
     pub generator: Option<usize>,
     /// CPU of gmesp and of the application behind it.
     pub gmesp: Option<usize>,
+    /// Phones and attacker have a namespace each, behind a bridge.
+    pub bridge: bool,
     /// What to measure.
     pub kinds: Vec<Kind>,
 }
@@ -124,10 +126,11 @@ impl Bench {
             max_sas: (4 * o.phones).max(4),
             pins: None,
             cpu: o.gmesp,
+            bridge: o.bridge,
         })?;
         let phones = phones::register(&lab.plane, o.phones)?;
         let mark = Mark::default();
-        let sink = Sink::start(&lab, mark.clone(), o.gmesp)?;
+        let sink = Sink::start(&lab, mark.clone(), o.gmesp, 0)?;
         if let Some(cpu) = o.generator {
             gm_xsk::sys::pin_thread(cpu).context("pin the generator")?;
         }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::measure::{Measured, Outcome};
+use crate::soak;
 
 fn median(sorted: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
@@ -112,5 +113,45 @@ pub fn table(o: &Outcome) -> String {
             o.forged, o.replayed, o.leaked
         ),
     );
+    t
+}
+
+/// One moment of a soak, as a line.
+pub fn look(l: &soak::Look) -> String {
+    format!(
+        "{:>6.0} s: {} SAs, {} phones changed, {} of {} delivered, {} late, RSS {} kB, {} files, {} of {} frames free",
+        l.at,
+        l.sas.1,
+        l.churned,
+        l.delivered.1,
+        l.delivered.0,
+        l.late,
+        l.rss / 1024,
+        l.descriptors,
+        l.frames.1,
+        l.frames.0
+    )
+}
+
+/// What came of a soak.
+pub fn soak(o: &soak::Outcome) -> String {
+    let reasons: Vec<String> = o.reasons.iter().map(|(r, n)| format!("{r} {n}")).collect();
+    let quarter = o.looks.get(o.looks.len() / 4).map_or(0, |l| l.rss);
+    let last = o.looks.last().map_or(0, |l| l.rss);
+    let mut t = format!(
+        "{}\nends of packets: {}\nRSS {} kB after a quarter of the time, {} kB at its end\n\
+         accepted on SAs that were gone {}, forgeries {}, replays {}\n",
+        look(&o.end),
+        reasons.join(", "),
+        quarter / 1024,
+        last / 1024,
+        o.accepted_removed,
+        o.accepted_forged,
+        o.accepted_replayed,
+    );
+    match o.wrong.as_slice() {
+        [] => t.push_str("nothing is wrong"),
+        wrong => t.push_str(&wrong.join("\n")),
+    }
     t
 }

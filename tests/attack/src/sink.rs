@@ -96,11 +96,12 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// Listens on port_ps of both addresses, on a CPU or any.
+    /// Listens on port_ps of both addresses, on a CPU or any. Every `echo`th
+    /// payload goes back to its sender; 0: none.
     ///
     /// # Errors
     /// What the sockets say.
-    pub fn start(lab: &Lab, mark: Mark, cpu: Option<usize>) -> Result<Sink> {
+    pub fn start(lab: &Lab, mark: Mark, cpu: Option<usize>, echo: u64) -> Result<Sink> {
         let sockets = lab.p.run(|| {
             [false, true]
                 .map(|v6| {
@@ -121,7 +122,7 @@ impl Sink {
                 if let Some(cpu) = cpu {
                     let _ = gm_xsk::sys::pin_thread(cpu);
                 }
-                read(&sockets, &mark, &a, &s);
+                read(&sockets, &mark, (&a, echo), &s);
             })?;
         Ok(Sink {
             arrived,
@@ -131,7 +132,7 @@ impl Sink {
     }
 }
 
-fn read(sockets: &[UdpSocket], mark: &Mark, arrived: &Arrived, stop: &AtomicBool) {
+fn read(sockets: &[UdpSocket], mark: &Mark, (arrived, echo): (&Arrived, u64), stop: &AtomicBool) {
     let (mut seen, mut buffer) = (Seen::default(), [0; 65_536]);
     let patience = Timespec {
         tv_sec: 0,
@@ -141,7 +142,7 @@ fn read(sockets: &[UdpSocket], mark: &Mark, arrived: &Arrived, stop: &AtomicBool
         let mut any = false;
         for socket in sockets {
             for _ in 0..64 {
-                let Ok(n) = socket.recv(&mut buffer) else {
+                let Ok((n, from)) = socket.recv_from(&mut buffer) else {
                     break;
                 };
                 any = true;
@@ -151,7 +152,11 @@ fn read(sockets: &[UdpSocket], mark: &Mark, arrived: &Arrived, stop: &AtomicBool
                     Some((_, true)) => &arrived.removed,
                     Some((_, false)) => &arrived.verified,
                 };
-                counter.fetch_add(1, Relaxed);
+                let before = counter.fetch_add(1, Relaxed);
+                if echo > 0 && before.is_multiple_of(echo) {
+                    // Its SA may have gone.
+                    let _ = socket.send_to(&buffer[..n], from);
+                }
             }
         }
         if !any {
