@@ -20,6 +20,8 @@ mod headers;
 mod links;
 #[path = "stacks/middle.rs"]
 mod middle;
+#[path = "stacks/nat.rs"]
+mod nat;
 #[path = "stacks/sets.rs"]
 mod sets;
 #[path = "stacks/sizes.rs"]

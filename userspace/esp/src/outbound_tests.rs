@@ -1,5 +1,7 @@
 //! What sealed packets look like, and what is not sealed.
 
+#[path = "outbound_tests/padding.rs"]
+mod padding;
 #[path = "outbound_tests/rfc3602.rs"]
 mod rfc3602;
 
