@@ -3,12 +3,13 @@
 use gm_abi::{
     maps::{CONFIG_SHED_CLEARTEXT, Config},
     verdict::Reason,
-    wire::{self, Class, EncapPort, Found, IpPacket},
+    wire::{self, About, Bytes, Class, EncapPort, Found, IpPacket, Quoted},
 };
 
 use crate::{
     frame::Frame,
     maps::{is_ours, is_protected},
+    report::Head,
 };
 
 /// What the next steps have to do with the packet.
@@ -17,6 +18,8 @@ pub enum Next {
     Esp(Esp),
     /// Hand it to a worker's reassembly.
     Fragment,
+    /// An ICMP error about ESP of ours, for a worker.
+    Icmp,
     /// Nothing; it is decided.
     Decided(Reason),
 }
@@ -42,40 +45,59 @@ pub fn is_for_us(frame: &Frame, ip: &mut IpPacket) -> bool {
     wire::read_frame(frame, ip) == Found::Ip && is_ours(&ip.dst)
 }
 
-/// Sorts a packet that came in on the uplink for a local address.
+/// Sorts a packet that came in on the uplink for a local address. What it says
+/// of ESP is noted in `head`.
 #[inline(always)]
-pub fn uplink(frame: &Frame, ip: &IpPacket, config: &Config) -> Next {
-    match wire::classify(frame, ip, EncapPort::Dst(config.encap_port as u16)) {
-        Class::Esp { spi, seq, esp } => Next::Esp(Esp {
-            spi,
-            seq,
-            at: esp,
-            in_udp: false,
-        }),
-        Class::UdpEsp { spi, seq, esp } => Next::Esp(Esp {
-            spi,
-            seq,
-            at: esp,
-            in_udp: true,
-        }),
-        Class::Fragment => Next::Fragment,
-        Class::Keepalive => Next::Decided(Reason::Keepalive),
-        Class::NonEspMarker => Next::Decided(Reason::PassNonEspMarker),
-        Class::Malformed { .. } => Next::Decided(Reason::Malformed),
-        Class::Other => Next::Decided(cleartext(ip, config)),
-    }
+pub fn uplink(frame: &Frame, ip: &IpPacket, config: &Config, head: &mut Head) -> Next {
+    let (spi, seq, at, in_udp) =
+        match wire::classify(frame, ip, EncapPort::Dst(config.encap_port as u16)) {
+            Class::Esp { spi, seq, esp } => (spi, seq, esp, false),
+            Class::UdpEsp { spi, seq, esp } => (spi, seq, esp, true),
+            Class::Fragment => return Next::Fragment,
+            Class::Keepalive => return Next::Decided(Reason::Keepalive),
+            Class::NonEspMarker => return Next::Decided(Reason::PassNonEspMarker),
+            Class::Malformed { head: found } => {
+                if let Some((spi, seq)) = found {
+                    head.set(spi, seq);
+                }
+                return Next::Decided(Reason::Malformed);
+            }
+            Class::Other => return cleartext(frame, ip, config),
+        };
+    head.set(spi, seq);
+    Next::Esp(Esp {
+        spi,
+        seq,
+        at,
+        in_udp,
+    })
 }
 
 /// Cleartext to a local address: the guard behind the stack's entrance judges
 /// it, but what it would drop can go here at once (TS 33.203 7.1).
 #[inline(always)]
-fn cleartext(ip: &IpPacket, config: &Config) -> Reason {
-    if config.flags & CONFIG_SHED_CLEARTEXT == 0 {
-        return Reason::PassOther;
+fn cleartext(frame: &Frame, ip: &IpPacket, config: &Config) -> Next {
+    let shed = config.flags & CONFIG_SHED_CLEARTEXT != 0;
+    Next::Decided(match ip.ports {
+        Some((_, dst)) if shed && is_protected(dst) => Reason::CleartextProtected,
+        Some(_) => Reason::PassOther,
+        None if ip.hides_ports() && shed => Reason::Malformed,
+        None => match icmp_about(frame, ip, config) {
+            About::Esp => return Next::Icmp,
+            About::Protected if shed => Reason::ClearIcmp,
+            About::Protected | About::Other => Reason::PassOther,
+        },
+    })
+}
+
+/// Whose packet it is that an ICMP error is about; anything else is about
+/// nobody's.
+#[inline(always)]
+pub fn icmp_about<B: Bytes>(bytes: &B, ip: &IpPacket, config: &Config) -> About {
+    let mut quoted = Quoted::EMPTY;
+    if !wire::is_icmp_error(bytes, ip) || !wire::read_quoted(bytes, ip, &mut quoted) {
+        return About::Other;
     }
-    match ip.ports {
-        Some((_, dst)) if is_protected(dst) => Reason::CleartextProtected,
-        None if ip.hides_ports() => Reason::Malformed,
-        _ => Reason::PassOther,
-    }
+    let encap_port = config.encap_port as u16;
+    wire::about(bytes, &quoted, encap_port, is_ours, is_protected)
 }

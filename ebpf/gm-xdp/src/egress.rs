@@ -2,9 +2,9 @@
 
 use aya_ebpf::helpers::{bpf_skb_change_head, bpf_skb_store_bytes, bpf_skb_vlan_pop};
 use gm_abi::{
-    maps::{FragKey, mapped},
+    maps::FragKey,
     verdict::Reason,
-    wire::{self, Bytes, Found, Frag, IpPacket, TCP, UDP, is_extension},
+    wire::{self, Found, Frag, IpPacket, Quoted, TCP, UDP},
 };
 
 use crate::{
@@ -15,25 +15,20 @@ use crate::{
 const CLEAR: u32 = 0;
 const PROTECTED: u32 = 1;
 
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
-/// Bytes in front of what an ICMP error quotes.
-const ICMP_HEADER: usize = 8;
-
-/// `None`: not of the Gm link or not protected; goes on, uncounted.
+/// `None`: not of the Gm link or not protected; goes on, uncounted. `ip` is
+/// filled as far as it is read.
 #[inline(always)]
-pub fn egress(skb: &Skb) -> Option<Reason> {
-    let mut ip = IpPacket::EMPTY;
-    if skb.read(&mut ip) && is_ours(&ip.src) {
-        return decide(skb, &ip);
+pub fn egress(skb: &Skb, ip: &mut IpPacket) -> Option<Reason> {
+    if skb.read(ip) && is_ours(&ip.src) {
+        return decide(skb, ip);
     }
     // From a VLAN device on a VLAN device the tag stands in the packet, and the
     // network layer still begins with IP. The worker would lose a tag.
-    ip = IpPacket::EMPTY;
-    if !skb.is_tagged() || wire::read_ip(skb, 0, &mut ip) != Found::Ip || !is_ours(&ip.src) {
+    *ip = IpPacket::EMPTY;
+    if !skb.is_tagged() || wire::read_ip(skb, 0, ip) != Found::Ip || !is_ours(&ip.src) {
         return None;
     }
-    decide(skb, &ip).map(|_| Reason::OutMalformed)
+    decide(skb, ip).map(|_| Reason::OutMalformed)
 }
 
 #[inline(always)]
@@ -41,7 +36,7 @@ fn decide(skb: &Skb, ip: &IpPacket) -> Option<Reason> {
     if ip.hidden {
         return Some(Reason::OutMalformed);
     }
-    if is_icmp_error(skb, ip) {
+    if wire::is_icmp_error(skb, ip) {
         return quotes(skb, ip);
     }
     match ip.frag {
@@ -50,47 +45,20 @@ fn decide(skb: &Skb, ip: &IpPacket) -> Option<Reason> {
     }
 }
 
-/// RFC 792, RFC 4443 2.1.
-#[inline(always)]
-fn is_icmp_error(skb: &Skb, ip: &IpPacket) -> bool {
-    let icmp = if ip.v6 { ICMPV6 } else { ICMP };
-    if ip.proto != icmp || ip.is_later_fragment() {
-        return false;
-    }
-    match skb.get::<1>(ip.l4) {
-        Some([kind]) if ip.v6 => kind < 128,
-        Some([kind]) => matches!(kind, 3 | 4 | 5 | 11 | 12),
-        None => false,
-    }
-}
-
 /// An ICMP error quotes the packet that it is about, up to a kilobyte of it:
-/// what a worker has opened must not go back in clear that way. Only the quoted
-/// IP header is read, and behind IPv6 extension headers everything is hidden:
-/// [`wire::read_ip`] a second time is too much for the verifier of Linux 6.1.
+/// what a worker has opened must not go back in clear that way.
 #[inline(always)]
 fn quotes(skb: &Skb, ip: &IpPacket) -> Option<Reason> {
-    let about = ip.l4 + ICMP_HEADER;
-    let Some(head) = skb.get::<12>(about) else {
+    let mut quoted = Quoted::EMPTY;
+    if !wire::read_quoted(skb, ip, &mut quoted) {
         return Some(Reason::OutMalformed);
-    };
-    let (dst, proto, hidden, l4) = if ip.v6 {
-        let dst = skb.get::<16>(about + 24);
-        (dst, head[6], is_extension(head[6]), about + 40)
-    } else {
-        let dst = skb.get::<4>(about + 16).map(mapped);
-        let later = u16::from_be_bytes([head[6], head[7]]) & 0x1fff != 0;
-        (dst, head[9], later, about + usize::from(head[0] & 15) * 4)
-    };
-    let Some(dst) = dst else {
-        return Some(Reason::OutMalformed);
-    };
-    let portless = !matches!(proto, TCP | UDP) && !(ip.v6 && hidden);
-    if portless || !is_ours(&dst) {
+    }
+    let has_ports = quoted.hidden || matches!(quoted.proto, TCP | UDP);
+    if !has_ports || !is_ours(&quoted.dst) {
         return None;
     }
-    match skb.get::<2>(l4 + 2) {
-        Some(port) if !hidden && !is_protected(u16::from_be_bytes(port)) => None,
+    match quoted.ports(skb) {
+        Some((_, port)) if !is_protected(port) => None,
         _ => Some(Reason::OutNoSa),
     }
 }

@@ -5,17 +5,24 @@
 use gm_abi::{
     maps::Config,
     verdict::Reason,
-    wire::{self, Class, EncapPort, IpPacket, TCP, UDP},
+    wire::{self, About, Class, EncapPort, IpPacket, TCP, UDP},
 };
 
 use crate::{
+    classify::icmp_about,
     maps::{is_ours, is_protected},
+    report::Head,
     skb::Skb,
 };
 
-/// `None`: not for the Gm link or not protected; goes on, uncounted.
+/// Index of `lo` in every network namespace. ICMP errors there are the host's
+/// own: that a phone does not answer the neighbour's question, say.
+const LOOPBACK: u32 = 1;
+
+/// `None`: not for the Gm link or not protected; goes on, uncounted. `ip` and
+/// `head` (SPI and sequence number) are filled as far as they are read.
 #[inline(always)]
-pub fn ingress(skb: &Skb, config: &Config) -> Option<Reason> {
+pub fn ingress(skb: &Skb, config: &Config, ip: &mut IpPacket, head: &mut Head) -> Option<Reason> {
     if config.cookie != 0 && skb.mark() == config.cookie {
         // A tag beside the packet: it comes by again on its VLAN device, and
         // that device's guard has to know it.
@@ -24,29 +31,37 @@ pub fn ingress(skb: &Skb, config: &Config) -> Option<Reason> {
         }
         return Some(Reason::PassInjected);
     }
-    let mut ip = IpPacket::EMPTY;
-    if !skb.read(&mut ip) {
+    if !skb.read(ip) || !is_ours(&ip.dst) {
         return None;
     }
-    if !is_ours(&ip.dst) {
-        return None;
-    }
-    match wire::classify(skb, &ip, EncapPort::Dst(config.encap_port as u16)) {
+    match wire::classify(skb, ip, EncapPort::Dst(config.encap_port as u16)) {
         // The uplink's XDP has taken its own; this came in elsewhere.
-        Class::Esp { .. } | Class::UdpEsp { .. } => Some(Reason::UnknownSpi),
+        Class::Esp { spi, seq, .. } | Class::UdpEsp { spi, seq, .. } => {
+            head.set(spi, seq);
+            Some(Reason::UnknownSpi)
+        }
         Class::Keepalive => Some(Reason::Keepalive),
-        Class::Malformed { .. } => Some(Reason::Malformed),
+        Class::Malformed { head: found } => {
+            if let Some((spi, seq)) = found {
+                head.set(spi, seq);
+            }
+            Some(Reason::Malformed)
+        }
         // The uplink's XDP gives fragments to a worker, which judges the whole
         // datagram. From elsewhere they must not get into the kernel's
         // reassembly: forged ones could complete an opened datagram's.
         Class::Fragment if ip.v6 || matches!(ip.proto, TCP | UDP) => {
             Some(Reason::CleartextProtected)
         }
+        // Nobody's ICMP errors are that long; whole it could quote anything.
+        Class::Fragment if wire::is_icmp_error(skb, ip) => Some(Reason::ClearIcmp),
         Class::Fragment | Class::NonEspMarker => None,
         Class::Other => match ip.ports {
             Some((_, dst)) if is_protected(dst) => Some(Reason::CleartextProtected),
+            Some(_) => None,
             None if ip.hides_ports() => Some(Reason::Malformed),
-            _ => None,
+            None if skb.interface() == LOOPBACK => None,
+            None => (icmp_about(skb, ip, config) == About::Protected).then_some(Reason::ClearIcmp),
         },
     }
 }

@@ -25,6 +25,7 @@ mod frame;
 mod guard;
 mod maps;
 mod precheck;
+mod report;
 mod skb;
 mod steer;
 
@@ -36,6 +37,7 @@ use aya_ebpf::{
 };
 use gm_abi::{
     maps::{ABI_VERSION, Config, Meta},
+    sample::{PLACE_EGRESS, PLACE_GM0, PLACE_GM0X, PLACE_GUARD, PLACE_UPLINK},
     verdict::{Action, Reason},
     wire::{self, Found, IpPacket},
 };
@@ -43,7 +45,8 @@ use gm_abi::{
 use crate::{
     classify::Next,
     frame::Frame,
-    maps::{XSK_GM0X, XSK_UPLINK, config, count, count_slot},
+    maps::{XSK_GM0X, XSK_UPLINK, config, count, count_slot, scratch},
+    report::{Head, Seen},
     skb::Skb,
 };
 
@@ -52,47 +55,71 @@ use crate::{
 #[xdp]
 pub fn gm_xdp_uplink(ctx: XdpContext) -> u32 {
     let Some(config) = configured() else {
-        return xdp_end(Reason::PassOther);
+        count(Reason::PassOther);
+        return xdp_action::XDP_PASS;
+    };
+    let Some(ip) = scratch(PLACE_UPLINK) else {
+        return xdp_action::XDP_DROP;
     };
     let frame = Frame::new(&ctx);
-    let mut ip = IpPacket::EMPTY;
-    if !classify::is_for_us(&frame, &mut ip) {
-        return xdp_end(Reason::PassOther);
+    if !classify::is_for_us(&frame, ip) {
+        count(Reason::PassOther);
+        return xdp_action::XDP_PASS;
     }
-    let (reason, meta) = match classify::uplink(&frame, &ip, config) {
-        Next::Decided(reason) => return xdp_end(reason),
-        Next::Fragment => (Reason::SteerFragment, steer::fragment(&ip)),
-        Next::Esp(esp) => match precheck::check(&esp, &ip.dst, config) {
-            Ok(slot) if esp.in_udp => (Reason::SteerUdpEsp, steer::esp(&esp, &ip, slot)),
-            Ok(slot) => (Reason::SteerEsp, steer::esp(&esp, &ip, slot)),
-            Err(shed) => {
-                if let Some(slot) = shed.slot {
-                    count_slot(slot, shed.reason);
-                }
-                return xdp_end(shed.reason);
-            }
-        },
+    let mut seen = xdp_seen(PLACE_UPLINK, &ctx, config.seed);
+    let (reason, meta) = judge(&frame, ip, config, &mut seen);
+    let Some(meta) = meta else {
+        return xdp_end(reason, ip, &seen);
     };
     match steer::to_worker(&ctx, &XSK_UPLINK, meta) {
         Some(action) => {
             count(reason);
             action
         }
-        None => xdp_end(Reason::NoWorker),
+        None => xdp_end(Reason::NoWorker, ip, &seen),
+    }
+}
+
+/// What becomes of a packet that came in on the uplink; with a note, it is for
+/// a worker.
+#[inline(always)]
+fn judge(frame: &Frame, ip: &IpPacket, config: &Config, seen: &mut Seen) -> (Reason, Option<Meta>) {
+    match classify::uplink(frame, ip, config, &mut seen.head) {
+        Next::Decided(reason) => (reason, None),
+        Next::Icmp => (Reason::SteerIcmp, Some(steer::icmp(ip))),
+        Next::Fragment if precheck::takes_fragment(&ip.src, config) => {
+            (Reason::SteerFragment, Some(steer::fragment(ip)))
+        }
+        Next::Fragment => (Reason::FragmentRate, None),
+        Next::Esp(esp) => match precheck::check(&esp, ip, config) {
+            Ok(slot) if esp.in_udp => (Reason::SteerUdpEsp, Some(steer::esp(&esp, ip, slot))),
+            Ok(slot) => (Reason::SteerEsp, Some(steer::esp(&esp, ip, slot))),
+            Err(shed) => {
+                if let Some(slot) = shed.slot {
+                    count_slot(slot, shed.reason);
+                }
+                (shed.reason, None)
+            }
+        },
     }
 }
 
 /// XDP on gm0x: hands what egress has taken to a worker. It was counted there.
 #[xdp]
 pub fn gm_xdp_gm0x(ctx: XdpContext) -> u32 {
-    let mut ip = IpPacket::EMPTY;
-    if wire::read_frame(&Frame::new(&ctx), &mut ip) != Found::Ip {
-        return xdp_end(Reason::OutMalformed);
+    let mut seen = xdp_seen(PLACE_GM0X, &ctx, configured().map_or(0, |c| c.seed));
+    seen.outbound = true;
+    let Some(ip) = scratch(PLACE_GM0X) else {
+        return xdp_action::XDP_DROP;
+    };
+    if wire::read_frame(&Frame::new(&ctx), ip) != Found::Ip {
+        *ip = IpPacket::EMPTY;
+        return xdp_end(Reason::OutMalformed, ip, &seen);
     }
-    let meta: Meta = steer::outbound(&ip);
+    let meta: Meta = steer::outbound(ip);
     match steer::to_worker(&ctx, &XSK_GM0X, meta) {
         Some(action) => action,
-        None => xdp_end(Reason::NoWorker),
+        None => xdp_end(Reason::NoWorker, ip, &seen),
     }
 }
 
@@ -107,7 +134,11 @@ pub fn gm_tc_gm0(ctx: TcContext) -> i32 {
             // SAFETY: a helper without memory arguments.
             unsafe { bpf_redirect(config.uplink, u64::from(BPF_F_INGRESS)) as i32 }
         }
-        _ => tc_end(Reason::Malformed),
+        Some(config) => {
+            let seen = tc_seen(PLACE_GM0, &skb, config);
+            tc_end(Reason::Malformed, &IpPacket::EMPTY, &seen)
+        }
+        None => TC_ACT_SHOT as i32,
     }
 }
 
@@ -117,8 +148,13 @@ pub fn gm_tc_guard(ctx: TcContext) -> i32 {
     let Some(config) = configured() else {
         return TC_ACT_UNSPEC;
     };
-    match guard::ingress(&Skb::new(&ctx), config) {
-        Some(reason) => tc_end(reason),
+    let skb = Skb::new(&ctx);
+    let Some(ip) = scratch(PLACE_GUARD) else {
+        return TC_ACT_SHOT as i32;
+    };
+    let mut seen = tc_seen(PLACE_GUARD, &skb, config);
+    match guard::ingress(&skb, config, ip, &mut seen.head) {
+        Some(reason) => tc_end(reason, ip, &seen),
         None => TC_ACT_UNSPEC,
     }
 }
@@ -131,17 +167,23 @@ pub fn gm_tc_egress(ctx: TcContext) -> i32 {
         return TC_ACT_UNSPEC;
     };
     let skb = Skb::new(&ctx);
-    match egress::egress(&skb) {
-        None => TC_ACT_UNSPEC,
-        Some(Reason::SteerOutbound) if skb.interface() != config.uplink => tc_end(Reason::OutNoSa),
+    let Some(ip) = scratch(PLACE_EGRESS) else {
+        return TC_ACT_SHOT as i32;
+    };
+    let reason = match egress::egress(&skb, ip) {
+        None => return TC_ACT_UNSPEC,
+        Some(Reason::SteerOutbound) if skb.interface() != config.uplink => Reason::OutNoSa,
         Some(Reason::SteerOutbound) if egress::keep_vlan(&skb).is_some() => {
             count(Reason::SteerOutbound);
             // SAFETY: a helper without memory arguments.
-            unsafe { bpf_redirect(config.gm0, 0) as i32 }
+            return unsafe { bpf_redirect(config.gm0, 0) as i32 };
         }
-        Some(Reason::SteerOutbound) => tc_end(Reason::OutMalformed),
-        Some(reason) => tc_end(reason),
-    }
+        Some(Reason::SteerOutbound) => Reason::OutMalformed,
+        Some(reason) => reason,
+    };
+    let mut seen = tc_seen(PLACE_EGRESS, &skb, config);
+    seen.outbound = true;
+    tc_end(reason, ip, &seen)
 }
 
 /// The configuration, once user space has written one that is of this build.
@@ -150,25 +192,58 @@ fn configured() -> Option<&'static Config> {
     config().filter(|config| config.abi == ABI_VERSION)
 }
 
+/// What is known of a packet of an XDP program from the start.
+#[inline(always)]
+fn xdp_seen(place: u8, ctx: &XdpContext, seed: u32) -> Seen {
+    Seen {
+        place,
+        outbound: false,
+        // SAFETY: `ctx.ctx` is the context that the kernel gave to the program.
+        ifindex: unsafe { (*ctx.ctx).ingress_ifindex },
+        length: (ctx.data_end() - ctx.data()) as u32,
+        seed,
+        head: Head::default(),
+    }
+}
+
+/// What is known of a packet of a tc program from the start.
+#[inline(always)]
+fn tc_seen(place: u8, skb: &Skb, config: &Config) -> Seen {
+    Seen {
+        place,
+        outbound: false,
+        ifindex: skb.interface(),
+        length: skb.length(),
+        seed: config.seed,
+        head: Head::default(),
+    }
+}
+
 /// Counts, and ends the packet's way through an XDP program.
 #[inline(always)]
-fn xdp_end(reason: Reason) -> u32 {
+fn xdp_end(reason: Reason, ip: &IpPacket, seen: &Seen) -> u32 {
     count(reason);
     match reason.action() {
         Action::Pass => xdp_action::XDP_PASS,
         // What should have been steered or delivered was not: fail closed.
-        Action::Drop | Action::Steer | Action::Deliver => xdp_action::XDP_DROP,
+        Action::Drop | Action::Steer | Action::Deliver => {
+            report::dropped(reason, ip, seen);
+            xdp_action::XDP_DROP
+        }
     }
 }
 
 /// Counts, and ends the packet's way through a tc program; what passes goes on
 /// to the next program on the interface.
 #[inline(always)]
-fn tc_end(reason: Reason) -> i32 {
+fn tc_end(reason: Reason, ip: &IpPacket, seen: &Seen) -> i32 {
     count(reason);
     match reason.action() {
         Action::Pass => TC_ACT_UNSPEC,
-        Action::Drop | Action::Steer | Action::Deliver => TC_ACT_SHOT as i32,
+        Action::Drop | Action::Steer | Action::Deliver => {
+            report::dropped(reason, ip, seen);
+            TC_ACT_SHOT as i32
+        }
     }
 }
 

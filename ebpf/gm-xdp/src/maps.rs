@@ -1,6 +1,6 @@
 //! The maps, shared with user space; their layouts are in [`gm_abi::maps`].
 
-use core::arch::asm;
+use core::{arch::asm, ptr::read_volatile};
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
@@ -10,8 +10,9 @@ use aya_ebpf::{
 use gm_abi::{
     maps::{Addr, Config, ForeignKey, FragKey, PORT_WORDS, STATE_WORDS, SaSlot, SlotDrops},
     sample::SAMPLES_BYTES,
-    source::{FRAGMENT_WORDS, PREFIX_PLACES, PrefixDrops},
+    source::{FRAGMENT_WORDS, PREFIX_PLACES, PrefixDrops, place_of, prefix_of},
     verdict::Reason,
+    wire::IpPacket,
 };
 
 /// What the programs need to know; written before they are attached.
@@ -79,6 +80,25 @@ pub static XSK_UPLINK: XskMap = XskMap::with_max_entries(64, 0);
 #[map]
 pub static XSK_GM0X: XskMap = XskMap::with_max_entries(64, 0);
 
+/// Where each program keeps what it reads of an IP header, by `PLACE_*`: what
+/// the verifier sees come out of a map it knows nothing about. On the stack it
+/// would know too much: old ones (Linux 6.1) walk what follows once for each
+/// way to get there. A program is not interrupted by itself.
+#[map]
+static SCRATCH: PerCpuArray<IpPacket> = PerCpuArray::with_max_entries(8, 0);
+
+/// An empty header for the program at `place`.
+#[inline(always)]
+pub fn scratch(place: u8) -> Option<&'static mut IpPacket> {
+    let ip = SCRATCH.get_ptr_mut(u32::from(place))?;
+    // SAFETY: this CPU's copy, of which nobody else has a reference while the
+    // program runs; it is written before it is read.
+    unsafe {
+        ip.write(IpPacket::EMPTY);
+        Some(&mut *ip)
+    }
+}
+
 /// Counts one packet for `reason` on this CPU.
 #[inline(always)]
 pub fn count(reason: Reason) {
@@ -99,18 +119,46 @@ pub fn count_slot(slot: u32, reason: Reason) {
         Reason::Replay => &drops.replay,
         Reason::Stale => &drops.stale,
         Reason::ModeMismatch => &drops.mode_mismatch,
+        Reason::IcvLimited => &drops.icv_limited,
         _ => return,
     };
-    // Several CPUs may shed for one SA at once, and Rust has no fetch_add for
-    // BPF.
-    // SAFETY: adds one to a u64 in the map's value, atomically.
+    // SAFETY: a u64 in the map's value.
+    unsafe { add(counter.as_ptr(), 1) };
+}
+
+/// Adds `n` atomically: several CPUs may do it at once, and Rust has no
+/// fetch_add for BPF.
+///
+/// # Safety
+///
+/// `word` is in a map's value.
+#[inline(always)]
+pub unsafe fn add(word: *mut u64, n: i64) {
+    // SAFETY: the caller's.
     unsafe {
         asm!(
-            "lock *(u64 *)({counter} + 0) += {one}",
-            counter = in(reg) counter.as_ptr(),
-            one = in(reg) 1u64,
+            "lock *(u64 *)({word} + 0) += {n}",
+            word = in(reg) word,
+            n = in(reg) n,
         );
     }
+}
+
+/// A word of `STATE`.
+#[inline(always)]
+pub fn state(word: u32) -> u64 {
+    match STATE.get_ptr(word) {
+        // SAFETY: a map value; user space may write it meanwhile.
+        Some(word) => unsafe { read_volatile(word) },
+        None => 0,
+    }
+}
+
+/// The source that `addr` belongs to and its place, by [`gm_abi::source`].
+#[inline(always)]
+pub fn source_of(addr: &Addr, seed: u32) -> (u64, u32) {
+    let prefix = prefix_of(addr);
+    (prefix, place_of(prefix, seed))
 }
 
 /// The configuration; all zero as long as user space has written none.

@@ -9,14 +9,18 @@ use core::ptr::read_volatile;
 
 use gm_abi::{
     maps::{
-        Addr, Config, ForeignKey, MODE_TRANS, MODE_UDP_ENC_TUN, SPI_BASE, SaSlot, WINDOW_CELLS,
+        Addr, Config, ForeignKey, LIMITED_AHEAD, MODE_TRANS, MODE_UDP_ENC_TUN, SLOT_LIMITED,
+        SLOT_PUBLISHED, SLOT_TAG_SHIFT, SPI_BASE, STATE_FRAGMENT_RATE, STATE_LIMITED, SaSlot,
+        WINDOW_CELLS,
     },
+    source::tag_of,
     verdict::Reason,
+    wire::IpPacket,
 };
 
 use crate::{
     classify::Esp,
-    maps::{FOREIGN, SLOTS},
+    maps::{FOREIGN, FRAGMENT_TOKENS, SLOTS, SOURCE_LIMITS, add, source_of, state},
 };
 
 /// A packet that is not to reach a worker.
@@ -28,10 +32,10 @@ pub struct Shed {
 }
 
 /// Finds the slot of the packet's SA and checks what can be checked without
-/// its key.
+/// its key. `ip` is the packet's IP header.
 #[inline(always)]
-pub fn check(esp: &Esp, dst: &Addr, config: &Config) -> Result<u32, Shed> {
-    let Some((slot, sa)) = find(esp, dst, config) else {
+pub fn check(esp: &Esp, ip: &IpPacket, config: &Config) -> Result<u32, Shed> {
+    let Some((slot, sa)) = find(esp, &ip.dst, config) else {
         return Err(Shed {
             reason: Reason::UnknownSpi,
             slot: None,
@@ -50,11 +54,78 @@ pub fn check(esp: &Esp, dst: &Addr, config: &Config) -> Result<u32, Shed> {
     if flags as u8 != mode {
         return Err(shed(Reason::ModeMismatch));
     }
-    let published = (flags >> 8) as u8 == 1;
-    if published {
+    if flags & SLOT_PUBLISHED != 0 {
         window(sa, esp.seq).map_err(shed)?
     }
+    let sources = state(STATE_LIMITED) != 0;
+    if (flags & SLOT_LIMITED != 0 || sources) && is_limited(esp, sa, flags, sources, ip, config) {
+        return Err(shed(Reason::IcvLimited));
+    }
     Ok(slot)
+}
+
+/// ICVs of the SA or from the source keep failing: whether this packet is
+/// likely to be one of those.
+#[inline(always)]
+fn is_limited(
+    esp: &Esp,
+    sa: &SaSlot,
+    flags: u32,
+    sources: bool,
+    ip: &IpPacket,
+    config: &Config,
+) -> bool {
+    let port = match ip.ports {
+        Some((port, _)) if esp.in_udp => port,
+        _ => 0,
+    };
+    let known = flags >> SLOT_TAG_SHIFT;
+    if known != u32::from(tag_of(&ip.src, port, config.seed)) {
+        let limited = flags & SLOT_LIMITED != 0;
+        // An SA of which nothing has verified takes anybody's, one at a time.
+        if limited && known != 0 || sources && is_limited_source(&ip.src, config) {
+            return true;
+        }
+    }
+    if flags & SLOT_LIMITED == 0 || flags & SLOT_PUBLISHED == 0 {
+        return false;
+    }
+    // In the window it has been found new.
+    let top = load(sa.top.as_ptr());
+    top != 0 && esp.seq > top && esp.seq - top > LIMITED_AHEAD
+}
+
+#[inline(always)]
+fn is_limited_source(src: &Addr, config: &Config) -> bool {
+    let (prefix, place) = source_of(src, config.seed);
+    match SOURCE_LIMITS.get_ptr_mut(place) {
+        Some(limited) => load(limited) == prefix,
+        None => false,
+    }
+}
+
+/// Whether one more fragment may come from this source, and in all.
+#[inline(always)]
+pub fn takes_fragment(src: &Addr, config: &Config) -> bool {
+    if state(STATE_FRAGMENT_RATE) == 0 {
+        return true;
+    }
+    let (_, place) = source_of(src, config.seed);
+    take(1 + place) && take(0)
+}
+
+/// Takes a fragment's token, if one is left.
+#[inline(always)]
+fn take(word: u32) -> bool {
+    let Some(tokens) = FRAGMENT_TOKENS.get_ptr_mut(word) else {
+        return false;
+    };
+    if load(tokens) as i64 <= 0 {
+        return false;
+    }
+    // SAFETY: a map value.
+    unsafe { add(tokens, -1) };
+    true
 }
 
 /// The slot by index when the SPI is one of ours, else by the map of foreign

@@ -113,6 +113,13 @@ impl Skb {
         unsafe { (*self.raw).ifindex }
     }
 
+    /// Length in bytes, with the link layer's header.
+    #[inline(always)]
+    pub fn length(&self) -> u32 {
+        // SAFETY: `raw` is the program's context.
+        unsafe { (*self.raw).len }
+    }
+
     /// The packet's mark.
     #[inline(always)]
     pub fn mark(&self) -> u32 {
@@ -160,7 +167,6 @@ impl Bytes for Skb {
     /// that contradicts may go unseen here, a read out of bounds does not.
     #[inline(always)]
     fn len(&self) -> usize {
-        // SAFETY: `raw` is the program's context.
-        unsafe { (*self.raw).len as usize }
+        self.length() as usize
     }
 }

@@ -6,7 +6,7 @@ use aya_ebpf::{
     bindings::xdp_action, helpers::bpf_xdp_adjust_meta, maps::XskMap, programs::XdpContext,
 };
 use gm_abi::{
-    maps::{META_ESP, META_FRAGMENT, META_MAGIC, META_OUTBOUND, META_UDP_ESP, Meta},
+    maps::{META_ESP, META_FRAGMENT, META_ICMP, META_MAGIC, META_OUTBOUND, META_UDP_ESP, Meta},
     wire::IpPacket,
 };
 
@@ -23,6 +23,12 @@ pub fn esp(esp: &Esp, ip: &IpPacket, slot: u32) -> Meta {
 #[inline(always)]
 pub fn fragment(ip: &IpPacket) -> Meta {
     note(META_FRAGMENT, 0, ip, ip.l4)
+}
+
+/// The note about an ICMP error.
+#[inline(always)]
+pub fn icmp(ip: &IpPacket) -> Meta {
+    note(META_ICMP, 0, ip, ip.l4)
 }
 
 /// The note about a packet that is to be sealed.
