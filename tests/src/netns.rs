@@ -71,6 +71,18 @@ impl NetNs {
         self.sh("ip", &words.split_whitespace().collect::<Vec<_>>())
     }
 
+    /// The Ethernet address of an interface.
+    pub fn mac(&self, name: &str) -> [u8; 6] {
+        let link = self.ip(&format!("-o link show {name}"));
+        let mut words = link.split_whitespace().skip_while(|w| *w != "link/ether");
+        let text = words.nth(1).unwrap_or_else(|| panic!("{link}"));
+        let mut mac = [0; 6];
+        for (byte, hex) in mac.iter_mut().zip(text.split(':')) {
+            *byte = u8::from_str_radix(hex, 16).unwrap_or_else(|e| panic!("{text}: {e}"));
+        }
+        mac
+    }
+
     /// A path that names the namespace as long as this value lives.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.ns.as_raw_fd())

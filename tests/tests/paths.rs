@@ -16,6 +16,8 @@ mod sockets;
 
 #[path = "paths/nat.rs"]
 mod nat;
+#[path = "paths/pieces.rs"]
+mod pieces;
 #[path = "paths/tcp.rs"]
 mod tcp;
 
