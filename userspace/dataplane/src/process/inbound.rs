@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use gm_abi::maps::{META_ESP, META_FRAGMENT, META_ICMP, META_UDP_ESP, Meta};
 use gm_abi::verdict::Reason;
-use gm_abi::wire::{self, Class, L3, TCP};
+use gm_abi::wire::{self, About, Class, L3, Quoted, TCP};
 use gm_esp::inbound::{Checked, Opened, Received};
 use gm_esp::reassembly::Datagram;
 use gm_esp::{EncapPort, Mode, PacketBuf, inbound};
@@ -67,7 +67,9 @@ impl Process {
         let is_icmp = |f: &Frame| meta(f).is_some_and(|m| m.kind == META_ICMP);
         for frame in batch.extract_if(.., |f| is_icmp(f)) {
             let l3 = meta(&frame).map_or(0, |m| usize::from(m.l3));
-            self.ctx.icmp_in(frame.data(), l3);
+            let (slot, reason, seen) = self.ctx.icmp_in(frame.data(), l3);
+            let entry = slot.and_then(|s| self.ctx.table.get(s));
+            self.ctx.drop_from(entry, reason, &seen);
             umem.free(frame);
         }
 
@@ -110,6 +112,9 @@ impl Process {
         let Some(mut whole) = ctx.put_together(&mut self.frags_in, packet, false) else {
             return;
         };
+        if ctx.icmp_whole(whole.packet()) {
+            return;
+        }
         let (reason, packet) = match ctx.whole(&mut whole) {
             Ok((Some(slot), Plain::Piece(piece))) => {
                 let seen = Seen::of(data, ip.l3, ctx.settings.encap_port, false);
@@ -293,6 +298,32 @@ impl Ctx {
         }
     }
 
+    /// An ICMP error that came in fragments: XDP could not see whose packet it
+    /// quotes. Says whether it ends here, as it would whole.
+    fn icmp_whole(&self, packet: &[u8]) -> bool {
+        let L3::Ip(ip) = wire::parse_ip(packet, 0) else {
+            return false;
+        };
+        let mut quoted = Quoted::EMPTY;
+        if !wire::is_icmp_error(packet, &ip) || !wire::read_quoted(packet, &ip, &mut quoted) {
+            return false;
+        }
+        // It came to one of our addresses, so what it quotes is ours or made up.
+        let protects = |port| self.settings.protects(port);
+        match wire::about(
+            packet,
+            &quoted,
+            self.settings.encap_port,
+            |_| true,
+            protects,
+        ) {
+            About::Esp => self.icmp_in(packet, 0),
+            About::Protected => self.drop_packet(None, Reason::ClearIcmp, (packet, 0), false),
+            About::Other => return false,
+        }
+        true
+    }
+
     /// A datagram that was put together: ESP is opened, cleartext judged by
     /// its port. The packet to inject, and the slot of the SA that has brought it.
     fn whole<'d>(&self, datagram: &'d mut Datagram) -> Result<(Option<u32>, Plain<'d>), End> {
@@ -313,6 +344,7 @@ impl Ctx {
             Class::Keepalive => Err(end(Reason::Keepalive)),
             Class::Malformed { .. } | Class::Fragment => Err(end(Reason::Malformed)),
             Class::Other => match ip.ports {
+                None if let Some(end) = self.icmp_whole(datagram.packet(), &ip) => Err(end),
                 // It ends here as it does in the guard.
                 Some((_, dst)) if self.settings.protects(dst) => {
                     Err(end(Reason::CleartextProtected))

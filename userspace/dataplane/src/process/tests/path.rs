@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use gm_abi::maps::{META_ICMP, META_MAGIC, Meta};
 use gm_abi::verdict::Reason;
+use gm_abi::wire::{ICMP, ICMPV6};
 use gm_esp::{Mode, Suite};
 use gm_sadb::Dir;
 
@@ -88,6 +89,12 @@ fn hear(b: &mut Bench, error: &[u8]) {
     b.inbound(&[(error, meta())]);
 }
 
+/// Without the batch, whose clock is fixed.
+fn hear_at(b: &Bench, bytes: &[u8], l3: usize) {
+    let (_, reason, seen) = b.process.ctx.icmp_in(bytes, l3);
+    b.process.ctx.drop_from(None, reason, &seen);
+}
+
 fn mtu(b: &Bench) -> usize {
     let ctx = &b.process.ctx;
     ctx.mtu(ctx.table.get(OUT).unwrap())
@@ -119,7 +126,7 @@ fn what_was_learnt_is_forgotten_after_ten_minutes() {
     assert_eq!(mtu(&b), 1500);
     // And may be more then.
     let error = error(3, 4, 1450, &quoted(Mode::Trans, 10, 1480));
-    b.process.ctx.icmp_in(&error, 14);
+    hear_at(&b, &error, 14);
     assert_eq!(mtu(&b), 1450);
 }
 
@@ -321,8 +328,37 @@ proptest::proptest! {
             bytes[if first == 0x60 { 6 } else { 9 }] = proto;
         }
         let b = sent(Mode::Trans, 10);
-        b.process.ctx.icmp_in(&bytes, 0);
-        b.process.ctx.icmp_in(&bytes, 300);
+        hear_at(&b, &bytes, 0);
+        hear_at(&b, &bytes, 300);
         proptest::prop_assert_eq!(b.count(Reason::IcmpUnbelieved), 2);
     }
+}
+
+#[test]
+fn an_icmp_error_in_fragments_is_judged_as_a_whole_one() {
+    let in_pieces = |b: &mut Bench, error: &[u8], ident| {
+        let meta = Meta {
+            kind: gm_abi::maps::META_FRAGMENT,
+            ..meta().unwrap()
+        };
+        gm_esp::fragment::split(&error[14..], 68, ident, |head, payload| {
+            let piece = [&error[..14], head, payload].concat();
+            b.inbound(&[(&piece, Some(meta))]);
+        })
+        .unwrap();
+    };
+    let mut b = sent(Mode::Trans, 10);
+    let mut long = quoted(Mode::Trans, 10, 1400);
+    long.resize(120, 7);
+    in_pieces(&mut b, &error(3, 4, 1300, &long), 1);
+    assert_eq!((b.count(Reason::PathMtu), mtu(&b)), (1, 1300));
+    // About a protected port of ours: nobody can have seen that in clear.
+    let mut clear = frame(false, 17, 100, false)[14..].to_vec();
+    in_pieces(&mut b, &error(3, 3, 0, &clear), 2);
+    assert_eq!(b.count(Reason::ClearIcmp), 1);
+    // About another: the kernel's.
+    clear[20..22].copy_from_slice(&5060u16.to_be_bytes());
+    in_pieces(&mut b, &error(3, 3, 0, &clear), 3);
+    assert_eq!(b.count(Reason::ClearReassembled), 1);
+    b.settle();
 }
