@@ -67,9 +67,7 @@ impl Process {
         let is_icmp = |f: &Frame| meta(f).is_some_and(|m| m.kind == META_ICMP);
         for frame in batch.extract_if(.., |f| is_icmp(f)) {
             let l3 = meta(&frame).map_or(0, |m| usize::from(m.l3));
-            let (slot, reason, seen) = self.ctx.icmp_in(frame.data(), l3);
-            let entry = slot.and_then(|s| self.ctx.table.get(s));
-            self.ctx.drop_from(entry, reason, &seen);
+            self.ctx.icmp_in(frame.data(), l3);
             umem.free(frame);
         }
 
@@ -344,7 +342,6 @@ impl Ctx {
             Class::Keepalive => Err(end(Reason::Keepalive)),
             Class::Malformed { .. } | Class::Fragment => Err(end(Reason::Malformed)),
             Class::Other => match ip.ports {
-                None if let Some(end) = self.icmp_whole(datagram.packet(), &ip) => Err(end),
                 // It ends here as it does in the guard.
                 Some((_, dst)) if self.settings.protects(dst) => {
                     Err(end(Reason::CleartextProtected))

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 use gm_abi::verdict::Reason;
-use gm_abi::wire::{self, ESP, L3, UDP, UDP_HEADER};
+use gm_abi::wire::{self, ESP, ICMP, ICMP_HEADER, ICMPV6, IpPacket, L3, UDP, UDP_HEADER};
 use gm_esp::{Mode, Sa};
 
 use super::Ctx;
@@ -19,11 +19,6 @@ use super::ends::Seen;
 use crate::checksum;
 use crate::config::map_addr;
 use crate::table::Entry;
-
-pub(super) const ICMP: u8 = 1;
-pub(super) const ICMPV6: u8 = 58;
-/// Bytes of an ICMP error in front of what it quotes.
-const HEADER: usize = 8;
 
 /// Numbers of an SA that may still be on their way or in a router's answer.
 const LATELY: u32 = 4096;
@@ -95,6 +90,21 @@ pub(crate) fn quoted_sa(bytes: &[u8], l3: usize, encap_port: u16) -> Option<(IpA
     Some((quoted.dst, quoted.spi))
 }
 
+impl Quoted {
+    /// It counts for the phone that cannot be reached, not for the router.
+    fn seen(&self) -> Seen {
+        Seen {
+            outbound: true,
+            proto: if self.ports.is_some() { UDP } else { ESP },
+            src: map_addr(self.src),
+            dst: map_addr(self.dst),
+            ports: self.ports,
+            esp: Some((self.spi, self.seq)),
+            len: u32::try_from(self.len).unwrap_or(u32::MAX),
+        }
+    }
+}
+
 impl Ctx {
     /// The longest packet that may leave through an outbound SA.
     pub(super) fn mtu(&self, entry: &Entry) -> usize {
@@ -116,8 +126,8 @@ impl Ctx {
         entry.path.get().at(self.now).is_some_and(|path| path.tiny)
     }
 
-    /// Takes an ICMP error that XDP has found to quote ESP, an IP packet at
-    /// `l3`, and counts its end.
+    /// Takes an ICMP error that was found to quote ESP, an IP packet at `l3`,
+    /// and counts its end.
     pub(super) fn icmp_in(&self, bytes: &[u8], l3: usize) {
         let packet = bytes.get(l3..).unwrap_or_default();
         let end = read(packet, self.settings.encap_port).and_then(|(told, quoted)| {
@@ -126,22 +136,12 @@ impl Ctx {
                 Told::Lost => Reason::PeerUnreachable,
                 Told::TooBig(mtu) => self.believe(entry, &quoted, mtu)?,
             };
-            Some((entry, quoted, reason))
+            Some((entry, reason, quoted.seen()))
         });
-        let Some((entry, quoted, reason)) = end else {
-            return self.drop_packet(None, Reason::IcmpUnbelieved, (bytes, l3), false);
-        };
-        // It counts for the phone that cannot be reached, not for the router.
-        let seen = Seen {
-            outbound: true,
-            proto: if quoted.ports.is_some() { UDP } else { ESP },
-            src: map_addr(quoted.src),
-            dst: map_addr(quoted.dst),
-            ports: quoted.ports,
-            esp: Some((quoted.spi, quoted.seq)),
-            len: u32::try_from(quoted.len).unwrap_or(u32::MAX),
-        };
-        self.drop_from(Some(entry), reason, &seen);
+        match end {
+            Some((entry, reason, seen)) => self.drop_from(Some(entry), reason, &seen),
+            None => self.drop_packet(None, Reason::IcmpUnbelieved, (bytes, l3), false),
+        }
     }
 
     /// The SA that has sent what is quoted, lately.
@@ -218,7 +218,7 @@ pub(super) fn read(packet: &[u8], encap_port: u16) -> Option<(Told, Quoted)> {
         return None;
     };
     let message = packet.get(ip.l4..ip.end)?;
-    let [kind, code, _, _, rest @ ..] = message.first_chunk::<HEADER>()?;
+    let [kind, code, _, _, rest @ ..] = message.first_chunk::<ICMP_HEADER>()?;
     if ip.frag.is_some() || ip.contradicts || ip.hidden {
         return None;
     }
@@ -243,38 +243,42 @@ pub(super) fn read(packet: &[u8], encap_port: u16) -> Option<(Told, Quoted)> {
     if checksum::fold(checksum::add(pseudo, message)) != 0 {
         return None;
     }
-    let quoted = quote(message.get(HEADER..)?, encap_port)?;
-    (quoted.v6 == ip.v6).then_some((told, quoted))
+    Some((told, quote(packet.get(..ip.end)?, &ip, encap_port)?))
 }
 
-/// Reads the beginning of a packet with ESP; more than that may be missing.
-fn quote(packet: &[u8], encap_port: u16) -> Option<Quoted> {
-    let L3::Ip(ip) = wire::parse_ip(packet, 0) else {
-        return None;
-    };
-    if ip.hidden || ip.is_later_fragment() {
+/// Reads the beginning of a packet with ESP that an ICMP error quotes; the
+/// rest of it may be missing.
+fn quote(packet: &[u8], ip: &IpPacket, encap_port: u16) -> Option<Quoted> {
+    let mut q = wire::Quoted::EMPTY;
+    if !wire::read_quoted(packet, ip, &mut q) || q.later || q.hidden {
         return None;
     }
-    let (at, ports) = match (ip.proto, ip.ports) {
-        (ESP, _) => (ip.l4, None),
+    let (at, ports) = match (q.proto, q.ports(packet)) {
+        (ESP, _) => (q.l4, None),
         (UDP, Some(ports)) if encap_port != 0 && ports.0 == encap_port => {
-            (ip.l4 + UDP_HEADER, Some(ports))
+            (q.l4 + UDP_HEADER, Some(ports))
         }
         _ => return None,
     };
-    let [a, b, c, d, s @ ..] = packet.get(at..)?.first_chunk::<8>()?;
-    let length = |at: usize| usize::from(u16::from_be_bytes([packet[at], packet[at + 1]]));
+    let [a, b, c, d, seq @ ..] = packet.get(at..)?.first_chunk::<8>()?;
+    let length = |at: usize| {
+        let bytes = packet.get(ip.l4 + ICMP_HEADER + at..)?.first_chunk()?;
+        Some(usize::from(u16::from_be_bytes(*bytes)))
+    };
     let address = |bytes: &[u8; 16]| match bytes {
         [.., a, b, c, d] if !ip.v6 => IpAddr::from([*a, *b, *c, *d]),
         _ => IpAddr::from(*bytes),
     };
     Some(Quoted {
         v6: ip.v6,
-        src: address(&ip.src),
-        dst: address(&ip.dst),
+        src: address(&q.src),
+        dst: address(&q.dst),
         ports,
         spi: u32::from_be_bytes([*a, *b, *c, *d]),
-        seq: u32::from_be_bytes(*s),
-        len: if ip.v6 { 40 + length(4) } else { length(2) },
+        seq: u32::from_be_bytes(*seq),
+        len: match ip.v6 {
+            true => 40 + length(4)?,
+            false => length(2)?,
+        },
     })
 }

@@ -91,8 +91,7 @@ fn hear(b: &mut Bench, error: &[u8]) {
 
 /// Without the batch, whose clock is fixed.
 fn hear_at(b: &Bench, bytes: &[u8], l3: usize) {
-    let (_, reason, seen) = b.process.ctx.icmp_in(bytes, l3);
-    b.process.ctx.drop_from(None, reason, &seen);
+    b.process.ctx.icmp_in(bytes, l3);
 }
 
 fn mtu(b: &Bench) -> usize {
