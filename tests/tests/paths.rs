@@ -14,6 +14,8 @@ mod lab;
 #[path = "dataplane/sockets.rs"]
 mod sockets;
 
+#[path = "paths/narrow.rs"]
+mod narrow;
 #[path = "paths/nat.rs"]
 mod nat;
 #[path = "paths/pieces.rs"]
