@@ -17,8 +17,8 @@ use crate::lab::{Family, Lab, NAMES, PORT_PS, PORT_UC};
 use crate::sockets::{WAIT, connect, count, grows, udp};
 use crate::{FAMILIES, bulk_both_ways, is_clean};
 
-/// MTU of the link between the routers.
-const NARROW: &str = "1300";
+/// MTU of the link between the routers, if nothing else is said.
+const NARROW: u16 = 1300;
 
 /// The lab, and the routers: the P-CSCF's and the UE's.
 struct Routed {
@@ -44,6 +44,11 @@ fn set(ns: &NetNs, key: &str, value: &str) {
 
 impl Routed {
     fn new() -> Routed {
+        Routed::with(NARROW)
+    }
+
+    /// With a link that takes so many bytes.
+    fn with(mtu: u16) -> Routed {
         let [p, u, a, b] = [(); 4].map(|()| NetNs::new().unwrap());
         for router in [&a, &b] {
             set(router, "ipv4/ip_forward", "1");
@@ -89,9 +94,12 @@ impl Routed {
         ];
         join((&a, "far"), (&b, "far"), [&between[0], &between[1]]);
         for (router, other) in [(&a, 2), (&b, 1)] {
-            router.ip(&format!("link set far mtu {NARROW}"));
+            router.ip(&format!("link set far mtu {mtu}"));
             router.ip(&format!("route add 10.77.0.{other} via 10.77.3.{other}"));
-            router.ip(&format!("route add fd77::{other} via fd77:3::{other}"));
+            // Below 1280 bytes there is no IPv6.
+            if mtu >= 1280 {
+                router.ip(&format!("route add fd77::{other} via fd77:3::{other}"));
+            }
         }
         Routed {
             lab: Lab::on(p, u, None),
@@ -164,6 +172,50 @@ fn datagrams_and_tcp_pass_a_narrow_link_in_transport_mode() {
 #[ignore = "root: namespaces, BPF"]
 fn datagrams_and_tcp_pass_a_narrow_link_in_udp_encapsulation() {
     through_a_narrow_link(Mode::UdpEncTun);
+}
+
+/// What is on its way already has the size of the uplink: the stack is told, and goes on
+/// with smaller segments.
+#[test]
+#[ignore = "root: namespaces, BPF"]
+fn a_connection_that_is_too_wide_for_the_path_goes_on_smaller() {
+    for family in FAMILIES {
+        let routed = Routed::new();
+        let lab = &routed.lab;
+        lab.install(Suite::AesGmacNull, family);
+        bulk_both_ways(lab, family);
+        for side in [&lab.p, &lab.u] {
+            assert!(count(&side.plane, Reason::PathMtu) > 0, "{family:?}");
+            assert!(count(&side.plane, Reason::OutTooBig) > 0, "{family:?}");
+        }
+        is_clean(lab);
+    }
+}
+
+/// Where the path takes no more than the least that a stack believes, ESP leaves no room for
+/// it: what the stack cannot be told is sealed and cut.
+#[test]
+#[ignore = "root: namespaces, BPF"]
+fn the_narrowest_links_carry_datagrams_and_tcp_too() {
+    for (family, mtu) in [(Family::V4, 576), (Family::V4, 552), (Family::V6, 1280)] {
+        for mode in [Mode::Trans, Mode::UdpEncTun] {
+            let routed = Routed::with(mtu);
+            let lab = &routed.lab;
+            lab.install_as(Suite::AesGmacNull, family, mode);
+            let (p, u) = family.addresses();
+            let (ps, uc) = (
+                lab.p.ns.run(|| udp(p, PORT_PS)),
+                lab.u.ns.run(|| udp(u, PORT_UC)),
+            );
+            for len in [100, 1300, 3000] {
+                arrives(&uc, &ps, len);
+                arrives(&ps, &uc, len);
+            }
+            drop((ps, uc));
+            bulk_both_ways(lab, family);
+            is_clean(lab);
+        }
+    }
 }
 
 /// The MSS of a connection that the UE opens now.
