@@ -29,6 +29,8 @@ mod sizes;
 #[path = "stacks/traffic.rs"]
 mod traffic;
 
+use std::time::Duration;
+
 use gm_tests::netns::{End, NetNs, veth};
 use lab::{Family, Lab, NAMES};
 use middle::Middle;
@@ -70,3 +72,11 @@ fn through_a_box_of(mtus: [usize; 2]) -> (Lab, Middle) {
 
 /// Both IP versions.
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// Now and then a moment, so that no source sends more fragments than one may: a thousand in a
+/// tenth of a second.
+fn pause(n: usize) {
+    if n.is_multiple_of(64) {
+        std::thread::sleep(Duration::from_millis(25));
+    }
+}

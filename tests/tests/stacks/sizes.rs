@@ -3,9 +3,9 @@
 use gm_dataplane::Reason;
 use gm_esp::{Mode, Suite};
 
-use crate::FAMILIES;
 use crate::lab::{self, Family, Lab, PORT_PC, PORT_PS, PORT_UC, PORT_US};
 use crate::sockets::{pass, udp};
+use crate::{FAMILIES, pause};
 
 /// Around each place where a datagram becomes something else: blocks of padding, the MTU with
 /// each suite's overhead, two and three fragments, gm0's MTU, and the largest.
@@ -33,9 +33,10 @@ fn all_cross(suite: Suite, family: Family, mode: Mode, sizes: &[usize]) {
     let (p, u) = family.addresses();
     let (ps, pc) = lab.p.ns.run(|| (udp(p, PORT_PS), udp(p, PORT_PC)));
     let (us, uc) = lab.u.ns.run(|| (udp(u, PORT_US), udp(u, PORT_UC)));
-    for len in sizes {
+    for (n, len) in sizes.iter().enumerate() {
         pass(&uc, &ps, *len);
         pass(&ps, &uc, *len);
+        pause(n);
     }
     // The other pair of the set's SAs.
     for len in [1, 1450, 65_000] {
