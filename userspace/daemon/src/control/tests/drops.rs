@@ -198,3 +198,28 @@ fn the_number_of_workers_is_shown_and_changed() {
     );
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
 }
+
+#[test]
+fn explain_knows_what_the_registrations_of_a_phone_have_come_to() {
+    let daemon = Daemon::start();
+    let step = |step: &str, ue: Option<&str>| {
+        daemon.app.events.send(gm_api::control::FlowEvent {
+            step: step.into(),
+            impi: Some("alice@ims".into()),
+            ue: ue.map(|ue| format!("{ue}:5060")),
+            set: Some(7),
+            reason: ue.is_none().then(|| "unfinished".into()),
+            ..Default::default()
+        });
+    };
+    step("SM1", Some(UE));
+    step("SM6", Some(UE));
+    let (code, out, _) = daemon.ctl(&["explain", UE]);
+    assert!(out.contains("alice@ims was challenged 0.") && code == 0, "{out}");
+    // The set goes, and its event names no address.
+    step("removed", None);
+    let (code, out, _) = daemon.ctl(&["explain", UE]);
+    assert_eq!(code, gmespctl::TROUBLE);
+    assert!(out.contains("SAs of alice@ims were removed") && out.contains("unfinished"), "{out}");
+    assert!(out.contains("did not answer its challenge"), "{out}");
+}
