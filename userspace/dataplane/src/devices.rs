@@ -141,6 +141,9 @@ pub(crate) async fn make(handle: &Handle, cfg: &Config) -> Result<Devices, Error
     // Otherwise everything that is sent locally carries a partial checksum.
     gm_xsk::nic::set_tx_checksum(&gm0, false)
         .map_err(|e| Error::io(format!("turn transmit checksum offload of {gm0} off"), e))?;
+    // XDP would not see a VLAN tag that the NIC has taken out of a frame. A NIC
+    // that has no such setting takes none out, as a rule.
+    let _ = gm_xsk::nic::set_vlan_stripping(&cfg.uplink, false);
 
     Ok(Devices {
         uplink: uplink.header.index,

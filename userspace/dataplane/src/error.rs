@@ -53,7 +53,7 @@ pub enum Error {
     /// The driver cannot do XDP.
     #[error(
         "the driver of {interface} does not take an XDP program: gmesp needs XDP in driver mode, and an MTU that \
-         the driver allows with XDP ({detail})"
+         the driver allows with XDP; for a VLAN device the uplink is the interface below it ({detail})"
     )]
     XdpUnsupported {
         /// The interface.

@@ -12,6 +12,15 @@ const ETHTOOL_STXCSUM: u32 = 0x17;
 const ETHTOOL_GTXCSUM: u32 = 0x16;
 /// Read the number of channels.
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
+/// Read the flags of a device.
+const ETHTOOL_GFLAGS: u32 = 0x25;
+/// Set the flags of a device.
+const ETHTOOL_SFLAGS: u32 = 0x26;
+/// The flag: VLAN tags are put into frames by the device.
+const FLAG_TXVLAN: u32 = 1 << 7;
+/// The flag: VLAN tags are taken out of frames by the device.
+const FLAG_RXVLAN: u32 = 1 << 8;
+
 /// The device ioctl that carries ethtool requests.
 const SIOCETHTOOL: u32 = 0x8946;
 const SIOCGIFMTU: u32 = 0x8921;
@@ -73,6 +82,48 @@ pub fn tx_checksum(ifname: &str) -> io::Result<bool> {
     };
     ethtool(ifname, &mut value)?;
     Ok(value.data != 0)
+}
+
+/// Switches it on or off that the device takes VLAN tags out of frames that
+/// come in and keeps them beside the packet. XDP, and who is behind it, sees
+/// the bytes only, so it does not see such a tag.
+///
+/// # Errors
+///
+/// As for [`set_tx_checksum`].
+pub fn set_vlan_stripping(ifname: &str, on: bool) -> io::Result<()> {
+    set_flag(ifname, FLAG_RXVLAN, on)
+}
+
+/// Switches it on or off that the device puts in the VLAN tags of frames that
+/// go out. A veth with that on hands the other end frames without tags.
+///
+/// # Errors
+///
+/// As for [`set_tx_checksum`].
+pub fn set_vlan_insertion(ifname: &str, on: bool) -> io::Result<()> {
+    set_flag(ifname, FLAG_TXVLAN, on)
+}
+
+fn set_flag(ifname: &str, flag: u32, on: bool) -> io::Result<()> {
+    let mut value = Value {
+        cmd: ETHTOOL_GFLAGS,
+        data: 0,
+    };
+    ethtool(ifname, &mut value)?;
+    let wanted = if on {
+        value.data | flag
+    } else {
+        value.data & !flag
+    };
+    if wanted == value.data {
+        return Ok(());
+    }
+    value = Value {
+        cmd: ETHTOOL_SFLAGS,
+        data: wanted,
+    };
+    ethtool(ifname, &mut value)
 }
 
 /// The number of receive queues in use; 1 where the driver does not say.
