@@ -22,13 +22,13 @@ pub fn egress(skb: &Skb, ip: &mut IpPacket) -> Option<Reason> {
     if skb.read(ip) && is_ours(&ip.src) {
         return decide(skb, ip);
     }
-    // From a VLAN device on a VLAN device the tag stands in the packet, and the
-    // network layer still begins with IP. The worker would lose a tag.
+    // From a VLAN device on a VLAN device the inner tag stands in the packet, and
+    // the network layer still begins with IP.
     *ip = IpPacket::EMPTY;
     if !skb.is_tagged() || wire::read_ip(skb, 0, ip) != Found::Ip || !is_ours(&ip.src) {
         return None;
     }
-    decide(skb, ip).map(|_| Reason::OutMalformed)
+    decide(skb, ip)
 }
 
 #[inline(always)]
@@ -106,24 +106,57 @@ fn fragment(ip: &IpPacket, frag: Frag) -> Option<Reason> {
     decided
 }
 
-/// Puts a VLAN tag that the kernel keeps beside the packet into it: XDP on
+/// Puts the VLAN tag that the kernel keeps beside the packet into it: XDP on
 /// gm0x, and so the worker, sees the packet's bytes only. Without a tag beside
 /// it there is nothing to do. `None`: it could not be done.
 #[inline(always)]
 pub fn keep_vlan(skb: &Skb) -> Option<()> {
-    let Some((kind, tci)) = skb.vlan() else {
+    let Some(outer) = skb.vlan() else {
         return Some(());
     };
     let macs = skb.macs()?;
-    let mut head = [0; 16];
-    head[..12].copy_from_slice(&macs);
-    head[12..14].copy_from_slice(&kind.to_be_bytes());
-    head[14..].copy_from_slice(&tci.to_be_bytes());
+    pop(skb)?;
+    // A tag that stood behind it in the packet is beside it now.
+    match skb.vlan() {
+        None => {
+            let mut head = [0; 16];
+            head[..12].copy_from_slice(&macs);
+            head[12..].copy_from_slice(&tag(outer));
+            push(skb, 4, &head)
+        }
+        Some(inner) => {
+            pop(skb)?;
+            let mut head = [0; 20];
+            head[..12].copy_from_slice(&macs);
+            head[12..16].copy_from_slice(&tag(outer));
+            head[16..].copy_from_slice(&tag(inner));
+            push(skb, 8, &head)
+        }
+    }
+}
+
+#[inline(always)]
+fn tag((kind, tci): (u16, u16)) -> [u8; 4] {
+    let ([a, b], [c, d]) = (kind.to_be_bytes(), tci.to_be_bytes());
+    [a, b, c, d]
+}
+
+/// Takes the outer tag away.
+#[inline(always)]
+fn pop(skb: &Skb) -> Option<()> {
+    // SAFETY: `raw` is the program's context.
+    (unsafe { bpf_skb_vlan_pop(skb.raw) } == 0).then_some(())
+}
+
+/// Makes room for `more` bytes in front, and writes `head` there.
+#[inline(always)]
+fn push<const N: usize>(skb: &Skb, more: u32, head: &[u8; N]) -> Option<()> {
     // SAFETY: `raw` is the program's context, `head` is as long as said.
     unsafe {
-        if bpf_skb_vlan_pop(skb.raw) != 0 || bpf_skb_change_head(skb.raw, 4, 0) != 0 {
+        if bpf_skb_change_head(skb.raw, more, 0) != 0 {
             return None;
         }
-        (bpf_skb_store_bytes(skb.raw.cast(), 0, head.as_ptr().cast(), 16, 0) == 0).then_some(())
+        (bpf_skb_store_bytes(skb.raw.cast(), 0, head.as_ptr().cast(), N as u32, 0) == 0)
+            .then_some(())
     }
 }

@@ -129,7 +129,8 @@ pub fn gm_xdp_gm0x(ctx: XdpContext) -> u32 {
 pub fn gm_tc_gm0(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
     match configured() {
-        Some(config) if config.cookie != 0 && skb.is_ip() => {
+        // Of two VLAN tags one is still in the packet.
+        Some(config) if config.cookie != 0 && (skb.is_ip() || skb.is_tagged()) => {
             skb.set_mark(config.cookie);
             // SAFETY: a helper without memory arguments.
             unsafe { bpf_redirect(config.uplink, u64::from(BPF_F_INGRESS)) as i32 }

@@ -312,7 +312,8 @@ fn process(
             encap_port: cfg.encap_port,
             follow: cfg.follow_encap_port,
             uplink_mtu,
-            gm0_mtu: devices::GM0_MTU as usize,
+            // A veth takes one VLAN tag more than its MTU, a frame may have two.
+            gm0_mtu: devices::GM0_MTU as usize - 4,
             ports: cfg.port_words(),
             advertised: Advertised::new(&cfg.advertised),
         },

@@ -50,6 +50,12 @@ impl Link {
         self.len
     }
 
+    /// Bytes of it that an MTU has no room for: Linux and NICs take frames that
+    /// are one VLAN tag longer, and no more.
+    pub(super) fn beyond_mtu(self) -> usize {
+        self.len.saturating_sub(14 + 4)
+    }
+
     fn as_slice(&self) -> &[u8] {
         &self.bytes[..self.len]
     }

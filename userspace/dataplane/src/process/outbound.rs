@@ -153,7 +153,10 @@ impl Process {
             return;
         };
         let seen = Seen::of(whole.packet(), 0, ctx.settings.encap_port, true);
-        let mut kept = Kept::default();
+        let mut kept = Kept {
+            link: Some(link),
+            ..Kept::default()
+        };
         let sealed = ctx
             .number(iv, whole.buf(), false, &mut kept)
             .and_then(|n| outbound::seal_one(ctx.engine, n).map_err(Fate::Drop));
@@ -262,7 +265,9 @@ impl Ctx {
             .ok_or(Fate::Drop(Reason::OutNoSa))?;
         let hot = self.hot(entry).ok_or(Fate::Drop(Reason::OutNoSa))?;
         self.clamp(entry, packet.data_mut());
-        (kept.slot, kept.len, kept.mtu) = (Some(entry.slot), packet.len(), self.mtu(entry));
+        (kept.slot, kept.len) = (Some(entry.slot), packet.len());
+        let beyond = kept.link.map_or(0, Link::beyond_mtu);
+        kept.mtu = self.mtu(entry).saturating_sub(beyond);
 
         let most = room(&entry.sa, transport(&ip), kept.mtu);
         let fits = packet.len() <= most;
