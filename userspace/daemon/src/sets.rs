@@ -297,7 +297,13 @@ fn warn(config: &Config, file: &str, entry: &SadEntry, dir: Dir, warnings: &mut 
         Dir::In => (entry.destination(), entry.spec.selector.dst_port),
         Dir::Out => (source(entry), entry.spec.selector.src_port),
     };
-    if !config.is_local(end) {
+    let own = config.own(end);
+    if own != end {
+        add(format!(
+            "{end} is what phones know {own} by ([gm] advertised); write {own}, or the SA will \
+             see no packets"
+        ));
+    } else if !config.is_local(end) {
         add(format!(
             "{end} is none of [gm] addresses; the SA will see no packets"
         ));

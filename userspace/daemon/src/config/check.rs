@@ -220,6 +220,13 @@ impl Config {
         contains(&self.gm.server_ports, port) || contains(&self.gm.client_ports, port)
     }
 
+    /// This host's address that phones know by `address`; `address` where none is.
+    pub fn own(&self, address: IpAddr) -> IpAddr {
+        let mut pairs = self.gm.advertised.iter();
+        let pair = pairs.find(|(_, public)| **public == address);
+        pair.map_or(address, |(own, _)| *own)
+    }
+
     /// The address is one of the Gm link's.
     pub fn is_local(&self, address: IpAddr) -> bool {
         self.gm.addresses.contains(&address)

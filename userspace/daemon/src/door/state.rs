@@ -113,12 +113,8 @@ impl State {
         let local = request
             .destination
             .ok_or_else(|| bad("destination is missing".into()))?;
-        let gm = &self.hands.app().config.gm;
-        // A proxy behind a static NAT may call itself what its phones call it.
-        let known_as = |pair: &(&IpAddr, &IpAddr)| *pair.1 == local.ip();
-        let own = gm.advertised.iter().find(known_as).map(|(own, _)| *own);
-        let local = SocketAddr::new(own.unwrap_or(local.ip()), local.port());
-        if !gm.addresses.contains(&local.ip()) {
+        let local = self.own(local);
+        if !self.hands.app().config.is_local(local.ip()) {
             let what = format!("destination {} is none of [gm] addresses", local.ip());
             return Err(bad(what).hint("tell the address that the REGISTER came to"));
         }
@@ -130,6 +126,12 @@ impl State {
             Ok(id) => self.forwarded(id),
             Err(why) => self.refused(now, &message, source, over, why),
         })
+    }
+
+    /// A proxy behind a static NAT may call itself what its phones call it.
+    fn own(&self, destination: SocketAddr) -> SocketAddr {
+        let own = self.hands.app().config.own(destination.ip());
+        SocketAddr::new(own, destination.port())
     }
 
     fn try_register(
@@ -314,7 +316,8 @@ impl State {
     }
 
     pub(super) fn flow(&mut self, now: u64, request: &FlowRequest) -> Result<Flow, ApiError> {
-        let owner = self.agent.owner(request.source, request.destination);
+        let destination = self.own(request.destination);
+        let owner = self.agent.owner(request.source, destination);
         let Some(owner) = owner else {
             let what = format!(
                 "there is no SA from {} to {}",

@@ -80,6 +80,41 @@ fn a_proxy_registers_a_phone_and_lets_it_go() {
     assert_eq!(status, 404);
 }
 
+/// The SAs are in local terms, whatever address the proxy names itself by.
+#[test]
+fn a_proxy_behind_a_static_nat_may_name_either_address() {
+    for named in ["192.0.2.1", "198.51.100.7"] {
+        let proxy = Proxy::behind(
+            "advertised = { \"192.0.2.1\" = \"198.51.100.7\" }\n",
+            "door = \"http\"\nport_ps = 5063\n",
+        );
+        let at = |mut message: Value, port: u16| {
+            message["destination"] = format!("{named}:{port}").into();
+            message
+        };
+        let told = proxy.register(&at(sm1(), 5060));
+        let sm6 = proxy.response(&told, &challenge());
+        let ends: Vec<_> = proxy.fake.state.lock().unwrap().rows.clone();
+        assert_eq!(ends.len(), 4);
+        for row in ends {
+            let sa = serde_json::to_value(&row.sa).unwrap();
+
+            assert!(
+                [&sa["src"], &sa["dst"]].contains(&&json!("192.0.2.1")),
+                "{sa}"
+            );
+        }
+        let told = proxy.register(&at(sm7(&sm6), 5063));
+        assert_eq!(told["step"], "answer", "{told}");
+        let local = told["way"]["local"].as_str().unwrap();
+        assert!(local.starts_with("192.0.2.1:"), "{local}");
+        proxy.response(&told, &json!({ "status": 200, "expires": 600 }));
+        let flow = json!({ "source": "192.0.2.9:6101", "destination": format!("{named}:5063") });
+        let owner = proxy.good("POST", "/v1/flow", &flow);
+        assert_eq!(owner["established"], true, "{owner}");
+    }
+}
+
 #[test]
 fn a_whole_message_says_the_same() {
     let proxy = Proxy::start();

@@ -34,10 +34,15 @@ impl Proxy {
     }
 
     pub(super) fn with(edge: &str) -> Proxy {
+        Proxy::behind("", edge)
+    }
+
+    /// With lines of `[gm]` too.
+    pub(super) fn behind(gm: &str, edge: &str) -> Proxy {
         log_everything();
         let text = format!(
             "[gm]\nuplinks = [\"gmtest0\"]\naddresses = [\"192.0.2.1\"]\n\
-             server_ports = [5063]\nclient_ports = [\"5064-5071\"]\n[edge]\n{edge}"
+             server_ports = [5063]\nclient_ports = [\"5064-5071\"]\n{gm}[edge]\n{edge}"
         );
         let config = Config::parse(&text, Path::new("t.toml")).unwrap();
         let fake = Arc::new(Fake::default());
