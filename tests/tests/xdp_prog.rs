@@ -4,12 +4,24 @@
 
 #[path = "xdp_prog/attach.rs"]
 mod attach;
+#[path = "xdp_prog/cases.rs"]
+mod cases;
 #[path = "xdp_prog/frames.rs"]
 mod frames;
+#[path = "xdp_prog/icmp.rs"]
+mod icmp;
 #[path = "xdp_prog/lab.rs"]
 mod lab;
+#[path = "xdp_prog/layers.rs"]
+mod layers;
+#[path = "xdp_prog/limits.rs"]
+mod limits;
 #[path = "xdp_prog/model.rs"]
 mod model;
+#[path = "xdp_prog/samples.rs"]
+mod samples;
+#[path = "xdp_prog/sources.rs"]
+mod sources;
 #[path = "xdp_prog/tc.rs"]
 mod tc;
 
@@ -17,10 +29,12 @@ use gm_abi::maps::{
     META_ESP, META_FRAGMENT, META_OUTBOUND, META_UDP_ESP, MODE_TRANS, MODE_UDP_ENC_TUN, Meta,
     SPI_BASE, WINDOW_CELLS,
 };
+use gm_abi::source::tag_of;
 use gm_abi::verdict::Reason;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
+use cases::uplink_cases;
 use frames::*;
 use lab::*;
 
@@ -30,8 +44,10 @@ const FOREIGN: u32 = 0x1234;
 /// Foreign too, but in the range of our own SPIs; its slot is not by index.
 const FOREIGN_HIGH: u32 = SPI_BASE + 20;
 const WINDOWED: u32 = SPI_BASE + 30;
+const LIMITED: u32 = SPI_BASE + 31;
 
-/// Five SAs, one of them with a window at 1000 in which 990 was seen.
+/// Six SAs, two of them with a window at 1000 in which 990 was seen; one of
+/// these is limited.
 fn lab() -> Lab {
     let mut lab = Lab::new();
     lab.install(7, Sa::of_slot(7, 0, OURS_V4, MODE_TRANS));
@@ -41,6 +57,8 @@ fn lab() -> Lab {
         dst: OURS_V4,
         mode: MODE_TRANS,
         window: None,
+        limited: false,
+        tag: 0,
     };
     lab.install_foreign(21, foreign);
     lab.install_foreign(
@@ -54,6 +72,10 @@ fn lab() -> Lab {
     let mut windowed = Sa::of_slot(30, 0, OURS_V4, MODE_TRANS);
     windowed.window = Some((1000, 64, cells(&[990, 1000])));
     lab.install(30, windowed);
+    windowed.spi = LIMITED;
+    windowed.limited = true;
+    windowed.tag = tag_of(&THEIRS_V4, 0, SEED);
+    lab.install(31, windowed);
     lab
 }
 
@@ -69,155 +91,6 @@ fn cells(seen: &[u32]) -> [u64; WINDOW_CELLS] {
         *cell |= 1 << bit;
     }
     cells
-}
-
-fn uplink_cases() -> Vec<(&'static str, Vec<u8>, Reason)> {
-    use Reason::*;
-    let marker = [&[0u8; 4][..], &[0xab; 60]].concat();
-    let arp = [&[0xff; 12][..], &[8, 6], &[0; 28]].concat();
-    vec![
-        ("ESP", v4(ESP, &esp(TRANS, 1)), SteerEsp),
-        (
-            "ESP in VLAN",
-            tagged(&v4(ESP, &esp(TRANS, 1)), &[0x8100]),
-            SteerEsp,
-        ),
-        (
-            "ESP in QinQ",
-            tagged(&v4(ESP, &esp(TRANS, 1)), &[0x88a8, 0x8100]),
-            SteerEsp,
-        ),
-        ("ESP, foreign", v4(ESP, &esp(FOREIGN, 1)), SteerEsp),
-        (
-            "ESP, foreign, our range",
-            v6(ESP, &esp(FOREIGN_HIGH, 1)),
-            SteerEsp,
-        ),
-        (
-            "ESP in UDP",
-            v6(UDP, &udp(33333, 4500, &esp(TUN, 1))),
-            SteerUdpEsp,
-        ),
-        (
-            "ESP in UDP behind extension headers",
-            v6(
-                0,
-                &extension(DESTINATION, &extension(UDP, &udp(1, 4500, &esp(TUN, 1)))),
-            ),
-            SteerUdpEsp,
-        ),
-        (
-            "unknown SPI of ours",
-            v4(ESP, &esp(TRANS + 1, 1)),
-            UnknownSpi,
-        ),
-        (
-            "older generation",
-            v6(UDP, &udp(1, 4500, &esp(TUN - SLOTS, 1))),
-            UnknownSpi,
-        ),
-        (
-            "unknown foreign SPI",
-            v4(ESP, &esp(FOREIGN + 1, 1)),
-            UnknownSpi,
-        ),
-        ("SPI zero", v4(ESP, &esp(0, 1)), UnknownSpi),
-        (
-            "the other address's SPI",
-            v6(ESP, &esp(TRANS, 1)),
-            UnknownSpi,
-        ),
-        (
-            "the other address's foreign SPI",
-            v6(ESP, &esp(FOREIGN, 1)),
-            UnknownSpi,
-        ),
-        ("raw ESP on a tunnel", v6(ESP, &esp(TUN, 1)), ModeMismatch),
-        (
-            "ESP in UDP on transport",
-            v4(UDP, &udp(1, 4500, &esp(TRANS, 1))),
-            ModeMismatch,
-        ),
-        ("new number", v4(ESP, &esp(WINDOWED, 1001)), SteerEsp),
-        ("far ahead", v4(ESP, &esp(WINDOWED, u32::MAX)), SteerEsp),
-        (
-            "in the window, not seen",
-            v4(ESP, &esp(WINDOWED, 991)),
-            SteerEsp,
-        ),
-        ("seen", v4(ESP, &esp(WINDOWED, 990)), Replay),
-        ("seen, the top", v4(ESP, &esp(WINDOWED, 1000)), Replay),
-        (
-            "left end of the window",
-            v4(ESP, &esp(WINDOWED, 937)),
-            SteerEsp,
-        ),
-        ("left of the window", v4(ESP, &esp(WINDOWED, 936)), Stale),
-        ("number zero", v4(ESP, &esp(WINDOWED, 0)), Replay),
-        (
-            "number zero, nothing published",
-            v4(ESP, &esp(TRANS, 0)),
-            SteerEsp,
-        ),
-        ("keepalive", v4(UDP, &udp(1, 4500, &[0xff])), Keepalive),
-        ("marker", v4(UDP, &udp(1, 4500, &marker)), PassNonEspMarker),
-        (
-            "UDP 4500, nonsense",
-            v4(UDP, &udp(1, 4500, &[1, 2, 3])),
-            Malformed,
-        ),
-        ("short ESP", v4(ESP, &esp(TRANS, 1)[..19]), Malformed),
-        (
-            "IPv4 first fragment",
-            frame(THEIRS_V4, OURS_V4, UDP, 0x2000, &udp(1, 2, b"ab")),
-            SteerFragment,
-        ),
-        (
-            "IPv4 later fragment",
-            frame(THEIRS_V4, OURS_V4, UDP, 185, b"abc"),
-            SteerFragment,
-        ),
-        (
-            "IPv6 fragment",
-            v6(FRAGMENT, &fragment(ESP, 1, &esp(TUN, 1))),
-            SteerFragment,
-        ),
-        (
-            "clear, protected port, UDP",
-            v4(UDP, &udp(5060, PROTECTED, b"REGISTER")),
-            CleartextProtected,
-        ),
-        (
-            "clear, protected port, TCP",
-            v6(TCP, &tcp(5060, PROTECTED)),
-            CleartextProtected,
-        ),
-        (
-            "clear, last protected port",
-            v4(TCP, &tcp(1, 5107)),
-            CleartextProtected,
-        ),
-        ("clear, port above", v4(TCP, &tcp(1, 5108)), PassOther),
-        ("clear, port below", v4(TCP, &tcp(1, 5099)), PassOther),
-        (
-            "clear, protected source port only",
-            v4(UDP, &udp(PROTECTED, 5060, b"x")),
-            PassOther,
-        ),
-        ("UDP without ports", v4(UDP, &[0x13, 0xf0]), Malformed),
-        ("ICMP", v4(1, &[8, 0, 0, 0, 0, 0, 0, 0]), PassOther),
-        (
-            "for somebody else",
-            frame(THEIRS_V4, THEIRS_V4, ESP, 0, &esp(TRANS, 1)),
-            PassOther,
-        ),
-        ("ARP", arp, PassOther),
-        (
-            "three tags",
-            tagged(&v4(ESP, &esp(TRANS, 1)), &[0x8100; 3]),
-            PassOther,
-        ),
-    ]
 }
 
 #[test]
@@ -238,8 +111,9 @@ fn every_verdict_of_the_uplink() {
         assert!(ran.data.ends_with(&frame), "{name}: the frame is as it was");
     }
     // WINDOWED: two replays, sequence number zero, one stale.
-    assert_eq!(lab.drops(30), [3, 1, 0]);
-    assert_eq!((lab.drops(7), lab.drops(8)), ([0, 0, 1], [0, 0, 1]));
+    assert_eq!(lab.drops(30), [3, 1, 0, 0]);
+    assert_eq!(lab.drops(31), [0, 0, 0, 2]);
+    assert_eq!((lab.drops(7), lab.drops(8)), ([0, 0, 1, 0], [0, 0, 1, 0]));
 }
 
 #[test]

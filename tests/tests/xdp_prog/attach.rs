@@ -11,6 +11,7 @@ use aya::maps::XskMap;
 use aya::programs::tc::qdisc_add_clsact;
 use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
 use gm_abi::maps::{META_OUTBOUND, META_UDP_ESP, MODE_UDP_ENC_TUN, Meta, mapped};
+use gm_abi::sample::{PLACE_GUARD, PLACE_UPLINK};
 use gm_abi::verdict::Reason;
 use gm_tests::netns::{End, NetNs, veth};
 use gm_xsk::{LinkSocket, Mode, RingSizes, Socket, Umem, nic};
@@ -185,6 +186,8 @@ fn both_ways(host: &mut Host, ue: &NetNs, ours: &str, theirs: &str, l3: usize) {
 
     // In: cleartext is dropped, what the worker injects arrives.
     let dropped = host.count(Reason::CleartextProtected);
+    host.lab.give_samples(100);
+    host.lab.samples();
     ue.run(|| {
         let spoofed = UdpSocket::bind((theirs, 5060)).unwrap();
         spoofed.send_to(b"spoofed", (ours, PROTECTED)).unwrap();
@@ -200,6 +203,19 @@ fn both_ways(host: &mut Host, ue: &NetNs, ours: &str, theirs: &str, l3: usize) {
     let local = UdpSocket::bind((ours, 0)).unwrap();
     local.send_to(b"local", (ours, PROTECTED)).unwrap();
     assert_eq!(host.count(Reason::CleartextProtected), dropped + 2);
+
+    // Both are told, with the device that they came in on.
+    let v4 = |text: &str| mapped(text.parse::<std::net::Ipv4Addr>().unwrap().octets());
+    let index = |name| nic::index(name).unwrap();
+    let told = host.lab.samples().into_iter().filter(|s| s.dst == v4(ours));
+    let told: Vec<_> = told.map(|s| (s.place, s.ifindex, s.src)).collect();
+    assert_eq!(
+        told,
+        [
+            (PLACE_UPLINK, index("up0"), v4(theirs)),
+            (PLACE_GUARD, index("lo"), v4(ours)),
+        ]
+    );
 }
 
 #[test]
@@ -266,7 +282,8 @@ fn on_devices() {
 }
 
 /// The verifier walks a million instructions at most. Old kernels recognise
-/// less as walked before: 6.1 takes up to twelve times what 6.18 takes.
+/// less as walked before. With IP headers in a map (`SCRATCH`) 6.1 takes up to
+/// twice what 6.18 takes; with them on the stack it took twelve times as much.
 #[test]
 #[ignore = "needs root: run by ./tests/run"]
 #[expect(clippy::print_stdout, reason = "shown by tests/vm, for Linux 6.1")]
@@ -275,6 +292,6 @@ fn the_verifier_is_far_from_its_limit() {
         let info = program.info().unwrap();
         let walked = info.verified_instruction_count().expect("Linux 5.16");
         println!("{name}: {walked} instructions walked of a million");
-        assert!(walked < 250_000, "{name}: {walked}");
+        assert!(walked < 80_000, "{name}: {walked}");
     }
 }

@@ -95,3 +95,36 @@ pub fn tagged(frame: &[u8], tags: &[u16]) -> Vec<u8> {
     b.extend(&frame[12..]);
     b
 }
+
+/// The packet in a frame without tags.
+pub fn packet(frame: &[u8]) -> &[u8] {
+    &frame[14..]
+}
+
+/// An ICMP or ICMPv6 error of this type about `packet`, to our address of the
+/// same family.
+pub fn icmp_error(kind: u8, packet: &[u8]) -> Vec<u8> {
+    let body = [&[kind, 4, 0, 0, 0, 0, 5, 0x78], packet].concat();
+    if packet.first().is_some_and(|first| first >> 4 == 6) {
+        v6(58, &body)
+    } else {
+        v4(1, &body)
+    }
+}
+
+/// A packet of ours.
+pub fn from_us(src: Addr, proto: u8, payload: &[u8]) -> Vec<u8> {
+    let dst = if src == OURS_V4 { THEIRS_V4 } else { THEIRS_V6 };
+    packet(&frame(src, dst, proto, 0, payload)).to_vec()
+}
+
+/// The frame of an IPv4 packet with this many bytes of options (of four).
+pub fn with_options(frame: &[u8], options: usize) -> Vec<u8> {
+    let mut b = frame[..34].to_vec();
+    b[14] = 0x45 + (options / 4) as u8;
+    let length = (frame.len() - 14 + options) as u16;
+    b[16..18].copy_from_slice(&length.to_be_bytes());
+    b.resize(34 + options, 1);
+    b.extend(&frame[34..]);
+    b
+}

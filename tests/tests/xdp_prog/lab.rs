@@ -3,11 +3,16 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
-use aya::maps::{Array, HashMap as BpfHash, Map, MapData, PerCpuArray, XskMap};
+use aya::maps::{Array, HashMap as BpfHash, Map, MapData, PerCpuArray, RingBuf, XskMap};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use gm_abi::maps::{ABI_VERSION, Addr, CONFIG_SHED_CLEARTEXT, PORT_WORDS, SPI_BASE, mapped};
-use gm_abi::verdict::Reason;
+use gm_abi::maps::{
+    ABI_VERSION, Addr, CONFIG_SHED_CLEARTEXT, PORT_WORDS, SLOT_LIMITED, SLOT_PUBLISHED,
+    SLOT_TAG_SHIFT, SPI_BASE, mapped,
+};
+use gm_abi::sample::Sample;
+use gm_abi::source::{place_of, prefix_of};
+use gm_abi::verdict::{DROP_COUNT, Reason};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 const OBJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ebpf/prebuilt/gm-xdp.o");
@@ -22,6 +27,7 @@ pub const TC_REDIRECT: u32 = 7;
 
 pub const SLOTS: u32 = 1024;
 pub const COOKIE: u32 = 0x5eed_c0de;
+pub const SEED: u32 = 0x0dd5_eed5;
 pub const ENCAP_PORT: u16 = 4500;
 /// Protected: 5100 to 5107.
 pub const PROTECTED: u16 = 5104;
@@ -36,6 +42,10 @@ pub struct Sa {
     pub mode: u8,
     /// `top`, `window`, cells; `None`: not published.
     pub window: Option<(u32, u32, [u64; 4])>,
+    /// ICVs keep failing.
+    pub limited: bool,
+    /// Tag of where the newest verified packet has come from; zero: not known.
+    pub tag: u16,
 }
 
 impl Sa {
@@ -47,13 +57,21 @@ impl Sa {
             dst,
             mode,
             window: None,
+            limited: false,
+            tag: 0,
         }
     }
 
     fn image(&self) -> [u8; 64] {
         let mut b = [0; 64];
         let (top, window, cells) = self.window.unwrap_or_default();
-        let flags = u32::from(self.mode) | u32::from(self.window.is_some()) << 8;
+        let mut flags = u32::from(self.mode) | u32::from(self.tag) << SLOT_TAG_SHIFT;
+        if self.window.is_some() {
+            flags |= SLOT_PUBLISHED;
+        }
+        if self.limited {
+            flags |= SLOT_LIMITED;
+        }
         b[0..4].copy_from_slice(&self.spi.to_be_bytes());
         b[4..8].copy_from_slice(&flags.to_ne_bytes());
         b[8..24].copy_from_slice(&self.dst);
@@ -108,6 +126,7 @@ impl Lab {
             COOKIE,
             u32::from(ENCAP_PORT),
             CONFIG_SHED_CLEARTEXT,
+            SEED,
         ]
         .into_iter()
         .enumerate()
@@ -197,10 +216,58 @@ impl Lab {
         self.install(slot, sa);
     }
 
-    /// Replay, stale, mode mismatch of a slot.
-    pub fn drops(&mut self, slot: u32) -> [u64; 3] {
+    /// Writes a word of one of the arrays of words.
+    pub fn set_word(&mut self, map: &str, at: u32, value: u64) {
+        self.array::<u64>(map).set(at, value, 0).unwrap();
+    }
+
+    /// Reads one.
+    pub fn word(&mut self, map: &str, at: u32) -> u64 {
+        self.array::<u64>(map).get(&at, 0).unwrap()
+    }
+
+    /// Lets `each` samples be made for each reason.
+    pub fn give_samples(&mut self, each: u64) {
+        (0..Reason::COUNT as u32).for_each(|at| self.set_word("SAMPLE_TOKENS", at, each));
+    }
+
+    /// The samples since the last call.
+    pub fn samples(&mut self) -> Vec<Sample> {
+        let mut ring = RingBuf::try_from(self.map("SAMPLES")).unwrap();
+        let mut samples = Vec::new();
+        while let Some(item) = ring.next() {
+            assert_eq!(item.len(), size_of::<Sample>());
+            samples.push(Sample::from_bytes(&item).expect("a sample"));
+        }
+        samples
+    }
+
+    /// Who has the place of the source of `addr`, its credit, and what was
+    /// dropped for it, by [`Reason::drop_index`].
+    pub fn place(&mut self, addr: &Addr) -> (u64, u64, [u64; DROP_COUNT]) {
+        let at = place_of(prefix_of(addr), SEED);
+        let b = self.array::<[u8; 256]>("PREFIXES").get(&at, 0).unwrap();
+        let word = |i: usize| u64::from_ne_bytes(b[8 * i..8 * i + 8].try_into().unwrap());
+        let drops = std::array::from_fn(|i| word(2 + i));
+        (word(0), word(1), drops)
+    }
+
+    /// What was dropped for the source of `addr`; nothing when the place is
+    /// another one's.
+    pub fn dropped_for(&mut self, addr: &Addr) -> Vec<(Reason, u64)> {
+        let (prefix, _, drops) = self.place(addr);
+        if prefix != prefix_of(addr) {
+            return Vec::new();
+        }
+        let of = |reason: &Reason| Some((*reason, drops[reason.drop_index()?]));
+        let all = Reason::ALL.iter().filter_map(of);
+        all.filter(|(_, n)| *n > 0).collect()
+    }
+
+    /// Replay, stale, mode mismatch, limited of a slot.
+    pub fn drops(&mut self, slot: u32) -> [u64; 4] {
         let b = self.array::<[u8; 32]>("SLOT_DROPS").get(&slot, 0).unwrap();
-        [0, 8, 16].map(|i| u64::from_ne_bytes(b[i..i + 8].try_into().unwrap()))
+        [0, 8, 16, 24].map(|i| u64::from_ne_bytes(b[i..i + 8].try_into().unwrap()))
     }
 
     /// All counters, summed over the CPUs.
@@ -252,10 +319,17 @@ impl Lab {
         self.xdp("gm_xdp_uplink", frame)
     }
 
+    /// Runs a tc program on a packet of the interface `lo`.
     pub fn tc(&mut self, name: &str, frame: &[u8], mark: u32) -> Ran {
+        self.tc_on(name, frame, mark, 0)
+    }
+
+    /// Runs a tc program on a packet of the interface `index`; zero: `lo`.
+    pub fn tc_on(&mut self, name: &str, frame: &[u8], mark: u32, index: u32) -> Ran {
         let mut data = vec![0; frame.len() + 64];
-        // struct __sk_buff: the mark is its third word.
+        // struct __sk_buff: the mark is its third word, the interface its eleventh.
         let mut ctx = vec![0; 192];
+        ctx[40..44].copy_from_slice(&index.to_ne_bytes());
         ctx[8..12].copy_from_slice(&mark.to_ne_bytes());
         let mut ctx_out = vec![0; 512];
         let program: &mut SchedClassifier = self.bpf.program_mut(name).unwrap().try_into().unwrap();

@@ -1,10 +1,11 @@
 //! What the uplink program has to answer, by the parser in user space.
 
-use gm_abi::maps::{MODE_TRANS, MODE_UDP_ENC_TUN};
+use gm_abi::maps::{LIMITED_AHEAD, MODE_TRANS, MODE_UDP_ENC_TUN};
+use gm_abi::source::tag_of;
 use gm_abi::verdict::{Action, Reason};
-use gm_abi::wire::{self, Class, EncapPort, L3};
+use gm_abi::wire::{self, About, Class, EncapPort, IpPacket, L3, Quoted};
 
-use super::lab::{ENCAP_PORT, Lab, OURS_V4, OURS_V6, XDP_DROP, XDP_PASS, XDP_REDIRECT};
+use super::lab::{ENCAP_PORT, Lab, OURS_V4, OURS_V6, SEED, XDP_DROP, XDP_PASS, XDP_REDIRECT};
 
 fn is_protected(port: u16) -> bool {
     (5100..=5107).contains(&port)
@@ -29,7 +30,7 @@ pub fn uplink(lab: &Lab, frame: &[u8]) -> Reason {
             return match ip.ports {
                 Some((_, dst)) if is_protected(dst) => Reason::CleartextProtected,
                 None if ip.hides_ports() => Reason::Malformed,
-                _ => Reason::PassOther,
+                _ => icmp(frame, &ip),
             };
         }
     };
@@ -39,8 +40,20 @@ pub fn uplink(lab: &Lab, frame: &[u8]) -> Reason {
     if sa.mode != mode {
         return Reason::ModeMismatch;
     }
+    let port = ip.ports.map_or(0, |(port, _)| port);
+    let elsewhere = sa.tag != 0 && sa.tag != tag_of(&ip.src, port, SEED);
     let Some((top, window, cells)) = sa.window else {
-        return steer;
+        return if sa.limited && elsewhere {
+            Reason::IcvLimited
+        } else {
+            steer
+        };
+    };
+    let far = top != 0 && seq > top && seq - top > LIMITED_AHEAD;
+    let steer = if sa.limited && (elsewhere || far) {
+        Reason::IcvLimited
+    } else {
+        steer
     };
     let block = seq / 32;
     let cell = cells[block as usize % cells.len()];
@@ -54,6 +67,20 @@ pub fn uplink(lab: &Lab, frame: &[u8]) -> Reason {
         Reason::Replay
     } else {
         steer
+    }
+}
+
+/// Cleartext without ports.
+fn icmp(frame: &[u8], ip: &IpPacket) -> Reason {
+    let mut quoted = Quoted::EMPTY;
+    if !wire::is_icmp_error(frame, ip) || !wire::read_quoted(frame, ip, &mut quoted) {
+        return Reason::PassOther;
+    }
+    let is_ours = |addr: &_| [OURS_V4, OURS_V6].contains(addr);
+    match wire::about(frame, &quoted, ENCAP_PORT, is_ours, is_protected) {
+        About::Esp => Reason::SteerIcmp,
+        About::Protected => Reason::ClearIcmp,
+        About::Other => Reason::PassOther,
     }
 }
 
