@@ -16,6 +16,8 @@ mod busy;
 mod fragments;
 #[path = "stacks/headers.rs"]
 mod headers;
+#[path = "stacks/icmp.rs"]
+mod icmp;
 #[path = "stacks/links.rs"]
 mod links;
 #[path = "stacks/middle.rs"]

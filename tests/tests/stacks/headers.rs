@@ -92,9 +92,8 @@ fn options_and_extension_headers_before_esp_are_stepped_over() {
     }
 }
 
-/// The Internet checksum over some bytes, as UDP wants it.
-fn checksum(parts: &[&[u8]]) -> u16 {
-    let bytes = parts.concat();
+/// The Internet checksum over some bytes.
+pub fn checksum(bytes: &[u8]) -> u16 {
     let words = bytes
         .chunks(2)
         .map(|w| u32::from(u16::from_be_bytes([w[0], *w.get(1).unwrap_or(&0)])));
@@ -116,7 +115,7 @@ fn datagram(family: Family, payload: &[u8]) -> Vec<u8> {
     let mut udp = [PORT_UC, PORT_PS, len, 0].map(u16::to_be_bytes).concat();
     udp.extend_from_slice(payload);
     let pseudo = [17u16.to_be_bytes(), len.to_be_bytes()].concat();
-    let sum = checksum(&[&octets(u), &octets(p), &pseudo, &udp]);
+    let sum = checksum(&[&octets(u), &octets(p), &pseudo[..], &udp].concat());
     udp[6..8].copy_from_slice(&sum.to_be_bytes());
     udp
 }
