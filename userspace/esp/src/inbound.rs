@@ -20,6 +20,7 @@ use crate::selector::address;
 
 mod plain;
 
+pub(crate) use plain::inner;
 pub use plain::{Admitted, Stripped, admit};
 
 /// Next header of a dummy packet (RFC 4303 2.6).

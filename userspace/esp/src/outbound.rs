@@ -1,13 +1,13 @@
 //! A packet out: Selected -> Numbered -> Sealed.
 
 use gm_abi::verdict::Reason;
-use gm_abi::wire::{self, ESP, L3};
+use gm_abi::wire::ESP;
 use gm_engines::{Engine, HEADER_LEN, Key, MAX_IV_LEN};
 
 use crate::batch::{self, InFlight};
 use crate::encap;
 use crate::headers::{self, IPV6_LEN, MAX_LENGTH};
-use crate::inbound::DUMMY;
+use crate::inbound::{DUMMY, inner};
 use crate::iv::IvSource;
 use crate::packet::PacketBuf;
 use crate::sa::Sa;
@@ -58,16 +58,16 @@ impl<'p, 's> Selected<'p, 's> {
     /// packet (Ethernet padding) is cut.
     ///
     /// # Errors
-    /// [`Reason::OutMalformed`] when it is no whole IP packet, a fragment
-    /// included: transport mode protects datagrams (RFC 4303 3.3.4).
+    /// [`Reason::OutMalformed`] when it is no whole IP packet with a whole UDP or
+    /// TCP header, a fragment included: transport mode protects datagrams
+    /// (RFC 4303 3.3.4).
     /// [`Reason::OutNoSa`] when it is not this SA's traffic, or would leave as a dummy
     /// packet (TS 33.203 6.2).
     /// [`Reason::OutTooBig`] when it would outgrow IP, or its buffer.
     pub fn new(mut packet: PacketBuf<'p>, sa: &'s Sa) -> Result<Selected<'p, 's>, Reason> {
-        let L3::Ip(ip) = wire::parse_ip(packet.data(), 0) else {
-            return Err(Reason::OutMalformed);
-        };
-        if ip.contradicts || ip.hidden || ip.frag.is_some() {
+        // As strict as the peer will be.
+        let ip = inner(packet.data()).map_err(|_| Reason::OutMalformed)?;
+        if ip.frag.is_some() {
             return Err(Reason::OutMalformed);
         }
         let flow = InnerFlow::of(&ip);

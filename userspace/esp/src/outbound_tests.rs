@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use gm_abi::wire::{TCP, UDP};
 
 use super::*;
-use crate::testing::{Link, PHONE_PORT, Plain, SPI, ends, outer_ends, spec};
+use crate::testing::{Link, PHONE_PORT, Plain, SPI, ends, ip, outer_ends, spec};
 use crate::{Ck, EspKeys, Ik, Mode, Suite};
 
 /// The cleartext of a packet that no cipher has touched.
@@ -270,6 +270,22 @@ fn only_the_sas_whole_packets_are_sealed() {
         let padded = [&good[..], &[0xee; 9]].concat();
         let sealed = link.seal(&padded).unwrap();
         assert_eq!(link.open(&sealed), Ok(good));
+    }
+}
+
+/// Found by fuzzing: ports are enough for the selectors, and the peer drops what
+/// has no more than those.
+#[test]
+fn headers_that_are_cut_off_are_not_sealed() {
+    for (proto, least) in [(UDP, 8), (TCP, 20)] {
+        let mut link = Link::new(Suite::NullAesGcm, Mode::Trans, false);
+        let mut plain = Plain::udp(false, 0);
+        plain.proto = proto;
+        let whole = plain.bytes();
+        let of = |len: usize| ip(&plain, &whole[20..20 + len]);
+        assert_eq!(link.seal(&of(least - 1)), Err(Reason::OutMalformed));
+        let sealed = link.seal(&of(least)).unwrap();
+        assert!(link.open(&sealed).is_ok());
     }
 }
 

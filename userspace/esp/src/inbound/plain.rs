@@ -50,6 +50,14 @@ impl<'p, 's> Stripped<'p, 's> {
     /// # Errors
     /// [`Reason::Malformed`], [`Reason::SelectorMismatch`], in this order.
     pub fn admit(self) -> Result<Admitted<'p>, Reason> {
+        self.admit_or_show().map_err(|(reason, _)| reason)
+    }
+
+    /// The same; an error shows whose traffic it would have been.
+    ///
+    /// # Errors
+    /// As [`Stripped::admit`]; with [`Reason::SelectorMismatch`] the flow.
+    pub fn admit_or_show(self) -> Result<Admitted<'p>, (Reason, Option<InnerFlow>)> {
         let Stripped {
             packet,
             sa,
@@ -72,22 +80,26 @@ impl<'p, 's> Stripped<'p, 's> {
 /// # Errors
 /// [`Reason::Malformed`], [`Reason::SelectorMismatch`], in this order.
 pub fn admit<'p>(packet: PacketBuf<'p>, sa: &Sa) -> Result<PacketBuf<'p>, Reason> {
-    judge(packet, sa).map(|(packet, _)| packet)
+    judge(packet, sa)
+        .map(|(packet, _)| packet)
+        .map_err(|(reason, _)| reason)
 }
 
-fn judge<'p>(mut packet: PacketBuf<'p>, sa: &Sa) -> Result<(PacketBuf<'p>, InnerFlow), Reason> {
-    let ip = inner(packet.data())?;
+type Refused = (Reason, Option<InnerFlow>);
+
+fn judge<'p>(mut packet: PacketBuf<'p>, sa: &Sa) -> Result<(PacketBuf<'p>, InnerFlow), Refused> {
+    let ip = inner(packet.data()).map_err(|reason| (reason, None))?;
     packet.truncate(ip.end);
     let flow = InnerFlow::of(&ip);
     if !sa.spec.selector.matches(&flow) {
-        return Err(Reason::SelectorMismatch);
+        return Err((Reason::SelectorMismatch, Some(flow)));
     }
     Ok((packet, flow))
 }
 
 /// The inner packet, when there is one: whole by its lengths, and with a whole
 /// UDP or TCP header where it is one of these.
-fn inner(packet: &[u8]) -> Result<IpPacket, Reason> {
+pub(crate) fn inner(packet: &[u8]) -> Result<IpPacket, Reason> {
     let L3::Ip(ip) = wire::parse_ip(packet, 0) else {
         return Err(Reason::Malformed);
     };
