@@ -231,8 +231,14 @@ fn explain_says_that_the_inside_is_not_for_the_sa() {
     );
     lab.counted(ue, "selector-mismatch", 2);
     assert_eq!(lab.sa(ue).drops["selector-mismatch"], 2);
+    let ports = |s: &gm_api::drops::DropSample| (s.src_port, s.dst_port);
+    assert_eq!(ports(&samples[0]), (Some(PORT_UC), Some(PORT_PC)));
     let only = format!("10.77.0.10:{PORT_UC} to 10.77.0.1:{PORT_PS} only");
-    lab.cause(ue, "selector-mismatch", &["ESP verifies", &only]);
+    lab.cause(
+        ue,
+        "selector-mismatch",
+        &["ESP verifies", "from port 6064 to port 5064", &only],
+    );
 }
 
 #[test]

@@ -158,7 +158,8 @@ impl Ctx {
             let (Some(entry), Some(fate)) = (self.table.get(kept[i].slot), fates.get_mut(i)) else {
                 return;
             };
-            match opened.and_then(|o| self.finish(entry, o)) {
+            let seen = &mut kept[i].seen;
+            match opened.and_then(|o| self.finish(entry, o, seen)) {
                 Ok(Plain::Whole(packet)) => *fate = Fate::Inject(packet.start(), packet.end()),
                 Ok(Plain::Piece(packet)) => *fate = Fate::Piece(packet.start(), packet.end()),
                 Err(reason) => self.drop_from(Some(entry), reason, &kept[i].seen),
@@ -223,7 +224,12 @@ impl Ctx {
 
     /// Everything behind the cryptography: the window moves and is published,
     /// the NAT's port is learnt, the packet is stripped and judged.
-    fn finish<'p>(&self, entry: &Entry, opened: Opened<'p, '_>) -> Result<Plain<'p>, Reason> {
+    fn finish<'p>(
+        &self,
+        entry: &Entry,
+        opened: Opened<'p, '_>,
+        seen: &mut Seen,
+    ) -> Result<Plain<'p>, Reason> {
         let (Some(window), Some(hot)) = (self.window(entry), self.hot(entry)) else {
             return Err(Reason::UnknownSpi);
         };
@@ -243,7 +249,14 @@ impl Ctx {
         }
         let nat = &self.settings.advertised;
         nat.apply(Way::In, entry.sa.spec.mode, stripped.data_mut());
-        let mut packet = stripped.admit()?.into_packet();
+        let admitted = stripped.admit_or_show().map_err(|(reason, inside)| {
+            // A person has to know which port it was for.
+            if let Some(flow) = inside {
+                (seen.proto, seen.ports) = (flow.proto, flow.ports);
+            }
+            reason
+        })?;
+        let mut packet = admitted.into_packet();
         self.used(hot, packet.len());
         self.clamp(entry, packet.data_mut());
         Ok(Plain::Whole(packet))
@@ -365,7 +378,7 @@ impl Ctx {
             .ok_or((None, Reason::UnknownSpi))?;
         self.windowed(entry, received, seen)
             .and_then(|checked| inbound::open_one(self.engine, checked))
-            .and_then(|opened| self.finish(entry, opened))
+            .and_then(|opened| self.finish(entry, opened, &mut seen.clone()))
             .map(|plain| (entry.slot, plain))
             .map_err(|reason| (Some(entry.slot), reason))
     }
