@@ -186,6 +186,7 @@ pub const GROUPS: &[(&str, &[&str])] = &[
             "bad-icv",
             "bad-icv-source",
             "bad-icv-ends",
+            "bad-icv-own-address",
             "replays",
             "clear",
             "fragments",
@@ -194,6 +195,7 @@ pub const GROUPS: &[(&str, &[&str])] = &[
             "random",
             "no-forgery",
             "memory",
+            "soak",
         ],
     ),
     (

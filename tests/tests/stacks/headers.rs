@@ -262,6 +262,15 @@ fn esp_under_a_vlan_tag_is_opened_and_keeps_it() {
 
 #[test]
 #[ignore = "root: namespaces, BPF"]
+fn esp_under_two_vlan_tags_is_opened_and_keeps_them() {
+    esp_under(
+        &[(SERVICE_VLAN, 0), (VLAN, 0x2000)],
+        &[(SERVICE_VLAN, 7), (VLAN, 5)],
+    );
+}
+
+#[test]
+#[ignore = "root: namespaces, BPF"]
 fn cleartext_under_vlan_tags_does_not_reach_a_protected_port() {
     let (lab, middle) = through_a_box_of(ROOM);
     for family in FAMILIES {
