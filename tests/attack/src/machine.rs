@@ -17,13 +17,22 @@ pub fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
-/// All counters that are not zero, by name.
+/// All counters that are not zero, by name, and what the kernel says that
+/// AF_XDP sockets have lost.
 pub fn counters(plane: &DataPlane) -> BTreeMap<&'static str, u64> {
     let Ok(stats) = plane.stats() else {
         return BTreeMap::new();
     };
+    let sockets = || stats.workers.iter().flat_map(|w| &w.sockets);
+    let lost = [
+        ("(xsk rx dropped)", sockets().map(|s| s.rx_dropped).sum()),
+        (
+            "(xsk rx ring full)",
+            sockets().map(|s| s.rx_ring_full).sum(),
+        ),
+    ];
     let named = Reason::ALL.iter().map(|r| (r.name(), stats.get(*r)));
-    named.filter(|(_, n)| *n > 0).collect()
+    named.chain(lost).filter(|(_, n)| *n > 0).collect()
 }
 
 /// What was counted between two looks.

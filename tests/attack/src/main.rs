@@ -7,6 +7,7 @@
 )]
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -35,7 +36,7 @@ struct Flood {
     #[arg(long, default_value_t = 1000)]
     phones: u32,
     /// Bytes of a phone's UDP payload.
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 1000)]
     payload: usize,
     /// Seconds of one measurement.
     #[arg(long, default_value_t = 3.0)]
@@ -95,7 +96,17 @@ struct Soak {
     json: Option<PathBuf>,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("{e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     match Args::parse().command {
         Command::Flood(f) => flood(f),
         Command::Soak(s) => soak(&s),
