@@ -212,7 +212,8 @@ fn plane_config(config: &Config) -> gm_dataplane::Config {
             LARGEST_WINDOW
         },
         encap_port: gm.encap_port,
-        cpu: gm.cpu,
+        workers: gm.workers,
+        cpus: gm.cpu.map_or_else(|| gm.cpus.clone(), |cpu| vec![cpu]),
         pin_dir: pin_dir(config).map(Path::to_owned),
         gm0: gm.gm0.clone(),
         follow_encap_port: gm.follow_encap_port,

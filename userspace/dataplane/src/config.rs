@@ -42,8 +42,11 @@ pub struct Config {
     pub replay_window: u32,
     /// Local UDP port of UDP-encapsulated ESP; 0: none.
     pub encap_port: u16,
-    /// CPU to pin the worker to; `None` leaves it to the scheduler.
-    pub cpu: Option<usize>,
+    /// Workers, 1 to the number of the uplink's queues.
+    pub workers: u32,
+    /// CPUs to pin the workers to, by number; those without one are left to
+    /// the scheduler.
+    pub cpus: Vec<usize>,
     /// Directory on a bpffs (mounted there if it is none) that keeps the
     /// programs attached when this process is killed. `None`: nothing is
     /// pinned, and a killed process leaves the host without its policy.
@@ -69,7 +72,8 @@ impl Default for Config {
             max_sas: 4096,
             replay_window: 64,
             encap_port: 4500,
-            cpu: None,
+            workers: 1,
+            cpus: Vec::new(),
             pin_dir: None,
             gm0: "gm0".into(),
             follow_encap_port: true,

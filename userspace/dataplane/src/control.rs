@@ -1,10 +1,9 @@
 //! The control side behind the handle: the SA database, the BPF maps and the
-//! worker, in the order that keeps them consistent.
+//! workers, in the order that keeps them consistent.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crossbeam::channel::Sender;
@@ -14,84 +13,91 @@ use gm_esp::{Mode, Sa};
 use gm_sadb::{Change, Dir, Row, Sadb, SetId};
 
 use crate::config::map_addr;
-use crate::drops::{Sampler, Watch};
+use crate::crew::Crew;
+use crate::drops::Watch;
 use crate::gone::Past;
-use crate::handoff::{self, Command, Handoff};
+use crate::handoff::Command;
 use crate::keeper::{Keeper, Made};
+use crate::lane::{Lane, Place};
 use crate::maps::Maps;
-use crate::process::{Advertised, Ctx, Process, Settings};
+use crate::parcel::Desks;
 use crate::publish::Published;
-use crate::stats::{Counters, Stats, WorkerStats};
-use crate::table::{Entry, Table};
+use crate::routes::Routes;
+use crate::shop::Shop;
+use crate::stats::{AllCounters, Stats};
+use crate::supervise::{Fault, Notice};
+use crate::table::Entry;
 use crate::tap::TapPacket;
-use crate::worker::{self, Place, Rings};
-use crate::{Config, Error, Event, SaStatus, SetSpec, devices};
+use crate::{Config, Error, Event, SaStatus, SetSpec};
 
 /// Everything that commands need.
 pub(crate) struct Control {
     pub(crate) sadb: Sadb,
-    maps: Maps,
+    pub(crate) maps: Maps,
     pub(crate) published: Arc<Published>,
-    counters: Arc<Counters>,
-    handoff: Handoff,
-    worker: Option<JoinHandle<()>>,
+    counters: AllCounters,
+    pub(crate) crew: Crew,
+    /// Where the lanes are bound; without an index while the uplink is gone.
+    pub(crate) uplink: Place,
+    pub(crate) gm0x: Place,
+    events: Sender<Event>,
     pub(crate) past: Past,
     pub(crate) watch: Watch,
     keeper: Keeper,
-    cpu: Option<usize>,
 }
 
 impl Control {
-    /// Puts the policy in force and starts the worker.
+    /// Puts the policy in force and starts the workers, who tell the supervisor
+    /// by `notices` what happens to them.
     pub(crate) fn start(
         cfg: &Config,
         sadb: Sadb,
-        (tell, begin): (Sender<Event>, Instant),
+        (events, begin): (Sender<Event>, Instant),
+        notices: Sender<Notice>,
     ) -> Result<Control, Error> {
-        let (keeper, made) = Keeper::start(cfg.clone())?;
+        let (keeper, made) = Keeper::start(cfg.clone(), notices.clone())?;
         let Made {
             mut maps,
             devices,
             uplink_mtu,
         } = made;
-        let place = |index: u32, name: &str| {
-            let queues = gm_xsk::nic::rx_queues(name)
-                .map_err(|e| Error::io(format!("count the queues of {name}"), e))?;
-            Ok::<Place, Error>(Place {
-                index,
-                name: name.to_owned(),
-                queues,
-            })
-        };
-        let rings = Rings::bind(
-            place(devices.uplink, &cfg.uplink)?,
-            place(devices.gm0x, &cfg.gm0x())?,
-        )?;
-        for (queue, fd) in rings.uplink_fds() {
-            maps.set_uplink_socket(queue, fd)?;
-        }
-        for (queue, fd) in rings.gm0x_fds() {
-            maps.set_gm0x_socket(queue, fd)?;
+        let uplink = Place::of(devices.uplink, &cfg.uplink)?;
+        let gm0x = Place::of(devices.gm0x, &cfg.gm0x())?;
+        let count = uplink.lanes()?;
+        let bind = |number| Lane::bind(number, count, &uplink, &gm0x);
+        let lanes: Vec<Lane> = (0..count).map(bind).collect::<Result<_, _>>()?;
+        for lane in &lanes {
+            show(&mut maps, lane)?;
         }
 
         let published = Arc::new(maps.published(cfg.slots())?);
-        let counters = Arc::new(Counters::default());
+        let counters = AllCounters::new(count);
         let (sampler, watch) = Watch::of(&mut maps, &published, &counters)?;
-        let shared = (&published, &counters, sampler);
-        let process = process(cfg, &sadb, shared, (tell, uplink_mtu, begin))?;
-        let (handoff, inbox) = handoff::pair()?;
-        let worker = worker::start(0, cfg.cpu, rings, process, inbox)?;
+        let shop = Shop {
+            cfg: cfg.clone(),
+            region: sadb.region().clone(),
+            published: published.clone(),
+            counters: counters.clone(),
+            sampler,
+            events: events.clone(),
+            uplink_mtu,
+            begin,
+        };
+        let desks = Arc::new(Desks::new(count as usize)?);
+        let shared = (Arc::new(Routes::new(cfg.slots())), desks);
+        let crew = Crew::start(shop, shared, cfg.workers, lanes, notices)?;
         Ok(Control {
             sadb,
             maps,
             published,
             counters,
-            handoff,
-            worker: Some(worker),
+            crew,
+            uplink,
+            gm0x,
+            events,
             past: Past::default(),
             watch,
             keeper,
-            cpu: cfg.cpu,
         })
     }
 
@@ -121,23 +127,26 @@ impl Control {
                 Change::Add { slot, sa, dir } => {
                     let (slot, dir, sa) = (*slot, *dir, sa.clone());
                     let entry = Entry::new(slot, set, dir, sa, partners.to_vec());
-                    self.handoff.call(Command::Load(Box::new(entry)))?;
+                    self.crew.load(entry)?;
                 }
                 Change::Publish { slot, foreign, sa } => self.publish(*slot, *foreign, sa)?,
-                Change::Select { slot, .. } => drop(self.handoff.call(Command::Activate(*slot))?),
-                Change::Deselect { slot, .. } => {
-                    drop(self.handoff.call(Command::Deactivate(*slot))?)
-                }
+                Change::Select { slot, .. } => self.tell(*slot, Command::Activate(*slot))?,
+                Change::Deselect { slot, .. } => self.tell(*slot, Command::Deactivate(*slot))?,
                 Change::Unpublish { slot, foreign, sa } => {
                     self.published.withdraw(*slot);
                     if *foreign {
                         self.maps.remove_foreign(&foreign_key(sa))?;
                     }
                 }
-                Change::Forget { slot, .. } => drop(self.handoff.call(Command::Unload(*slot))?),
+                Change::Forget { slot, .. } => self.crew.unload(*slot)?,
             }
         }
         Ok(())
+    }
+
+    /// Tells the worker of the SA in a slot.
+    fn tell(&self, slot: u32, command: Command) -> Result<(), Error> {
+        self.crew.call(self.crew.of_slot(slot), command).map(drop)
     }
 
     fn publish(&mut self, slot: u32, foreign: bool, sa: &Sa) -> Result<(), Error> {
@@ -191,8 +200,22 @@ impl Control {
     }
 
     /// Begins or ends the capture.
-    pub(crate) fn tap(&self, to: Option<Sender<TapPacket>>) -> Result<(), Error> {
-        self.handoff.call(Command::Tap(to)).map(drop)
+    pub(crate) fn tap(&mut self, to: Option<Sender<TapPacket>>) -> Result<(), Error> {
+        self.crew.tap(to)
+    }
+
+    /// Changes the number of workers.
+    pub(crate) fn set_workers(&mut self, workers: u32) -> Result<(), Error> {
+        self.crew.set_workers(workers, &self.sadb)
+    }
+
+    /// Breaks something.
+    pub(crate) fn fault(&mut self, fault: Fault) -> Result<(), Error> {
+        match (fault, fault.worker()) {
+            (_, Some(worker)) => self.crew.call(worker, Command::Fault(fault)).map(drop),
+            (Fault::FillForeign, _) => self.maps.fill_foreign(),
+            (..) => self.maps.empty_foreign(),
+        }
     }
 
     /// All SAs, as of `now`.
@@ -237,40 +260,25 @@ impl Control {
     /// All counters.
     pub(crate) fn stats(&self) -> Result<Stats, Error> {
         let mut reasons = self.maps.counters()?;
-        let own = self.counters.snapshot();
-        for (sum, n) in reasons.iter_mut().zip(own) {
+        for (sum, n) in reasons.iter_mut().zip(self.counters.snapshot()) {
             *sum += n;
         }
-        let report = self.handoff.call(Command::Report).unwrap_or_default();
-        let worker = WorkerStats {
-            worker: 0,
-            cpu: self.cpu,
-            reasons: own.to_vec(),
-            batches: report.batches,
-            packets: report.packets,
-            frames: report.frames,
-            frames_free: report.frames_free,
-            frames_leaked: report.frames_leaked,
-            tap_missed: report.tap_missed,
-            sockets: report.sockets,
-        };
         Ok(Stats {
             reasons,
             sampled: self.watch.shared().sampled(),
-            workers: vec![worker],
+            workers: self.crew.stats(),
         })
     }
 
-    /// Stops the worker and removes everything.
+    /// Tells whoever listens.
+    pub(crate) fn announce(&self, event: Event) {
+        tracing::warn!(?event, "data plane");
+        let _ = self.events.try_send(event);
+    }
+
+    /// Stops the workers and removes everything.
     pub(crate) fn stop(&mut self) -> Result<(), Error> {
-        if let Some(worker) = self.worker.take() {
-            // One that has ended by itself does not answer; one that hangs
-            // must not hang this thread too.
-            match self.handoff.call(Command::Stop) {
-                Err(e) if !worker.is_finished() => tracing::error!("worker: {e}"),
-                _ => drop(worker.join()),
-            }
-        }
+        self.crew.stop();
         self.keeper.stop()
     }
 }
@@ -290,37 +298,13 @@ fn foreign_key(sa: &Sa) -> ForeignKey {
     }
 }
 
-fn process(
-    cfg: &Config,
-    sadb: &Sadb,
-    (published, counters, sampler): (&Arc<Published>, &Arc<Counters>, Sampler),
-    (events, uplink_mtu, begin): (Sender<Event>, Arc<AtomicU32>, Instant),
-) -> Result<Process, Error> {
-    let mut ident = [0; 4];
-    getrandom::fill(&mut ident).map_err(|e| Error::Io {
-        what: "random bytes".into(),
-        source: std::io::Error::other(e),
-    })?;
-    let ctx = Ctx {
-        engine: gm_engines::best(),
-        region: sadb.region().clone(),
-        published: published.clone(),
-        counters: counters.clone(),
-        sampler,
-        events,
-        settings: Settings {
-            encap_port: cfg.encap_port,
-            follow: cfg.follow_encap_port,
-            uplink_mtu,
-            // A veth takes one VLAN tag more than its MTU, a frame may have two.
-            gm0_mtu: devices::GM0_MTU as usize - 4,
-            ports: cfg.port_words(),
-            advertised: Advertised::new(&cfg.advertised),
-        },
-        table: Table::new(cfg.slots()),
-        forgeries: Default::default(),
-        begin,
-        now: 0,
-    };
-    Ok(Process::new(ctx, u32::from_ne_bytes(ident)))
+/// Lets XDP find a lane's sockets.
+pub(crate) fn show(maps: &mut Maps, lane: &Lane) -> Result<(), Error> {
+    for (queue, fd) in lane.uplink_fds() {
+        maps.set_uplink_socket(queue, fd)?;
+    }
+    for (queue, fd) in lane.gm0x_fds() {
+        maps.set_gm0x_socket(queue, fd)?;
+    }
+    Ok(())
 }

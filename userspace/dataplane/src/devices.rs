@@ -9,10 +9,11 @@ use std::io::ErrorKind;
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{
-    InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage,
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage,
 };
 use rtnetlink::{Handle, LinkUnspec, LinkVeth};
 
+use crate::lane::Place;
 use crate::{Config, Error};
 
 /// What gm0 and gm0x carry as alias, so that a successor knows its own.
@@ -101,13 +102,16 @@ pub(crate) async fn make(handle: &Handle, cfg: &Config) -> Result<Devices, Error
             return Err(Error::DeviceTaken(name.clone()));
         }
     }
+    let lanes = Place::of(uplink.header.index, &cfg.uplink)?.lanes()?;
     let adopt = old.0.is_some() && old.1.is_some();
-    if !adopt {
-        // Half a pair is nobody's use: a veth goes with its peer.
+    if !adopt || !has_queues(&gm0, lanes) || !has_queues(&gm0x, lanes) {
+        // Half a pair is nobody's use: a veth goes with its peer. One with
+        // other queues than the uplink's goes too; what a predecessor's
+        // programs redirect there is dropped meanwhile.
         for link in [old.0, old.1].into_iter().flatten() {
             remove(handle, link.header.index).await?;
         }
-        let pair = LinkVeth::new(&gm0, &gm0x).mtu(GM0_MTU).arp(false).build();
+        let pair = pair(&gm0, &gm0x, lanes);
         handle
             .link()
             .add(pair)
@@ -152,6 +156,30 @@ pub(crate) async fn make(handle: &Handle, cfg: &Config) -> Result<Devices, Error
         gm0x: index[1],
         adopted: adopt,
     })
+}
+
+/// A pair of which each end has `queues` queues in both directions, for a lane
+/// sends and receives on one of its own.
+fn pair(gm0: &str, gm0x: &str, queues: u32) -> LinkMessage {
+    let both = [
+        LinkAttribute::NumTxQueues(queues),
+        LinkAttribute::NumRxQueues(queues),
+    ];
+    let mut peer = LinkUnspec::new_with_name(gm0x).build();
+    peer.attributes.extend(both.clone());
+    let mut pair = LinkVeth::new(gm0, gm0x)
+        .mtu(GM0_MTU)
+        .arp(false)
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+        .build();
+    pair.attributes.extend(both);
+    pair
+}
+
+/// Whether a device has exactly this many queues in both directions.
+fn has_queues(name: &str, queues: u32) -> bool {
+    let is = |n: std::io::Result<u32>| n.is_ok_and(|n| n == queues);
+    is(gm_xsk::nic::rx_queues(name)) && is(gm_xsk::nic::tx_queues(name))
 }
 
 /// Keeps IPv6 off a device. /proc/sys/net is the calling thread's network

@@ -31,7 +31,26 @@ pub enum Event {
         /// The SA.
         spi: u32,
     },
-    /// A worker has stopped; nothing that is protected goes through any more.
+    /// A worker has panicked and was started again with its SAs.
+    WorkerRestarted {
+        /// Its number.
+        worker: u32,
+        /// What it said.
+        why: String,
+    },
+    /// A worker has panicked too often; the others have its work.
+    WorkerGone {
+        /// Its number.
+        worker: u32,
+        /// What it said.
+        why: String,
+    },
+    /// The uplink is gone. What is protected is dropped until it is back.
+    UplinkGone,
+    /// An uplink of the same name is there again and carries what the SAs
+    /// protect.
+    UplinkBack,
+    /// The last worker has stopped; nothing that is protected goes through any more.
     WorkerStopped {
         /// Its number.
         worker: u32,

@@ -1,6 +1,6 @@
 //! What the control side tells a worker, and the worker's answers.
 //!
-//! Commands go through a bounded channel; an eventfd wakes the worker from
+//! Commands go through a bounded channel; the worker's eventfd wakes it from
 //! its poll. Each is acknowledged when it is in force: the control side writes
 //! the BPF maps only after the worker knows an SA, and lets the worker forget
 //! it only after XDP no longer finds it (ARCHITECTURE, rules 4 and 6).
@@ -9,12 +9,14 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender, bounded};
-use rustix::event::{EventfdFlags, eventfd};
+use crossbeam::channel::{Receiver, SendTimeoutError, Sender, bounded};
 use rustix::fd::OwnedFd;
 
-use crate::Error;
+use crate::lane::Lane;
+use crate::process::Halves;
+use crate::routes::Buckets;
 use crate::stats::SocketStats;
+use crate::supervise::Fault;
 use crate::table::Entry;
 use crate::tap::TapPacket;
 
@@ -26,36 +28,69 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) enum Command {
     /// Take this SA; inbound it is live, outbound it stands by.
     Load(Box<Entry>),
+    /// Take these SAs; those with `true` send as well, in this order.
+    Adopt(Vec<(Entry, bool)>),
     /// Send with the SA in this slot.
     Activate(u32),
     /// Do not send with the SA in this slot any more.
     Deactivate(u32),
     /// Forget the SA in this slot.
     Unload(u32),
+    /// Let packets of these buckets wait: another worker still has them.
+    Park(Buckets),
+    /// Let go of these buckets, whose SAs are in these slots. What the answer
+    /// brings are the datagrams that are not whole yet.
+    Release(Buckets, Vec<u32>),
+    /// Go on with these buckets, and with their datagrams.
+    Unpark(Buckets, Option<Box<Halves>>),
+    /// Serve these lanes too.
+    Give(Vec<Lane>),
+    /// Give the lanes of these numbers away.
+    Take(Vec<u32>),
     /// Copy frames there, or no more.
     Tap(Option<Sender<TapPacket>>),
-    /// Say how the rings are.
+    /// Say how the rings are. Being a command, it also marks a point between
+    /// two batches.
     Report,
+    /// Break something; for tests.
+    Fault(Fault),
     /// End.
     Stop,
 }
 
 /// What a worker answers.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Report {
     pub sockets: Vec<SocketStats>,
+    pub lanes: Vec<u32>,
     pub frames: u64,
     pub frames_free: u64,
     pub frames_leaked: u64,
     pub tap_missed: u64,
     pub batches: u64,
     pub packets: u64,
+    pub handed_out: u64,
+    pub handed_in: u64,
+    pub parked: u64,
+    /// The answer to [`Command::Release`].
+    pub halves: Option<Box<Halves>>,
+    /// The answer to [`Command::Take`].
+    pub taken: Vec<Lane>,
 }
 
 /// A command and where the answer goes.
 pub(crate) struct Order {
     pub command: Command,
     pub done: Sender<Report>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoAnswer {
+    /// The worker has ended; nothing of it is left.
+    Ended,
+    /// It lives and does not answer.
+    Hangs,
 }
 
 /// The control side's end.
@@ -70,34 +105,34 @@ pub(crate) struct Inbox {
     pub wake: Arc<OwnedFd>,
 }
 
-/// Both ends.
-pub(crate) fn pair() -> Result<(Handoff, Inbox), Error> {
-    let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-        .map_err(|e| Error::io("make an eventfd", e.into()))?;
-    let wake = Arc::new(wake);
+/// Both ends, with what wakes the worker.
+pub(crate) fn pair(wake: Arc<OwnedFd>) -> (Handoff, Inbox) {
     let (to, from) = bounded(64);
-    Ok((
-        Handoff {
-            orders: to,
-            wake: wake.clone(),
-        },
-        Inbox { orders: from, wake },
-    ))
+    let handoff = Handoff {
+        orders: to,
+        wake: wake.clone(),
+    };
+    (handoff, Inbox { orders: from, wake })
 }
 
 impl Handoff {
     /// Gives a command and waits until it is in force.
-    ///
-    /// # Errors
-    /// [`Error::WorkerGone`] when the worker has ended or does not answer.
-    pub(crate) fn call(&self, command: Command) -> Result<Report, Error> {
+    pub(crate) fn call(&self, command: Command) -> Result<Report, NoAnswer> {
         let (done, answer) = bounded(1);
-        self.orders
-            .send_timeout(Order { command, done }, PATIENCE)
-            .map_err(|_| Error::WorkerGone)?;
+        let order = Order { command, done };
+        match self.orders.send_timeout(order, PATIENCE) {
+            Ok(()) => {}
+            Err(SendTimeoutError::Disconnected(_)) => return Err(NoAnswer::Ended),
+            Err(SendTimeoutError::Timeout(_)) => return Err(NoAnswer::Hangs),
+        }
         // A full counter wakes as well.
         let _ = rustix::io::write(self.wake.as_fd(), &1u64.to_ne_bytes());
-        answer.recv_timeout(PATIENCE).map_err(|_| Error::WorkerGone)
+        answer
+            .recv_timeout(PATIENCE)
+            .map_err(|e| match e.is_disconnected() {
+                true => NoAnswer::Ended,
+                false => NoAnswer::Hangs,
+            })
     }
 }
 

@@ -24,6 +24,7 @@ use crate::devices::{self, Devices, Link};
 use crate::lock::InstanceLock;
 use crate::maps::{self, Maps};
 use crate::pins::PinDir;
+use crate::supervise::Notice;
 use crate::{Config, Error};
 
 /// What the data plane needs to know of what the keeper made.
@@ -53,12 +54,15 @@ pub(crate) struct Keeper {
 impl Keeper {
     /// Makes devices, loads and attaches everything, in the caller's network
     /// namespace; returns when the policy is in force.
-    pub(crate) fn start(cfg: Config) -> Result<(Keeper, Made), Error> {
+    pub(crate) fn start(
+        cfg: Config,
+        notices: crossbeam::channel::Sender<Notice>,
+    ) -> Result<(Keeper, Made), Error> {
         let (stop, stopped) = mpsc::unbounded_channel();
         let (tell, told) = crossbeam::channel::bounded(1);
         let thread = std::thread::Builder::new()
             .name("gm-keeper".into())
-            .spawn(move || run(&cfg, stopped, &tell))
+            .spawn(move || run(&cfg, stopped, &tell, notices))
             .map_err(|e| Error::io("start the keeper thread", e))?;
         match told.recv() {
             Ok(made) => Ok((
@@ -102,18 +106,20 @@ fn run(
     cfg: &Config,
     stopped: mpsc::UnboundedReceiver<End>,
     tell: &crossbeam::channel::Sender<Made>,
+    notices: crossbeam::channel::Sender<Notice>,
 ) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| Error::io("start the keeper's runtime", e))?;
-    runtime.block_on(keep(cfg, stopped, tell))
+    runtime.block_on(keep(cfg, stopped, tell, notices))
 }
 
 async fn keep(
     cfg: &Config,
     mut stopped: mpsc::UnboundedReceiver<End>,
     tell: &crossbeam::channel::Sender<Made>,
+    notices: crossbeam::channel::Sender<Notice>,
 ) -> Result<(), Error> {
     let mut lock = InstanceLock::take(cfg)?;
     let pins = cfg.pin_dir.as_deref().map(PinDir::open).transpose()?;
@@ -142,7 +148,9 @@ async fn keep(
         fixed: Vec::new(),
         guards: HashMap::new(),
         exits: HashMap::new(),
+        xdp: None,
         mtu: mtu.clone(),
+        notices,
     };
     match kept.attach(&handle).await {
         Ok(maps) => {
@@ -183,13 +191,19 @@ struct Kept<'c> {
     devices: Devices,
     pins: Option<PinDir>,
     ebpf: Option<Ebpf>,
-    /// XDP, gm0 and egress.
+    /// What gm0 and gm0x have.
     fixed: Vec<Held>,
+    /// XDP on the uplink; none while that is gone.
+    xdp: Option<Held>,
     /// The guard of each interface, by index.
     guards: HashMap<u32, Held>,
-    /// The egress program of each interface but the uplink, by index.
+    /// The egress program of each interface that packets leave through, by
+    /// index. On the uplink, which CONFIG names, it takes what it drops on the
+    /// others.
     exits: HashMap<u32, Held>,
     mtu: Arc<AtomicU32>,
+    /// To the supervisor.
+    notices: crossbeam::channel::Sender<Notice>,
 }
 
 /// Whether the name is no longer this interface's.
@@ -217,22 +231,17 @@ impl Kept<'_> {
         let tcx = attach::use_tcx(self.cfg.tc);
         let (d, pins) = (self.devices, self.pins.as_ref());
         if let Some(e) = &mut self.ebpf {
-            let f = &mut self.fixed;
-            let (ingress, egress) = (TcAttachType::Ingress, TcAttachType::Egress);
-            for (name, device) in [
-                (attach::XDP_GM0X, (d.gm0x, gm0x.as_str())),
-                (attach::XDP_UPLINK, (d.uplink, uplink)),
-            ] {
-                f.push(attach::attach_xdp(e, name, device, pins)?);
-            }
-            for (name, (index, device), side) in [
-                (attach::TC_GM0, (d.gm0, gm0), ingress),
-                (attach::TC_EGRESS, (d.uplink, uplink), egress),
-            ] {
-                let pin = attach::pin_of(name, index);
-                f.push(attach::attach_tc(e, name, device, side, (tcx, pins, &pin))?);
-            }
+            let at = (d.gm0x, gm0x.as_str());
+            let held = attach::attach_xdp(e, attach::XDP_GM0X, at, pins)?;
+            self.fixed.push(held);
+            let at = (d.uplink, uplink);
+            self.xdp = Some(attach::attach_xdp(e, attach::XDP_UPLINK, at, pins)?);
+            let pin = attach::pin_of(attach::TC_GM0, d.gm0);
+            let (ingress, how) = (TcAttachType::Ingress, (tcx, pins, pin.as_str()));
+            let held = attach::attach_tc(e, attach::TC_GM0, gm0, ingress, how)?;
+            self.fixed.push(held);
         }
+        self.way_out(d.uplink, uplink)?;
         if let Some(pins) = &self.pins {
             self.drop_stale(pins)?;
         }
@@ -243,7 +252,8 @@ impl Kept<'_> {
     /// guards of interfaces that went while nobody looked, programs on an
     /// uplink that no longer is the uplink.
     fn drop_stale(&self, pins: &PinDir) -> Result<(), Error> {
-        let held = self.fixed.iter().chain(self.guards.values());
+        let held = self.fixed.iter().chain(&self.xdp);
+        let held = held.chain(self.guards.values());
         let held = held.chain(self.exits.values());
         let held: Vec<_> = held.filter_map(Held::pin).collect();
         for name in pins.links() {
@@ -282,23 +292,29 @@ impl Kept<'_> {
     /// What is protected is dropped there.
     fn no_way_out(&mut self, link: &Link) -> Result<(), Error> {
         let ours = [self.devices.uplink, self.devices.gm0, self.devices.gm0x];
-        let done = ours.contains(&link.index) || self.exits.contains_key(&link.index);
-        let Some(ebpf) = self.ebpf.as_mut().filter(|_| link.is_exit && !done) else {
+        if ours.contains(&link.index) || !link.is_exit {
+            return Ok(());
+        }
+        match self.way_out(link.index, &link.name) {
+            // Gone again, or renamed: an event tells.
+            Err(_) if is_other(link) => Ok(()),
+            end => end,
+        }
+    }
+
+    /// Puts the egress program on an interface, once.
+    fn way_out(&mut self, index: u32, name: &str) -> Result<(), Error> {
+        let done = self.exits.contains_key(&index);
+        let Some(ebpf) = self.ebpf.as_mut().filter(|_| !done) else {
             return Ok(());
         };
         let tcx = attach::use_tcx(self.cfg.tc);
-        let pin = attach::pin_of(attach::TC_EGRESS, link.index);
+        let pin = attach::pin_of(attach::TC_EGRESS, index);
         let how = (tcx, self.pins.as_ref(), pin.as_str());
         let egress = TcAttachType::Egress;
-        match attach::attach_tc(ebpf, attach::TC_EGRESS, &link.name, egress, how) {
-            Ok(held) => {
-                self.exits.insert(link.index, held);
-                Ok(())
-            }
-            // Gone again, or renamed: an event tells.
-            Err(_) if is_other(link) => Ok(()),
-            Err(e) => Err(e),
-        }
+        let held = attach::attach_tc(ebpf, attach::TC_EGRESS, name, egress, how)?;
+        self.exits.insert(index, held);
+        Ok(())
     }
 
     /// Everything that an interface gets, each once.
@@ -313,6 +329,7 @@ impl Kept<'_> {
             guards
                 .chain(std::mem::take(&mut self.exits).into_values())
                 .chain(std::mem::take(&mut self.fixed))
+                .chain(self.xdp.take())
                 .for_each(Held::leave);
             return Ok(());
         }
@@ -323,6 +340,7 @@ impl Kept<'_> {
     async fn remove(&mut self, handle: &Handle) -> Result<(), Error> {
         let mut first = Ok(());
         let fixed = std::mem::take(&mut self.fixed).into_iter().rev();
+        let fixed = fixed.chain(self.xdp.take());
         let egress = std::mem::take(&mut self.exits).into_values();
         let guards = std::mem::take(&mut self.guards).into_values();
         for held in fixed.chain(egress).chain(guards) {

@@ -31,7 +31,9 @@ mod attach;
 mod checksum;
 mod config;
 mod control;
+mod crew;
 mod devices;
+mod divide;
 mod drops;
 mod error;
 mod event;
@@ -40,17 +42,23 @@ mod gone;
 mod handoff;
 mod icmp;
 mod keeper;
+mod lane;
 mod limit;
 mod lock;
 #[allow(dead_code, reason = "the reader of samples is on its way")]
 mod maps;
+mod parcel;
 mod pins;
 mod plane;
 mod prefixes;
 mod process;
 #[allow(dead_code, reason = "the limiter is on its way")]
 mod publish;
+mod repair;
+mod routes;
+mod shop;
 mod stats;
+mod supervise;
 mod table;
 #[allow(dead_code, reason = "the limiter and the drop reports is on its way")]
 mod tables;
@@ -68,4 +76,6 @@ pub use gone::GoneSa;
 pub use plane::{DataPlane, SaStatus, SetSpec};
 pub use prefixes::PrefixCounts;
 pub use stats::{SocketStats, Stats, WorkerStats};
+#[doc(hidden)]
+pub use supervise::Fault;
 pub use tap::{Direction, TapPacket};

@@ -132,6 +132,36 @@ impl Maps {
         Ok(())
     }
 
+    /// Says which device the uplink is by now; 0: none, so that nothing is
+    /// injected and every device is closed to what is protected.
+    pub(crate) fn set_uplink(&mut self, index: u32) -> Result<(), Error> {
+        let e = |e: MapError| bpf("write the map CONFIG", &e);
+        let mut config = self.config.get(&0, 0).map_err(e)?;
+        config[2] = index;
+        self.config.set(0, config, 0).map_err(e)
+    }
+
+    /// Fills FOREIGN with keys that no packet has (a test's fault).
+    pub(crate) fn fill_foreign(&mut self) -> Result<(), Error> {
+        for n in 0u32.. {
+            let key = junk(n);
+            if self.foreign.insert(key, 0, 0).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes these keys out again.
+    pub(crate) fn empty_foreign(&mut self) -> Result<(), Error> {
+        for n in 0u32.. {
+            if self.foreign.remove(&junk(n)).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Lets XDP find the slot of an inbound SA whose SPI is not ours.
     pub(crate) fn add_foreign(&mut self, key: &ForeignKey, slot: u32) -> Result<(), Error> {
         self.foreign
@@ -241,6 +271,12 @@ const SOURCE_LIMITS: &str = "SOURCE_LIMITS";
 const FRAGMENT_TOKENS: &str = "FRAGMENT_TOKENS";
 const SAMPLE_TOKENS: &str = "SAMPLE_TOKENS";
 const STATE: &str = "STATE";
+/// A key without address.
+fn junk(n: u32) -> [u8; 20] {
+    let mut key = [0; 20];
+    key[16..].copy_from_slice(&n.to_be_bytes());
+    key
+}
 
 fn foreign_bytes(key: &ForeignKey) -> [u8; 20] {
     let mut b = [0; 20];

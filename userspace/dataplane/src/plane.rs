@@ -11,6 +11,7 @@ use gm_sadb::{Dir, NewSa, Reserved, Sadb, SetId, SlotState};
 
 use crate::control::Control;
 use crate::stats::Stats;
+use crate::supervise::{self, Fault};
 use crate::tap::TapPacket;
 use crate::{Config, Error, Event};
 
@@ -66,7 +67,8 @@ pub struct DataPlane {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+/// What the handles share.
+pub(crate) struct Inner {
     control: Mutex<Option<Control>>,
     events: Receiver<Event>,
     /// The clock that `last_used` counts by.
@@ -74,7 +76,7 @@ struct Inner {
 }
 
 impl DataPlane {
-    /// Makes gm0, loads and attaches the BPF programs, and starts the worker,
+    /// Makes gm0, loads and attaches the BPF programs, and starts the workers,
     /// all in the network namespace of the calling thread. When it returns the
     /// policy is in force and there is no SA.
     ///
@@ -96,14 +98,34 @@ impl DataPlane {
             tracing::warn!("{problem}");
         }
         let (tell, events) = bounded(EVENTS);
-        let control = Control::start(&cfg, sadb, (tell, begin))?;
-        Ok(DataPlane {
-            inner: Arc::new(Inner {
-                control: Mutex::new(Some(control)),
-                events,
-                begin,
-            }),
-        })
+        let (notify, notices) = crossbeam::channel::unbounded();
+        let control = Control::start(&cfg, sadb, (tell, begin), notify)?;
+        let inner = Arc::new(Inner {
+            control: Mutex::new(Some(control)),
+            events,
+            begin,
+        });
+        supervise::start(notices, Arc::downgrade(&inner))?;
+        Ok(DataPlane { inner })
+    }
+
+    /// Changes the number of workers. SAs change hands meanwhile; none is lost,
+    /// and no packet is.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for none, or more than the uplink has queues for;
+    /// [`Error::WorkerGone`].
+    pub fn set_workers(&self, workers: u32) -> Result<(), Error> {
+        self.with(|c| c.set_workers(workers))
+    }
+
+    /// Breaks something, for tests.
+    ///
+    /// # Errors
+    /// [`Error::WorkerGone`] where there is no such worker.
+    #[doc(hidden)]
+    pub fn fault(&self, fault: Fault) -> Result<(), Error> {
+        self.with(|c| c.fault(fault))
     }
 
     /// Sets a slot and an SPI aside for an inbound SA; the SPI is none of
@@ -209,7 +231,7 @@ impl DataPlane {
     /// # Errors
     /// What could not be removed; the rest is.
     pub fn shutdown(&self) -> Result<(), Error> {
-        match self.lock().take() {
+        match self.inner.lock().take() {
             Some(mut control) => control.stop(),
             None => Ok(()),
         }
@@ -221,16 +243,22 @@ impl DataPlane {
     /// devices stay as they are, and what this process holds is freed by its
     /// end, which must follow.
     pub fn leave_in_force(&self) {
-        std::mem::forget(self.lock().take());
+        std::mem::forget(self.inner.lock().take());
     }
 
+    pub(crate) fn with<T>(
+        &self,
+        f: impl FnOnce(&mut Control) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.inner.with(f)
+    }
+}
+
+impl Inner {
     fn lock(&self) -> MutexGuard<'_, Option<Control>> {
         // A panic of another caller leaves nothing half done that a later
         // command would not repeat.
-        self.inner
-            .control
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn with<T>(

@@ -8,6 +8,10 @@
 //!            \--fragments--> put together -> the same ----------------^
 //! ```
 //!
+//! Batches come divided by owner ([`Hand`]): every SA that a packet of them has is
+//! this worker's. Only of a datagram in fragments that is known when it is
+//! whole, and then it may have to go on to another worker.
+//!
 //! Every packet ends with exactly one [`Reason`] counted, and every frame that
 //! comes in is in [`Out`] or free again afterwards.
 
@@ -35,8 +39,10 @@ use gm_region::{Hot, Region};
 use gm_xsk::Frame;
 
 use crate::Event;
+use crate::divide::Hand;
 use crate::drops::Sampler;
 use crate::publish::Published;
+use crate::routes::{Buckets, bucket};
 use crate::stats::Counters;
 use crate::table::{Entry, Table};
 use crate::tap::Tap;
@@ -171,6 +177,8 @@ type Iv = BufferedIv<fn(&mut [u8])>;
 pub(crate) struct Process {
     pub ctx: Ctx,
     pub tap: Tap,
+    /// Hands over what is another worker's.
+    pub hand: Hand,
     iv: Iv,
     frags_in: Reassembler,
     frags_out: Reassembler,
@@ -181,17 +189,24 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// A worker with no SAs yet. `ident` begins anywhere; random is best.
+    /// A worker with no SAs yet, and no other beside it. `ident` begins
+    /// anywhere; random is best.
     pub(crate) fn new(ctx: Ctx, ident: u32) -> Process {
         Process {
             ctx,
             tap: Tap::default(),
+            hand: Hand::alone(),
             iv: BufferedIv::new(draw),
             frags_in: Reassembler::new(LIMITS),
             frags_out: Reassembler::new(LIMITS),
             frags_sa: Reassembler::new(LIMITS),
             ident,
         }
+    }
+
+    /// One among others.
+    pub(crate) fn with_hand(self, hand: Hand) -> Process {
+        Process { hand, ..self }
     }
 
     /// Lets go of datagrams that did not become whole in time, and ends limits
@@ -202,6 +217,32 @@ impl Process {
         let late: usize = late.into_iter().map(|f| f.expire(now)).sum();
         self.ctx.counters.add(Reason::FragmentTimeout, late as u64);
         self.ctx.end_limits();
+    }
+}
+
+/// Datagrams that are not whole yet, on their way to another worker.
+pub(crate) struct Halves {
+    inbound: Reassembler,
+    outbound: Reassembler,
+    by_sa: Reassembler,
+}
+
+impl Process {
+    /// Takes out the datagrams of phones in these buckets.
+    pub(crate) fn split_off(&mut self, buckets: &Buckets) -> Halves {
+        let from = |src: &_, _: &_| buckets.has(bucket(src));
+        Halves {
+            inbound: self.frags_in.split_off(from),
+            outbound: self.frags_out.split_off(|_, dst| buckets.has(bucket(dst))),
+            by_sa: self.frags_sa.split_off(from),
+        }
+    }
+
+    /// Goes on with datagrams of another worker.
+    pub(crate) fn absorb(&mut self, halves: Halves) {
+        self.frags_in.absorb(halves.inbound);
+        self.frags_out.absorb(halves.outbound);
+        self.frags_sa.absorb(halves.by_sa);
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the workers count. Each counter has one writer, its worker.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use gm_abi::verdict::Reason;
@@ -34,6 +35,34 @@ impl Counters {
     /// All counters, in the order of [`Reason::ALL`].
     pub(crate) fn snapshot(&self) -> [u64; Reason::COUNT] {
         std::array::from_fn(|i| self.reasons[i].load(Ordering::Relaxed))
+    }
+}
+
+/// The counters of all workers that there may be, by number. A worker that is
+/// started again goes on with its own.
+#[derive(Clone, Debug)]
+pub(crate) struct AllCounters(Arc<[Arc<Counters>]>);
+
+impl AllCounters {
+    /// For `workers` workers, at least one.
+    pub(crate) fn new(workers: u32) -> AllCounters {
+        AllCounters((0..workers.max(1)).map(|_| Arc::default()).collect())
+    }
+
+    /// Those of one worker.
+    pub(crate) fn of(&self, worker: u8) -> &Arc<Counters> {
+        &self.0[usize::from(worker).min(self.0.len() - 1)]
+    }
+
+    /// All of them together, in the order of [`Reason::ALL`].
+    pub(crate) fn snapshot(&self) -> [u64; Reason::COUNT] {
+        let mut sums = [0; Reason::COUNT];
+        for counters in self.0.iter() {
+            for (sum, n) in sums.iter_mut().zip(counters.snapshot()) {
+                *sum += n;
+            }
+        }
+        sums
     }
 }
 
@@ -78,6 +107,17 @@ pub struct WorkerStats {
     pub tap_missed: u64,
     /// Its sockets.
     pub sockets: Vec<SocketStats>,
+    /// Numbers of its lanes: queues of the uplink that it serves.
+    pub lanes: Vec<u32>,
+    /// Packets that it has received and handed to the worker of their SA.
+    pub handed_out: u64,
+    /// Packets that others have handed to it.
+    pub handed_in: u64,
+    /// Packets that have waited here until another worker had let go of their
+    /// SA.
+    pub parked: u64,
+    /// How often it was started again after a panic.
+    pub restarts: u64,
 }
 
 /// The data plane's counters.

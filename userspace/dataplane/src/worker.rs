@@ -1,24 +1,26 @@
-//! The ring loop: one pinned thread, one umem, one AF_XDP socket for each
-//! queue of the uplink and of gm0x. What happens to packets is in `process`.
+//! The ring loop: one pinned thread and its lanes. What happens to packets is
+//! in `process`.
 //!
-//! A worker serves all queues of the uplink, so whatever queue a NIC chooses
-//! for a packet, the owner of its SA gets it. (With more workers an SA would
-//! keep one owner, and packets that land elsewhere would be handed over:
-//! ARCHITECTURE, rule 3.)
+//! A batch that a queue has brought is divided by owner (`divide`), so that
+//! whatever queue a NIC chooses for a packet, the owner of its SA gets it; what
+//! others have handed over comes through the letter box.
 
+use std::any::Any;
 use std::io;
-use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 
+use crossbeam::channel::Sender;
 use gm_abi::verdict::Reason;
-use gm_xsk::{Frame, Mode, RingSizes, Socket, Umem};
+use gm_xsk::{Frame, METADATA};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::Error;
 use crate::handoff::{Command, Inbox, Order, Report};
-use crate::process::{BATCH, Out, Process};
-use crate::stats::SocketStats;
-use crate::{Error, Event};
+use crate::lane::Lane;
+use crate::parcel::Side;
+use crate::process::{BATCH, Process};
+use crate::supervise::{Fault, Notice};
 
 /// Milliseconds between looks at old fragments; also the longest sleep.
 const TICK: u64 = 1000;
@@ -26,103 +28,14 @@ const TICK: u64 = 1000;
 /// Nanoseconds of a sleep while the kernel has not taken all there is to send.
 const SHORT: i64 = 1_000_000;
 
-/// Sockets of one worker at most; the socket maps have as many places.
-const MAX_SOCKETS: u32 = 64;
-
-/// A socket with the place that it is bound to.
-struct Port {
-    socket: Socket,
-    interface: String,
-    queue: u32,
-    /// The device refuses to send; said once.
-    down: bool,
-}
-
-/// The memory and sockets of one worker.
-pub(crate) struct Rings {
-    umem: Umem,
-    uplink: Vec<Port>,
-    gm0x: Vec<Port>,
-}
-
-/// Where a worker's sockets are.
-pub(crate) struct Place {
-    pub index: u32,
-    pub name: String,
-    pub queues: u32,
-}
-
-impl Rings {
-    /// Binds a socket to each queue.
-    pub(crate) fn bind(uplink: Place, gm0x: Place) -> Result<Rings, Error> {
-        let sockets = uplink.queues + gm0x.queues;
-        if sockets > MAX_SOCKETS {
-            return Err(Error::Config(format!(
-                "{} has {} receive queues, gmesp takes {}: lower them with `ethtool -L {} combined N`",
-                uplink.name,
-                uplink.queues,
-                MAX_SOCKETS - gm0x.queues,
-                uplink.name,
-            )));
-        }
-        // Many queues share the load, and the memory.
-        let entries = if sockets > 4 { 512 } else { 1024 };
-        let sizes = RingSizes {
-            rx: entries,
-            tx: entries,
-            fill: entries,
-            completion: entries,
-        };
-        let frames = sizes.frames() * sockets as usize + 8 * BATCH;
-        let mut umem = Umem::new(frames).map_err(|e| Error::io("map packet memory", e))?;
-        let mut ports = |place: &Place| {
-            (0..place.queues)
-                .map(|queue| {
-                    let socket = Socket::bind(&mut umem, place.index, queue, sizes, Mode::Copy)
-                        .map_err(|e| bind_error(&place.name, queue, e))?;
-                    Ok(Port {
-                        socket,
-                        interface: place.name.clone(),
-                        queue,
-                        down: false,
-                    })
-                })
-                .collect::<Result<Vec<_>, Error>>()
-        };
-        let (uplink, gm0x) = (ports(&uplink)?, ports(&gm0x)?);
-        Ok(Rings { umem, uplink, gm0x })
-    }
-
-    /// The sockets of the uplink's queues, in order.
-    pub(crate) fn uplink_fds(&self) -> impl Iterator<Item = (u32, std::os::fd::BorrowedFd<'_>)> {
-        self.uplink.iter().map(|p| (p.queue, p.socket.as_fd()))
-    }
-
-    /// The sockets of gm0x's queues, in order.
-    pub(crate) fn gm0x_fds(&self) -> impl Iterator<Item = (u32, std::os::fd::BorrowedFd<'_>)> {
-        self.gm0x.iter().map(|p| (p.queue, p.socket.as_fd()))
-    }
-}
-
-fn bind_error(name: &str, queue: u32, e: io::Error) -> Error {
-    let what = format!("bind an AF_XDP socket to queue {queue} of {name}");
-    match e.raw_os_error() {
-        Some(nix::libc::EAFNOSUPPORT) => Error::Kernel {
-            what,
-            detail: e.to_string(),
-        },
-        _ => Error::io(what, e),
-    }
-}
-
-/// Starts a worker. A panic in it ends it, not the process: its sockets close,
-/// and XDP drops what it would have steered there.
+/// Starts a worker without lanes. A panic in it ends it, not the process: its
+/// lanes go to the supervisor, with whatever waits on their rings.
 pub(crate) fn start(
-    number: u32,
+    number: u8,
     cpu: Option<usize>,
-    rings: Rings,
     process: Process,
     inbox: Inbox,
+    notices: Sender<Notice>,
 ) -> Result<JoinHandle<()>, Error> {
     let run = move || {
         if let Some(cpu) = cpu
@@ -130,35 +43,37 @@ pub(crate) fn start(
         {
             tracing::warn!(worker = number, cpu, "cannot pin to the CPU: {e}");
         }
-        let events = process.ctx.events.clone();
-        let worker = Worker {
-            rings,
+        let mut worker = Worker {
+            lanes: Vec::new(),
             process,
             inbox,
-            out: Out::default(),
+            batch: Vec::with_capacity(BATCH),
+            stack_batch: Vec::with_capacity(BATCH),
             batches: 0,
             packets: 0,
+            in_rings: false,
+            faults: Faults::default(),
         };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| worker.run())) {
-            let text = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("panic");
-            tracing::error!(
-                worker = number,
-                "stopped: {text}; protected traffic is dropped from now on"
-            );
-            let _ = events.try_send(Event::WorkerStopped {
-                worker: number,
-                why: text.to_owned(),
-            });
+            let why = words(panic.as_ref());
+            tracing::error!(worker = number, "panicked: {why}");
+            worker.bequeath(number, why, &notices);
         }
     };
     std::thread::Builder::new()
         .name(format!("gm-worker-{number}"))
         .spawn(run)
         .map_err(|e| Error::io("start a worker thread", e))
+}
+
+/// What a panic has said.
+fn words(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("panic")
+        .to_owned()
 }
 
 fn pin(cpu: usize) -> io::Result<()> {
@@ -170,40 +85,47 @@ fn pin(cpu: usize) -> io::Result<()> {
     Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
+/// What tests have broken.
+#[derive(Default)]
+struct Faults {
+    /// Panic at the next batch, with its packets in hand.
+    panic: bool,
+    /// Panic at the next look at the rings.
+    panic_in_rings: bool,
+    /// Do not tell the kernel of what is to be sent.
+    hold_sends: bool,
+    /// Frames that nobody else gets.
+    held: Vec<(u32, Frame)>,
+}
+
 struct Worker {
-    rings: Rings,
+    lanes: Vec<Lane>,
     process: Process,
     inbox: Inbox,
-    out: Out,
+    batch: Vec<Frame>,
+    /// What others have handed over of the local stack's packets.
+    stack_batch: Vec<Frame>,
     batches: u64,
     packets: u64,
+    /// In the middle of the rings: a panic here leaves them in no known state.
+    in_rings: bool,
+    faults: Faults,
 }
 
 impl Worker {
-    fn run(mut self) {
+    fn run(&mut self) {
         let begin = self.process.ctx.begin;
-        let mut batch: Vec<Frame> = Vec::with_capacity(BATCH);
         let mut looked = 0;
         loop {
             let now = begin.elapsed().as_millis() as u64;
             let packets = self.packets;
-            for i in 0..self.rings.uplink.len() {
-                let Rings { umem, uplink, .. } = &mut self.rings;
-                if uplink[i].socket.recv(umem, &mut batch, BATCH) > 0 {
-                    self.seen(batch.len());
-                    self.process
-                        .inbound(&mut self.rings.umem, &mut batch, &mut self.out, now);
-                }
+            if self.process.hand.has_mail() {
+                self.mail(now);
             }
-            for i in 0..self.rings.gm0x.len() {
-                let Rings { umem, gm0x, .. } = &mut self.rings;
-                if gm0x[i].socket.recv(umem, &mut batch, BATCH) > 0 {
-                    self.seen(batch.len());
-                    self.process
-                        .outbound(&mut self.rings.umem, &mut batch, &mut self.out, now);
-                }
+            let mut queued = false;
+            for i in 0..self.lanes.len() {
+                queued |= self.lane(i, now);
             }
-            let queued = self.transmit();
             if now.saturating_sub(looked) >= TICK {
                 looked = now;
                 self.process.expire(now);
@@ -219,42 +141,132 @@ impl Worker {
         }
     }
 
-    fn seen(&mut self, packets: usize) {
-        self.batches += 1;
-        self.packets += packets as u64;
-    }
-
-    /// Hands what the batch made to the kernel; says whether some of it waits.
-    fn transmit(&mut self) -> bool {
-        let Rings { umem, uplink, gm0x } = &mut self.rings;
-        let counters = &self.process.ctx.counters;
-        let mut queued = false;
-        for (ports, frames) in [(uplink, &mut self.out.wire), (gm0x, &mut self.out.stack)] {
-            // One queue keeps the order; which one is the same to the device.
-            let Some(first) = ports.first_mut() else {
-                continue;
-            };
-            for frame in frames.drain(..) {
-                if let Err(frame) = first.socket.send(umem, frame) {
-                    counters.count(Reason::RingFull);
-                    umem.free(frame);
-                }
+    /// One round over the queues of a lane; says whether something waits to be
+    /// sent.
+    fn lane(&mut self, i: usize, now: u64) -> bool {
+        let Worker {
+            lanes,
+            process,
+            batch,
+            ..
+        } = self;
+        let lane = &mut lanes[i];
+        for port in 0..lane.len() {
+            self.in_rings = true;
+            let side = lane.recv(port, batch);
+            assert!(!self.faults.panic_in_rings, "a test's fault in the rings");
+            self.in_rings = false;
+            let Some(is_uplink) = side else { continue };
+            self.batches += 1;
+            self.packets += batch.len() as u64;
+            assert!(!self.faults.panic, "a test's fault");
+            let counters = &process.ctx.counters;
+            let Lane { umem, out, .. } = &mut *lane;
+            if is_uplink {
+                process.hand.divide(Side::Wire, umem, batch, counters);
+                process.inbound(umem, batch, out, now);
+            } else {
+                process.hand.divide(Side::Stack, umem, batch, counters);
+                process.outbound(umem, batch, out, now);
             }
-            queued |= first.flush(umem);
         }
+        self.in_rings = true;
+        let queued = lane.transmit(&process.ctx.counters, self.faults.hold_sends);
+        self.in_rings = false;
         queued
     }
 
+    /// Takes what others have handed over; it leaves on the first lane.
+    fn mail(&mut self, now: u64) {
+        let Worker {
+            lanes,
+            process,
+            batch,
+            stack_batch,
+            ..
+        } = self;
+        // Without a lane it waits.
+        let Some(Lane { umem, out, .. }) = lanes.first_mut() else {
+            return;
+        };
+        let counters = process.ctx.counters.clone();
+        for _ in 0..BATCH {
+            let Some(parcel) = process.hand.next(&counters) else {
+                break;
+            };
+            let Some(contents) = parcel.contents() else {
+                continue;
+            };
+            self.packets += 1;
+            let side = contents.side;
+            if let Side::Whole(link) = side {
+                process.whole_in(umem, &contents.bytes, link.into(), out, now);
+                continue;
+            }
+            let Some(mut frame) = umem.alloc() else {
+                counters.count(Reason::NoFrame);
+                continue;
+            };
+            if !frame.write(&contents.bytes) {
+                counters.count(Reason::NoFrame);
+                umem.free(frame);
+                continue;
+            }
+            let (chunk, start, _) = frame.chunk_mut();
+            chunk[start - METADATA..start].copy_from_slice(&contents.meta);
+            match side {
+                Side::Stack => stack_batch.push(frame),
+                _ => batch.push(frame),
+            }
+        }
+        assert!(!self.faults.panic, "a test's fault");
+        self.batches += 1;
+        process.inbound(umem, batch, out, now);
+        process.outbound(umem, stack_batch, out, now);
+    }
+
     fn obey(&mut self, order: Order) -> bool {
-        let table = &mut self.process.ctx.table;
+        let Process { ctx, hand, tap, .. } = &mut self.process;
         let (mut report, mut stop) = (Report::default(), false);
         match order.command {
-            Command::Load(entry) => self.process.ctx.load(*entry),
-            Command::Activate(slot) => table.activate(slot),
-            Command::Deactivate(slot) => table.deactivate(slot),
-            Command::Unload(slot) => self.process.ctx.unload(slot),
-            Command::Tap(to) => self.process.tap.set(to),
+            Command::Load(entry) => ctx.load(*entry),
+            Command::Adopt(entries) => {
+                for (entry, active) in entries {
+                    let slot = entry.slot;
+                    ctx.load(entry);
+                    if active {
+                        ctx.table.activate(slot);
+                    }
+                }
+            }
+            Command::Activate(slot) => ctx.table.activate(slot),
+            Command::Deactivate(slot) => ctx.table.deactivate(slot),
+            Command::Unload(slot) => ctx.unload(slot),
+            Command::Park(buckets) => hand.park(&buckets),
+            Command::Release(buckets, slots) => {
+                slots.into_iter().for_each(|slot| ctx.unload(slot));
+                report.halves = Some(Box::new(self.process.split_off(&buckets)));
+            }
+            Command::Unpark(buckets, halves) => {
+                hand.unpark(&buckets);
+                if let Some(halves) = halves {
+                    self.process.absorb(*halves);
+                }
+            }
+            Command::Give(lanes) => {
+                self.lanes.extend(lanes);
+                self.lanes.sort_by_key(|lane| lane.number);
+            }
+            Command::Take(numbers) => {
+                self.faults.held.retain(|(n, _)| !numbers.contains(n));
+                report.taken = self
+                    .lanes
+                    .extract_if(.., |lane| numbers.contains(&lane.number))
+                    .collect();
+            }
+            Command::Tap(to) => tap.set(to),
             Command::Report => report = self.report(),
+            Command::Fault(fault) => self.break_something(fault),
             Command::Stop => stop = true,
         }
         // Whoever asked may have given up.
@@ -262,16 +274,45 @@ impl Worker {
         stop
     }
 
+    fn break_something(&mut self, fault: Fault) {
+        match fault {
+            Fault::Panic(_) => self.faults.panic = true,
+            Fault::PanicInRings(_) => self.faults.panic_in_rings = true,
+            Fault::HoldSends(_, hold) => self.faults.hold_sends = hold,
+            Fault::HoldFrames(_) => {
+                for lane in &mut self.lanes {
+                    let frames = std::iter::from_fn(|| lane.umem.alloc());
+                    let number = lane.number;
+                    self.faults.held.extend(frames.map(|f| (number, f)));
+                }
+            }
+            Fault::FreeFrames(_) => {
+                for (number, frame) in self.faults.held.drain(..) {
+                    if let Some(lane) = self.lanes.iter_mut().find(|l| l.number == number) {
+                        lane.umem.free(frame);
+                    }
+                }
+            }
+            Fault::FillForeign | Fault::EmptyForeign => {}
+        }
+    }
+
     fn report(&self) -> Report {
-        let Rings { umem, uplink, gm0x } = &self.rings;
+        let umems = || self.lanes.iter().map(|lane| &lane.umem);
+        let hand = &self.process.hand;
         Report {
-            sockets: uplink.iter().chain(gm0x).map(Port::stats).collect(),
-            frames: umem.frames() as u64,
-            frames_free: umem.free_count() as u64,
-            frames_leaked: umem.leaked(),
+            sockets: self.lanes.iter().flat_map(Lane::stats).collect(),
+            lanes: self.lanes.iter().map(|lane| lane.number).collect(),
+            frames: umems().map(|u| u.frames() as u64).sum(),
+            frames_free: umems().map(|u| u.free_count() as u64).sum(),
+            frames_leaked: umems().map(|u| u.leaked()).sum(),
             tap_missed: self.process.tap.missed(),
             batches: self.batches,
             packets: self.packets,
+            handed_out: hand.handed_out,
+            handed_in: hand.handed_in,
+            parked: hand.times_parked,
+            ..Report::default()
         }
     }
 
@@ -286,64 +327,61 @@ impl Worker {
                 tv_nsec: 0,
             },
         };
-        let ports = self.rings.uplink.iter().chain(&self.rings.gm0x);
+        let mailbox = self.process.hand.mailbox();
+        // Without a lane nobody empties the letter box: that is no reason to
+        // stay awake.
+        if mailbox.is_some_and(|m| !m.sleeps()) && !self.lanes.is_empty() {
+            return;
+        }
+        let ports = self.lanes.iter().flat_map(Lane::ports);
         let mut fds: Vec<PollFd<'_>> = ports
             .map(|p| PollFd::new(&p.socket, PollFlags::IN))
             .collect();
         fds.push(PollFd::new(&self.inbox.wake, PollFlags::IN));
         // An interrupted poll is a short one.
         let _ = poll(&mut fds, Some(&timeout));
+        if let Some(mailbox) = mailbox {
+            mailbox.awake();
+        }
         if fds.last().is_some_and(|f| !f.revents().is_empty()) {
             self.inbox.quiet();
         }
     }
 
-    fn close(self) {
-        let Rings {
-            mut umem,
-            uplink,
-            gm0x,
-        } = self.rings;
-        for port in uplink.into_iter().chain(gm0x) {
-            port.socket.close(&mut umem);
-        }
-        if umem.leaked() > 0 || umem.outstanding() > 0 {
-            tracing::error!(
-                leaked = umem.leaked(),
-                out = umem.outstanding(),
-                "packet frames got lost"
-            );
-        }
-    }
-}
-
-impl Port {
-    /// Flushes; says whether something waits. A device that is down or gone is
-    /// said once; what is queued for it fills the ring and is counted there.
-    fn flush(&mut self, umem: &mut Umem) -> bool {
-        match self.socket.flush(umem) {
-            Ok(flushed) => {
-                self.down = false;
-                flushed.queued > 0
-            }
-            Err(e) => {
-                if !std::mem::replace(&mut self.down, true) {
-                    tracing::warn!(interface = self.interface, "cannot send: {e}");
-                }
-                false
+    /// An orderly end.
+    fn close(&mut self) {
+        let Process { ctx, hand, .. } = &mut self.process;
+        hand.forward_all(&ctx.counters);
+        let held = std::mem::take(&mut self.faults.held);
+        for (number, frame) in held {
+            if let Some(lane) = self.lanes.iter_mut().find(|l| l.number == number) {
+                lane.umem.free(frame);
             }
         }
+        self.lanes.drain(..).for_each(Lane::close);
     }
 
-    fn stats(&self) -> SocketStats {
-        let s = self.socket.statistics().unwrap_or_default();
-        SocketStats {
-            interface: self.interface.clone(),
-            queue: self.queue,
-            rx_dropped: s.rx_dropped,
-            rx_ring_full: s.rx_ring_full,
-            fill_ring_empty: s.rx_fill_ring_empty,
-            tx_invalid: s.tx_invalid_descs,
-        }
+    /// What is left after a panic: the lanes. Everything else goes first, the
+    /// orders that wait last of all: who has given one then knows that nothing
+    /// of this worker touches an SA any more.
+    fn bequeath(self, number: u8, why: String, notices: &Sender<Notice>) {
+        let Worker {
+            mut lanes,
+            process,
+            inbox,
+            batch,
+            stack_batch,
+            in_rings,
+            faults,
+            ..
+        } = self;
+        drop((process, batch, stack_batch, faults));
+        lanes.retain_mut(|lane| !in_rings && lane.salvage());
+        drop(inbox);
+        let _ = notices.send(Notice::Died {
+            worker: number,
+            why,
+            lanes,
+        });
     }
 }

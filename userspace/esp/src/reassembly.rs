@@ -9,6 +9,7 @@
 //! A fragment that overlaps another drops its datagram (RFC 5722); an exact
 //! duplicate is ignored.
 
+mod moving;
 mod piece;
 
 use std::collections::BTreeMap;
@@ -69,6 +70,16 @@ pub struct Datagram {
 }
 
 impl Datagram {
+    /// A packet that somebody else has put together, copied.
+    pub fn copy_of(packet: &[u8]) -> Datagram {
+        let end = MAX_FRONT + packet.len();
+        let mut bytes = Vec::with_capacity(end + MAX_BACK);
+        bytes.resize(MAX_FRONT, 0);
+        bytes.extend_from_slice(packet);
+        bytes.resize(end + MAX_BACK, 0);
+        Datagram { bytes, end }
+    }
+
     /// The IP packet.
     pub fn packet(&self) -> &[u8] {
         &self.bytes[MAX_FRONT..self.end]

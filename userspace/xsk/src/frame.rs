@@ -157,7 +157,7 @@ impl Drop for Frame {
     fn drop(&mut self) {
         // SAFETY: the counter outlives every Frame (see Umem::drop).
         let shared = unsafe { self.shared.as_ref() };
-        shared.leaked.fetch_add(1, Ordering::Relaxed);
+        shared.leaked.fetch_add(1, Ordering::Release);
     }
 }
 

@@ -132,14 +132,29 @@ fn set_flag(ifname: &str, flag: u32, on: bool) -> io::Result<()> {
 ///
 /// `ENODEV`: no such device.
 pub fn rx_queues(ifname: &str) -> io::Result<u32> {
+    let channels = channels(ifname)?;
+    Ok(channels.rx.saturating_add(channels.combined).max(1))
+}
+
+/// The number of transmit queues in use; 1 where the driver does not say.
+///
+/// # Errors
+///
+/// `ENODEV`: no such device.
+pub fn tx_queues(ifname: &str) -> io::Result<u32> {
+    let channels = channels(ifname)?;
+    Ok(channels.tx.saturating_add(channels.combined).max(1))
+}
+
+/// All zero where the driver does not say.
+fn channels(ifname: &str) -> io::Result<Channels> {
     let mut channels = Channels {
         cmd: ETHTOOL_GCHANNELS,
         ..Channels::default()
     };
     match ethtool(ifname, &mut channels) {
-        Ok(()) => Ok(channels.rx.saturating_add(channels.combined).max(1)),
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(1),
-        Err(error) => Err(error),
+        Err(error) if error.raw_os_error() != Some(libc::EOPNOTSUPP) => Err(error),
+        _ => Ok(channels),
     }
 }
 
@@ -224,6 +239,7 @@ mod tests {
     #[test]
     fn loopback_has_one_queue_and_an_mtu() {
         assert_eq!(rx_queues("lo").unwrap(), 1);
+        assert_eq!(tx_queues("lo").unwrap(), 1);
         assert!(mtu("lo").unwrap() >= 1280);
         assert_eq!(mac("lo").unwrap(), [0; 6]);
         assert!(index("lo").unwrap() > 0);

@@ -133,12 +133,36 @@ impl Umem {
         // SAFETY: the counter lives at least as long as this value.
         unsafe { self.shared.as_ref() }
             .leaked
-            .load(Ordering::Relaxed)
+            // Acquire: what a dropped frame's owner did to it was before.
+            .load(Ordering::Acquire)
     }
 
     /// Whether the memory is locked (RLIMIT_MEMLOCK or CAP_IPC_LOCK allowed it).
     pub fn is_locked(&self) -> bool {
         self.locked
+    }
+
+    /// Takes back the frames that were dropped instead of given back, as a
+    /// panic does it; they are no longer counted as leaked. False, and nothing
+    /// is done, while other frames are out: which of them were dropped is not
+    /// known then.
+    pub fn take_dropped(&mut self) -> bool {
+        if self.leaked() != self.outstanding as u64 {
+            return false;
+        }
+        // No `Frame` exists any more: each one that was given out and has not
+        // come back was dropped.
+        for index in 0..self.owners.len() {
+            if self.owners[index] == Owner::Program {
+                self.put_back(index as u32);
+            }
+        }
+        self.outstanding = 0;
+        // SAFETY: the counter lives at least as long as this value.
+        unsafe { self.shared.as_ref() }
+            .leaked
+            .store(0, Ordering::Relaxed);
+        true
     }
 
     pub(crate) fn id(&self) -> NonNull<Shared> {

@@ -133,6 +133,28 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     )
 }
 
+#[test]
+fn dropped_frames_are_taken_back_once_no_other_is_out() {
+    let mut umem = Umem::new(4).unwrap();
+    let kept = umem.alloc().unwrap();
+    drop(umem.alloc());
+    drop(umem.alloc());
+    assert_eq!((umem.leaked(), umem.free_count()), (2, 1));
+    // Which of three it were nobody knows while one is alive.
+    assert!(!umem.take_dropped());
+    assert_eq!((umem.leaked(), umem.free_count()), (2, 1));
+    umem.free(kept);
+    assert!(umem.take_dropped());
+    assert_eq!((umem.leaked(), umem.outstanding()), (0, 0));
+    let all: Vec<Frame> = std::iter::from_fn(|| umem.alloc()).collect();
+    assert_eq!(all.len(), 4);
+    all.into_iter().for_each(|f| umem.free(f));
+    // With the kernel's frames it has nothing to do.
+    let _lent = umem.lend_to_fill(0).unwrap();
+    assert!(umem.take_dropped());
+    assert_eq!((umem.in_kernel(), umem.free_count()), (1, 3));
+}
+
 proptest! {
     /// Any program with any kernel: what the kernel returns is believed only
     /// for frames that this socket has lent it for this purpose.

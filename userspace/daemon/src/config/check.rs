@@ -45,6 +45,13 @@ impl Config {
                 );
             }
         }
+        if gm.workers == 0 {
+            return bad("workers", "is 0".into(), "one does, more share the load");
+        }
+        if gm.cpu.is_some() && !gm.cpus.is_empty() {
+            let hint = "write cpus = [..] alone";
+            return bad("cpu", "stands beside cpus".into(), hint);
+        }
         if gm.addresses.is_empty() {
             return bad(
                 "addresses",

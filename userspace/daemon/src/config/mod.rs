@@ -66,8 +66,15 @@ pub struct Gm {
     /// Follow a phone whose NAT has changed the port.
     #[serde(default = "defaults::yes")]
     pub follow_encap_port: bool,
-    /// CPU that the worker is pinned to; absent: not pinned.
+    /// Threads for packets, 1 to the number of the uplink's queues.
+    #[serde(default = "defaults::workers")]
+    pub workers: u32,
+    /// CPU that the only worker is pinned to; the same as `cpus` with one.
     pub cpu: Option<usize>,
+    /// CPUs that the workers are pinned to, by number; those beyond the list
+    /// are not.
+    #[serde(default)]
+    pub cpus: Vec<usize>,
     /// Directory of the pinned BPF objects, or "off".
     #[serde(default = "defaults::pin_dir")]
     pub pin_dir: PathBuf,
@@ -111,6 +118,10 @@ pub struct Home {
 
 mod defaults {
     use super::{IpAddr, PathBuf, SocketAddr};
+
+    pub(super) fn workers() -> u32 {
+        1
+    }
 
     pub(super) fn max_sas() -> u32 {
         4096

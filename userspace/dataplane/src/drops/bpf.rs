@@ -13,7 +13,7 @@ use super::{DropSample, REFILL_MS, SAMPLES_EACH, Station, from_map};
 use crate::Error;
 use crate::maps::BpfCounters;
 use crate::publish::Published;
-use crate::stats::Counters;
+use crate::stats::AllCounters;
 
 /// Fragments that a worker gets in [`REFILL_MS`], in all: some 80 000 a second
 /// are a tenth of what it can do.
@@ -31,7 +31,7 @@ pub(super) struct BpfSide {
     pub samples: Option<RingBuf<MapData>>,
     pub published: Arc<Published>,
     pub counters: BpfCounters,
-    pub workers: Arc<Counters>,
+    pub workers: AllCounters,
 }
 
 impl Kernel for BpfSide {

@@ -19,7 +19,7 @@ use crate::Error;
 use crate::drops::bpf::BpfSide;
 use crate::maps::Maps;
 use crate::publish::Published;
-use crate::stats::Counters;
+use crate::stats::AllCounters;
 
 /// How often followers hear what was left out.
 const TELL: Duration = Duration::from_secs(1);
@@ -112,7 +112,7 @@ impl Watch {
     pub(crate) fn of(
         maps: &mut Maps,
         published: &Arc<Published>,
-        counters: &Arc<Counters>,
+        counters: &AllCounters,
     ) -> Result<(Sampler, Watch), Error> {
         let (sampler, tokens, workers) = Sampler::new();
         let kernel = BpfSide {

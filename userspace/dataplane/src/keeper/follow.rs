@@ -12,8 +12,11 @@ use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::Kept;
+use super::{Kept, is_other};
+use crate::Error;
+use crate::attach;
 use crate::devices::{self, Link};
+use crate::supervise::Notice;
 
 /// How often all interfaces are looked at.
 pub(super) const LOOK: Duration = Duration::from_secs(5);
@@ -63,14 +66,49 @@ impl Kept<'_> {
         {
             self.mtu.store(mtu, Ordering::Relaxed);
         }
+        let mtu = devices::mtu_of(link);
         let Some(link) = Link::of(link) else { return };
-        let back = link.name == self.cfg.uplink && link.index != self.devices.uplink;
-        if back && !self.exits.contains_key(&link.index) {
-            tracing::error!("the uplink {} is another device: start again", link.name);
-        }
         if let Err(e) = self.close(&link) {
             tracing::error!("interface {} is open: {e}", link.name);
+            return;
         }
+        if link.name == self.cfg.uplink
+            && self.devices.uplink == 0
+            && !is_other(&link)
+            && let Err(e) = self.take_uplink(&link, mtu)
+        {
+            tracing::error!("the uplink {} is back: {e}", link.name);
+        }
+    }
+
+    /// Another device has the uplink's name, the one that had it is gone. It is
+    /// guarded already and lets nothing out that is protected; now XDP, then
+    /// the supervisor opens it by naming it in CONFIG.
+    fn take_uplink(&mut self, link: &Link, mtu: Option<u32>) -> Result<(), Error> {
+        self.way_out(link.index, &link.name)?;
+        let Some(ebpf) = &mut self.ebpf else {
+            return Ok(());
+        };
+        let at = (link.index, link.name.as_str());
+        let held = attach::attach_xdp(ebpf, attach::XDP_UPLINK, at, self.pins.as_ref())?;
+        self.xdp = Some(held);
+        self.devices.uplink = link.index;
+        if let Some(mtu) = mtu {
+            self.mtu.store(mtu, Ordering::Relaxed);
+        }
+        let index = link.index;
+        let _ = self.notices.send(Notice::UplinkBack { index });
+        Ok(())
+    }
+
+    fn lose_uplink(&mut self) {
+        self.devices.uplink = 0;
+        if let Some(held) = self.xdp.take()
+            && let Err(e) = held.detach()
+        {
+            tracing::error!("{e}");
+        }
+        let _ = self.notices.send(Notice::UplinkGone);
     }
 
     fn del_link(&mut self, link: &LinkMessage) {
@@ -78,16 +116,13 @@ impl Kept<'_> {
             return;
         }
         self.forget(link.header.index);
-        if link.header.index == self.devices.uplink {
-            tracing::error!(
-                "the uplink {} is gone: start again when it is back",
-                self.cfg.uplink
-            );
-        }
     }
 
     /// Lets go of an interface that is gone; another one may get its index.
     fn forget(&mut self, index: u32) {
+        if index == self.devices.uplink {
+            self.lose_uplink();
+        }
         let gone = [self.guards.remove(&index), self.exits.remove(&index)];
         for held in gone.into_iter().flatten() {
             if let Err(e) = held.detach() {

@@ -56,7 +56,7 @@ impl Link {
         self.len.saturating_sub(14 + 4)
     }
 
-    fn as_slice(&self) -> &[u8] {
+    pub(super) fn as_slice(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 

@@ -19,6 +19,8 @@ use super::pieces::Plain;
 use super::translate::Way;
 use super::{BATCH, Ctx, Out, Process};
 use crate::Event;
+use crate::divide::Hand;
+use crate::drops::from_map;
 use crate::table::Entry;
 use crate::tap::Direction;
 use crate::tcp;
@@ -107,15 +109,46 @@ impl Process {
             return ctx.drop_packet(None, Reason::Malformed, (data, ip.l3), false);
         };
         let packet = &data[ip.l3..ip.end];
-        let Some(mut whole) = ctx.put_together(&mut self.frags_in, packet, false) else {
+        let Some(whole) = ctx.put_together(&mut self.frags_in, packet, false) else {
             return;
         };
         if ctx.icmp_whole(whole.packet()) {
             return;
         }
+        if self.hand.divides()
+            && let Some(slot) = ctx.slot_of(&whole, &self.hand)
+            && !self.hand.is_mine(slot)
+        {
+            let link = link.as_slice();
+            return self.hand.pass_on(slot, link, whole.packet(), &ctx.counters);
+        }
+        self.judge(umem, link, whole, out);
+    }
+
+    /// A datagram that another worker has put together, and handed over because
+    /// its SA is here; `link` bytes of link header are in front of it.
+    pub(crate) fn whole_in(
+        &mut self,
+        umem: &mut Umem,
+        bytes: &[u8],
+        link: usize,
+        out: &mut Out,
+        now: u64,
+    ) {
+        self.ctx.now = now;
+        match (Link::of(bytes, link), bytes.get(link..)) {
+            (Some(link), Some(packet)) => self.judge(umem, link, Datagram::copy_of(packet), out),
+            _ => self
+                .ctx
+                .drop_from(None, Reason::Malformed, &Seen::default()),
+        }
+    }
+
+    fn judge(&mut self, umem: &mut Umem, link: Link, mut whole: Datagram, out: &mut Out) {
+        let ctx = &self.ctx;
+        let seen = Seen::of(whole.packet(), 0, ctx.settings.encap_port, false);
         let (reason, packet) = match ctx.whole(&mut whole) {
             Ok((Some(slot), Plain::Piece(piece))) => {
-                let seen = Seen::of(data, ip.l3, ctx.settings.encap_port, false);
                 return self.piece_in(umem, (slot, link, &seen), piece.data(), out);
             }
             Ok((Some(_), Plain::Whole(packet))) => (Reason::Ok, packet),
@@ -363,6 +396,22 @@ impl Ctx {
                 _ => Ok((None, Plain::Whole(datagram.buf()))),
             },
         }
+    }
+
+    /// The slot of the SA of a datagram that is ESP: one of this worker's, or
+    /// the one that its SPI names.
+    fn slot_of(&self, datagram: &Datagram, hand: &Hand) -> Option<u32> {
+        let packet = datagram.packet();
+        let L3::Ip(ip) = wire::parse_ip(packet, 0) else {
+            return None;
+        };
+        let encap = EncapPort::Dst(self.settings.encap_port);
+        let spi = match wire::classify(packet, &ip, encap) {
+            Class::Esp { spi, .. } | Class::UdpEsp { spi, .. } => spi,
+            _ => return None,
+        };
+        let here = self.table.by_spi(from_map(ip.dst), spi).map(|e| e.slot);
+        here.or_else(|| hand.slot_of_spi(spi))
     }
 
     /// Where it fails: the slot of the SA, and the reason.

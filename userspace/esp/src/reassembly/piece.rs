@@ -14,7 +14,7 @@ pub(super) type Source = (Addr, Option<u32>);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Name {
     pub source: Source,
-    dst: Addr,
+    pub dst: Addr,
     id: u32,
     pub v6: bool,
     proto: u8,

@@ -1,0 +1,291 @@
+//! Dividing a batch by owner: what is this worker's stays, what is another's
+//! is copied into a parcel and handed over, what is of a bucket that is about
+//! to come here is parked until its last owner has let go of it.
+//!
+//! With one worker nothing is looked at.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use gm_abi::maps::{META_ESP, META_FRAGMENT, META_ICMP, META_UDP_ESP, Meta, SPI_BASE};
+use gm_abi::verdict::Reason;
+use gm_abi::wire::{self, L3};
+use gm_xsk::{Frame, METADATA, Umem};
+
+use crate::parcel::{Desks, Mailbox, Parcel, Side, WAITING};
+use crate::routes::{Buckets, Routes, bucket};
+use crate::stats::Counters;
+
+/// Bytes in front of what an ICMP error quotes.
+const ICMP_HEADER: usize = 8;
+
+/// Where a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// It is processed here.
+    Here,
+    /// It waits here.
+    Parked,
+    /// It is this worker's.
+    Other(u8),
+}
+
+/// What a worker needs to hand packets over.
+pub(crate) struct Hand {
+    me: u8,
+    routes: Arc<Routes>,
+    desks: Arc<Desks>,
+    parked: Buckets,
+    waiting: VecDeque<Parcel>,
+    /// Parked before, to be processed now.
+    released: VecDeque<Parcel>,
+    /// Workers that have got something since they were last woken, one bit
+    /// each.
+    to_wake: u32,
+    spare: Vec<Frame>,
+    pub handed_out: u64,
+    pub handed_in: u64,
+    pub times_parked: u64,
+}
+
+impl Hand {
+    /// The hand of worker `me`.
+    pub(crate) fn new(me: u8, routes: Arc<Routes>, desks: Arc<Desks>) -> Hand {
+        Hand {
+            me,
+            routes,
+            desks,
+            parked: Buckets::default(),
+            waiting: VecDeque::with_capacity(WAITING),
+            released: VecDeque::new(),
+            to_wake: 0,
+            spare: Vec::with_capacity(crate::process::BATCH),
+            handed_out: 0,
+            handed_in: 0,
+            times_parked: 0,
+        }
+    }
+
+    /// The hand of a worker that nobody is beside.
+    pub(crate) fn alone() -> Hand {
+        let (routes, desks) = (Routes::new(0), Desks::none());
+        Hand::new(0, Arc::new(routes), Arc::new(desks))
+    }
+
+    /// This worker's letter box.
+    pub(crate) fn mailbox(&self) -> Option<&Mailbox> {
+        self.desks.of(self.me)
+    }
+
+    /// Where a bucket's packets go.
+    fn place_of(&self, bucket: u8) -> Place {
+        match self.routes.owner(bucket) {
+            me if me == self.me && self.parked.has(bucket) => Place::Parked,
+            me if me == self.me => Place::Here,
+            other => Place::Other(other),
+        }
+    }
+
+    /// Whether there are other workers.
+    pub(crate) fn divides(&self) -> bool {
+        self.routes.is_shared()
+    }
+
+    /// The slot that one of our own SPIs names (ARCHITECTURE, rule 6).
+    pub(crate) fn slot_of_spi(&self, spi: u32) -> Option<u32> {
+        let slot = spi.checked_sub(SPI_BASE)?.checked_rem(self.routes.slots());
+        slot.filter(|slot| self.routes.bucket_of_slot(*slot).is_some())
+    }
+
+    /// Whether the SA in a slot is this worker's now; also where nobody has it.
+    pub(crate) fn is_mine(&self, slot: u32) -> bool {
+        self.place_of_slot(slot) == Place::Here
+    }
+
+    fn place_of_slot(&self, slot: u32) -> Place {
+        let bucket = self.routes.bucket_of_slot(slot);
+        bucket.map_or(Place::Here, |bucket| self.place_of(bucket))
+    }
+
+    /// Where a packet goes; `Here` when nothing tells.
+    fn place(&self, side: Side, meta: &[u8; METADATA], data: &[u8]) -> Place {
+        let bucket = match side {
+            Side::Wire => self.bucket_in(meta, data),
+            Side::Stack => self.bucket_out(data),
+            Side::Whole(_) => {
+                let [a, b, c, d, ..] = *meta;
+                return self.place_of_slot(u32::from_ne_bytes([a, b, c, d]));
+            }
+        };
+        bucket.map_or(Place::Here, |bucket| self.place_of(bucket))
+    }
+
+    fn bucket_in(&self, meta: &[u8; METADATA], data: &[u8]) -> Option<u8> {
+        let meta = Meta::from_bytes(*meta)?;
+        match meta.kind {
+            META_ESP | META_UDP_ESP => self.routes.bucket_of_slot(meta.slot),
+            META_FRAGMENT => match wire::parse_frame(data) {
+                L3::Ip(ip) => Some(bucket(&ip.src)),
+                _ => None,
+            },
+            // It quotes what was sent to the phone.
+            META_ICMP => match wire::parse_ip(data, usize::from(meta.esp) + ICMP_HEADER) {
+                L3::Ip(ip) => Some(bucket(&ip.dst)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn bucket_out(&self, data: &[u8]) -> Option<u8> {
+        match wire::parse_frame(data) {
+            L3::Ip(ip) => Some(bucket(&ip.dst)),
+            _ => None,
+        }
+    }
+
+    /// Takes out of a batch what is not to be processed here and now.
+    pub(crate) fn divide(
+        &mut self,
+        side: Side,
+        umem: &mut Umem,
+        batch: &mut Vec<Frame>,
+        counters: &Counters,
+    ) {
+        if self.routes.is_shared() {
+            self.divide_shared(side, umem, batch, counters);
+        }
+    }
+
+    fn divide_shared(
+        &mut self,
+        side: Side,
+        umem: &mut Umem,
+        batch: &mut Vec<Frame>,
+        counters: &Counters,
+    ) {
+        let mut stays = std::mem::take(&mut self.spare);
+        for frame in batch.drain(..) {
+            let meta = frame.metadata().unwrap_or_default();
+            match self.place(side, &meta, frame.data()) {
+                Place::Here => stays.push(frame),
+                place => {
+                    let parcel = self.pack(side, meta, &[frame.data()]);
+                    umem.free(frame);
+                    self.put(place, parcel, counters);
+                }
+            }
+        }
+        std::mem::swap(batch, &mut stays);
+        self.spare = stays;
+        self.wake();
+    }
+
+    /// A copy of a packet that is not to be processed here.
+    fn pack(&self, side: Side, meta: [u8; METADATA], parts: &[&[u8]]) -> Option<Parcel> {
+        let mut parcel = self.desks.parcel()?;
+        let contents = parcel.contents_mut()?;
+        (contents.side, contents.meta) = (side, meta);
+        contents.bytes.clear();
+        for part in parts {
+            contents.bytes.extend_from_slice(part);
+        }
+        Some(parcel)
+    }
+
+    /// Hands a datagram over that was put together here: the SA in `slot` is
+    /// elsewhere, or on its way here. `link` is what goes in front.
+    pub(crate) fn pass_on(&mut self, slot: u32, link: &[u8], packet: &[u8], counters: &Counters) {
+        let mut meta = [0; METADATA];
+        meta[..4].copy_from_slice(&slot.to_ne_bytes());
+        let parcel = self.pack(Side::Whole(link.len() as u8), meta, &[link, packet]);
+        self.put(self.place_of_slot(slot), parcel, counters);
+        self.wake();
+    }
+
+    /// Brings a parcel where it belongs; what there is no room for has ended.
+    fn put(&mut self, place: Place, parcel: Option<Parcel>, counters: &Counters) {
+        let taken = match (place, parcel) {
+            (Place::Parked, Some(parcel)) if self.waiting.len() < WAITING => {
+                self.times_parked += 1;
+                self.waiting.push_back(parcel);
+                true
+            }
+            (Place::Other(to), Some(parcel)) => {
+                let taken = self.desks.of(to).is_some_and(|d| d.push(parcel).is_ok());
+                if taken {
+                    self.handed_out += 1;
+                    self.to_wake |= 1 << to;
+                }
+                taken
+            }
+            _ => false,
+        };
+        if !taken {
+            counters.count(Reason::HandoverFull);
+        }
+    }
+
+    /// Wakes who has got something.
+    fn wake(&mut self) {
+        while self.to_wake != 0 {
+            let to = self.to_wake.trailing_zeros() as u8;
+            self.to_wake &= self.to_wake - 1;
+            if let Some(mailbox) = self.desks.of(to) {
+                mailbox.nudge();
+            }
+        }
+    }
+
+    /// Whether something waits to be processed here.
+    pub(crate) fn has_mail(&self) -> bool {
+        !self.released.is_empty() || self.mailbox().is_some_and(|m| !m.is_empty())
+    }
+
+    /// The next parcel that is to be processed here. What belongs elsewhere by
+    /// now goes on.
+    pub(crate) fn next(&mut self, counters: &Counters) -> Option<Parcel> {
+        loop {
+            let parcel = match self.released.pop_front() {
+                Some(parcel) => parcel,
+                None => {
+                    let parcel = self.mailbox()?.pop()?;
+                    self.handed_in += 1;
+                    parcel
+                }
+            };
+            let Some(contents) = parcel.contents() else {
+                continue;
+            };
+            match self.place(contents.side, &contents.meta, &contents.bytes) {
+                Place::Here => return Some(parcel),
+                place => {
+                    self.put(place, Some(parcel), counters);
+                    self.wake();
+                }
+            }
+        }
+    }
+
+    /// Sends on what has come here and belongs to others, for a worker that
+    /// goes. Nothing is its own any more: what nobody owns has ended.
+    pub(crate) fn forward_all(&mut self, counters: &Counters) {
+        while self.next(counters).is_some() {
+            counters.count(Reason::UnknownSpi);
+        }
+    }
+
+    /// From now on packets of these buckets wait.
+    pub(crate) fn park(&mut self, buckets: &Buckets) {
+        self.parked.add(buckets);
+    }
+
+    /// They do no longer; those that have waited come first.
+    pub(crate) fn unpark(&mut self, buckets: &Buckets) {
+        self.parked.remove(buckets);
+        self.released.append(&mut self.waiting);
+    }
+}
+
+#[cfg(test)]
+mod tests;
