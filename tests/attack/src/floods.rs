@@ -106,7 +106,7 @@ impl Make<'_> {
         let last = self.sent.len().saturating_sub(FRAMES);
         match kind {
             Kind::UnknownSpi => {
-                let packet = self.unknown(v6, n % 2 == 0);
+                let packet = self.unknown(v6, n.is_multiple_of(2));
                 self.wrap(&packet)
             }
             Kind::Cleartext => {
@@ -130,7 +130,7 @@ impl Make<'_> {
             }
             Kind::FragmentFirst => self.fragment(v6, 0, true, None),
             Kind::FragmentRandom => {
-                let (offset, more) = (self.random.below(8000) as u16, n % 2 == 0);
+                let (offset, more) = (self.random.below(8000) as u16, n.is_multiple_of(2));
                 self.fragment(v6, offset, more, None)
             }
             Kind::FragmentOverlap => {
@@ -154,7 +154,7 @@ impl Make<'_> {
                 let mut bytes = self.bytes(len);
                 // Half of them say what they are, or nobody looks at all.
                 bytes[0] = if v6 { 0x60 } else { 0x45 };
-                if n % 2 == 0 && bytes.len() >= 40 {
+                if n.is_multiple_of(2) && bytes.len() >= 40 {
                     address(&mut bytes, v6);
                 }
                 self.wrap(&bytes)
@@ -187,7 +187,7 @@ impl Make<'_> {
         let src = self.source(v6);
         let mut esp = self.bytes(64);
         // Neither ESP's reserved ones nor the first that gmesp chooses.
-        esp[0] = 0xc0 | esp[0];
+        esp[0] |= 0xc0;
         if in_udp {
             return udp((src, 4500), (ours(v6), 4500), &esp);
         }
