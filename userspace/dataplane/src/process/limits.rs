@@ -81,11 +81,11 @@ impl Ctx {
     pub(super) fn worth_trying(&self, entry: &Entry, seen: &Seen, top: u64) -> Result<(), Reason> {
         let mut sa = entry.limit.get();
         let seq = seen.esp.map_or(0, |(_, seq)| u64::from(seq));
-        // Of an extended number only the low half is there.
-        let ahead = if entry.sa.spec.esn {
-            0
-        } else {
-            seq.saturating_sub(top)
+        // Of an extended number only the low half is there, and a peer may begin
+        // anywhere.
+        let ahead = match entry.sa.spec.esn || top == 0 {
+            true => 0,
+            false => seq.saturating_sub(top),
         };
         let kept = &mut *self.forgeries.0.borrow_mut();
         let admits = kept
@@ -115,11 +115,12 @@ impl Ctx {
     }
 
     /// A packet that has verified, from there; with the newest number it says
-    /// where the phone is.
+    /// where a phone behind a NAT is. In transport mode that is known, and who
+    /// sends a phone's packet on from elsewhere must not become the phone.
     pub(super) fn vouched(&self, entry: &Entry, (addr, port): (IpAddr, u16), newest: bool) {
         let mut sa = entry.limit.get();
         sa.opened();
-        if newest {
+        if newest && entry.sa.spec.mode == Mode::UdpEncTun {
             let addr = map_addr(addr);
             sa.verified(self.source(&addr, port));
             if sa.untold() {

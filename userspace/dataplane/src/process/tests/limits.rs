@@ -176,3 +176,21 @@ fn a_limit_goes_with_its_sa() {
     assert!(!b.process.ctx.published.is_limited(IN));
     b.settle();
 }
+
+#[test]
+fn who_sends_a_packet_of_the_phone_from_elsewhere_does_not_become_the_phone() {
+    let wire = sealed(SUITE, Mode::Trans, 40, 100);
+    let mut b = shown(Mode::Trans);
+    let mut stolen = wire[0].clone();
+    stolen[14 + 12..14 + 16].copy_from_slice(&[10, 9, 9, 9]);
+    give(&mut b, META_ESP, [stolen]);
+    assert_eq!(b.count(Reason::SelectorMismatch), 1);
+    let thief = mapped([10, 9, 9, 9]);
+    let known = |b: &Bench, addr| b.process.ctx.published.is_verified_source(IN, addr, 0);
+    assert_eq!(known(&b, &thief), Some(false));
+    let attack = |n: u32| forged(&wire[0], 100 + n, Some([10, 9, 9, 9]));
+    give(&mut b, META_ESP, (0..500).map(attack));
+    give(&mut b, META_ESP, wire[1..].iter().cloned());
+    assert_eq!(counts(&b), [39, 33, 467]);
+    b.settle();
+}
