@@ -138,7 +138,7 @@ pub const GROUPS: &[(&str, &[&str])] = &[
             "stale-fragments",
             "stale-slot",
             "rekey",
-            "rekey-suite",
+            "rekey-suite", "rekey-tcp",
             "engine",
         ],
     ),

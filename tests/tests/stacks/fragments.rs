@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::sync::{Arc, Mutex};
 
 use gm_dataplane::{Direction, Reason};
-use gm_esp::Suite;
+use gm_esp::{Mode, Suite};
 
 use crate::lab::{Family, Lab, PORT_PS, PORT_UC};
 use crate::middle::{Dice, Middle, Out, P, U, fragment, ip_of, is_esp};
@@ -118,9 +118,15 @@ fn pass_mixed(from: &UdpSocket, to: &UdpSocket, sizes: &[usize]) {
 fn fragments_in_any_order_of_several_datagrams_come_together() {
     let (lab, middle) = through_a_box();
     let sizes = [1500, 3000, 9000, 20_000, 1473, 40_000];
-    for family in FAMILIES {
-        lab.install(Suite::HmacSha1AesCbc, family);
+    for (family, mode) in [
+        (Family::V4, Mode::Trans),
+        (Family::V6, Mode::Trans),
+        (Family::V4, Mode::UdpEncTun),
+        (Family::V6, Mode::UdpEncTun),
+    ] {
+        let sets = lab.install_as(Suite::HmacSha1AesCbc, family, mode);
         let (ps, uc) = sockets(&lab, family);
+        pass(&uc, &ps, 1);
         let mut dice = Dice(0x4711);
         gather(&middle, sizes.len(), move |mut frames| {
             dice.shuffle(&mut frames);
@@ -138,6 +144,9 @@ fn fragments_in_any_order_of_several_datagrams_come_together() {
             pass(&ps, &uc, len);
         }
         middle.clear();
+        for (side, set) in [&lab.p, &lab.u].into_iter().zip(sets) {
+            side.plane.remove(set).unwrap();
+        }
     }
 }
 
