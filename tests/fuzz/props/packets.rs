@@ -86,15 +86,41 @@ pub fn set_length(ip: &mut [u8]) {
 /// Writes IPv4's checksum.
 pub fn set_checksum(ip: &mut [u8]) {
     ip[10..12].fill(0);
-    let header = &ip[..usize::from(ip[0] & 15) * 4];
-    let mut sum: u32 = header
-        .chunks(2)
-        .map(|w| u32::from(w[0]) << 8 | u32::from(w[1]))
-        .sum();
+    let sum = checksum(0, &ip[..usize::from(ip[0] & 15) * 4]);
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// The Internet checksum of `bytes` and what is summed already.
+fn checksum(start: u32, bytes: &[u8]) -> u16 {
+    let word = |w: &[u8]| u32::from(w[0]) << 8 | u32::from(*w.get(1).unwrap_or(&0));
+    let mut sum = start + bytes.chunks(2).map(word).sum::<u32>();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
-    ip[10..12].copy_from_slice(&(!sum as u16).to_be_bytes());
+    !sum as u16
+}
+
+/// A router's answer to a packet that is longer than `mtu`.
+pub fn icmp_too_big(quoted: &[u8], mtu: u16) -> Vec<u8> {
+    let quoted = &quoted[..quoted.len().min(500)];
+    let v6 = quoted[0] >> 4 == 6;
+    let mut message = if v6 {
+        vec![2, 0, 0, 0, 0, 0]
+    } else {
+        vec![3, 4, 0, 0, 0, 0]
+    };
+    message.extend(mtu.to_be_bytes());
+    message.extend_from_slice(quoted);
+    let (router, us) = (address(v6, false, true), address(v6, true, false));
+    let mut packet = ip(router, us, if v6 { 58 } else { 1 }, &[], &message);
+    let at = if v6 { 40 } else { 20 };
+    let pseudo = match v6 {
+        true => u32::from(!checksum(message.len() as u32 + 58, &packet[8..40])),
+        false => 0,
+    };
+    let sum = checksum(pseudo, &packet[at..]);
+    packet[at + 2..at + 4].copy_from_slice(&sum.to_be_bytes());
+    packet
 }
 
 pub fn udp(sport: u16, dport: u16, payload: &[u8]) -> Vec<u8> {

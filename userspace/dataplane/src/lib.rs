@@ -75,6 +75,8 @@ pub use gm_sadb::{Dir, NewSa, Reserved, SadbError, SetId, SlotState};
 pub use gone::GoneSa;
 pub use plane::{DataPlane, SaStatus, SetSpec};
 pub use prefixes::PrefixCounts;
+#[cfg(fuzzing)]
+pub use process::fuzz;
 pub use stats::{SocketStats, Stats, WorkerStats};
 #[doc(hidden)]
 pub use supervise::Fault;

@@ -15,8 +15,13 @@
 //! Every packet ends with exactly one [`Reason`] counted, and every frame that
 //! comes in is in [`Out`] or free again afterwards.
 
+#[cfg(any(test, fuzzing))]
+#[path = "process/tests/bench.rs"]
+mod bench;
 mod emit;
 mod ends;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod inbound;
 mod limits;
 mod outbound;

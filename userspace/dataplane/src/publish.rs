@@ -24,7 +24,7 @@ pub(crate) enum Values<T> {
     /// Of the BPF map.
     Map(Mapped<T>),
     /// Of the process alone, for tests without BPF.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for tests"))]
+    #[cfg_attr(not(any(test, fuzzing)), expect(dead_code, reason = "for tests"))]
     Memory(Vec<T>),
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct Shed {
 
 impl Published {
     /// Without BPF, for tests.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn in_memory(slots: u32) -> Published {
         let values = |_| SaSlot::default();
         Published {

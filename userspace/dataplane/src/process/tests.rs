@@ -1,6 +1,5 @@
 //! Batches in memory: each reason, the accounting of frames, and hostile input.
 
-mod bench;
 mod limits;
 mod many;
 mod outbound;
@@ -16,7 +15,7 @@ use gm_esp::{Mode, Suite};
 use gm_sadb::{Dir, SetId};
 use proptest::prelude::*;
 
-use self::bench::{Bench, SLOTS, fix, frame, meta, reseal, sa};
+use super::bench::{self, Bench, SLOTS, fix, frame, meta, reseal, sa};
 use crate::Event;
 
 const IN: u32 = 1;

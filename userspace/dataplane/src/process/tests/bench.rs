@@ -1,4 +1,6 @@
-//! A worker without rings: frames go in and come out in memory.
+//! A worker without rings: frames go in and come out in memory. For tests, and
+//! for fuzzing, which does not take all of it.
+#![cfg_attr(not(test), allow(dead_code))]
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -101,11 +103,20 @@ pub(super) fn reseal_at(frame: &mut [u8], esp: usize) {
 
 impl Bench {
     pub(super) fn new(frames: usize) -> Bench {
+        Bench::over(
+            Umem::new(frames).unwrap(),
+            Arc::new(Region::create(SLOTS, Window::words(64) as u32).unwrap()),
+            Arc::new(Published::in_memory(SLOTS)),
+        )
+    }
+
+    /// One over memory that is clean.
+    pub(super) fn over(umem: Umem, region: Arc<Region>, published: Arc<Published>) -> Bench {
         let (tell, events) = bounded(16);
         let ctx = Ctx {
             engine: gm_engines::reference(),
-            region: Arc::new(Region::create(SLOTS, Window::words(64) as u32).unwrap()),
-            published: Arc::new(Published::in_memory(SLOTS)),
+            region,
+            published,
             counters: Arc::new(Counters::default()),
             sampler: Default::default(),
             events: tell,
@@ -127,7 +138,7 @@ impl Bench {
             now: 0,
         };
         Bench {
-            umem: Umem::new(frames).unwrap(),
+            umem,
             process: Process::new(ctx, 7),
             out: Out::default(),
             events,
@@ -151,7 +162,23 @@ impl Bench {
         }
     }
 
+    /// Gives back what was taken away.
+    pub(super) fn feed(&mut self) {
+        for frame in self.held.drain(..) {
+            self.umem.free(frame);
+        }
+    }
+
+    /// Frames that are taken away.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
     fn frame(&mut self, bytes: &[u8], meta: Option<Meta>) -> Frame {
+        // What comes in has found a frame.
+        if self.umem.free_count() == 0 {
+            self.umem.free(self.held.pop().unwrap());
+        }
         let mut frame = self.umem.alloc().unwrap();
         assert!(frame.write(bytes));
         let mut words = [0; 16];
@@ -169,17 +196,27 @@ impl Bench {
 
     /// Packets from the uplink, as one batch, each with its metadata.
     pub(super) fn inbound(&mut self, packets: &[(&[u8], Option<Meta>)]) {
+        self.inbound_at(packets, 1000);
+    }
+
+    /// The same at another time.
+    pub(super) fn inbound_at(&mut self, packets: &[(&[u8], Option<Meta>)], now: u64) {
         let mut batch: Vec<Frame> = packets.iter().map(|(b, m)| self.frame(b, *m)).collect();
         self.process
-            .inbound(&mut self.umem, &mut batch, &mut self.out, 1000);
+            .inbound(&mut self.umem, &mut batch, &mut self.out, now);
         assert!(batch.is_empty());
     }
 
     /// Packets from gm0x, as one batch.
     pub(super) fn outbound(&mut self, packets: &[&[u8]]) {
+        self.outbound_at(packets, 1000);
+    }
+
+    /// The same at another time.
+    pub(super) fn outbound_at(&mut self, packets: &[&[u8]], now: u64) {
         let mut batch: Vec<Frame> = packets.iter().map(|b| self.frame(b, None)).collect();
         self.process
-            .outbound(&mut self.umem, &mut batch, &mut self.out, 1000);
+            .outbound(&mut self.umem, &mut batch, &mut self.out, now);
         assert!(batch.is_empty());
     }
 
@@ -202,15 +239,19 @@ impl Bench {
     }
 
     /// Every packet has one end, and no frame is lost.
-    pub(super) fn settle(mut self) {
+    pub(super) fn settle(self) {
         let ends: u64 = self.process.ctx.counters.snapshot().iter().sum();
         assert_eq!(ends, self.given, "{:?}", self.process.ctx.counters);
+        self.close();
+    }
+
+    /// No frame is lost; the memory, for another one.
+    pub(super) fn close(mut self) -> Umem {
         self.wire();
         self.stack();
-        for frame in self.held.drain(..) {
-            self.umem.free(frame);
-        }
+        self.feed();
         assert_eq!((self.umem.outstanding(), self.umem.leaked()), (0, 0));
+        self.umem
     }
 }
 
