@@ -266,6 +266,12 @@ fn watch_plane(plane: &DataPlane, app: Arc<App>, end: mpsc::UnboundedSender<End>
                         flow.set = Some(number(set));
                         flow.reason = Some(format!("the NAT's port is {port}"));
                     }
+                    Event::PathMtu { set, spi, mtu } => {
+                        flow.step = "path-mtu".into();
+                        flow.set = Some(number(set));
+                        let what = "a router on the way takes packets of at most";
+                        flow.reason = Some(format!("SPI {spi}: {what} {mtu} bytes"));
+                    }
                     Event::SeqLow {
                         set,
                         spi,

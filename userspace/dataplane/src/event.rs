@@ -15,6 +15,16 @@ pub enum Event {
         /// The phone's UDP port, host byte order.
         port: u16,
     },
+    /// A router on the way to a phone has said how long packets may be, and
+    /// quoted one of this SA's: it sends no longer ones for ten minutes.
+    PathMtu {
+        /// The set.
+        set: SetId,
+        /// The outbound SA.
+        spi: u32,
+        /// Bytes of an IP packet.
+        mtu: u16,
+    },
     /// An outbound SA comes to the end of its sequence numbers: renew the set.
     SeqLow {
         /// The set.

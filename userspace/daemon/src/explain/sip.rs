@@ -16,7 +16,7 @@ pub(super) fn findings(facts: &Facts) -> Option<Found> {
         let step = step.event.step.as_str();
         !matches!(
             step,
-            "encap-port" | "seq-low" | "seq-exhausted" | "switched-over"
+            "encap-port" | "path-mtu" | "seq-low" | "seq-exhausted" | "switched-over"
         )
     })?;
     let impi = last

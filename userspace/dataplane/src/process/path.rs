@@ -16,6 +16,7 @@ use gm_esp::{Mode, Sa};
 
 use super::Ctx;
 use super::ends::Seen;
+use crate::Event;
 use crate::checksum;
 use crate::config::map_addr;
 use crate::table::Entry;
@@ -204,7 +205,11 @@ impl Ctx {
         // Several packets were on their way: an older answer says nothing new.
         if known.is_none_or(|known| path.mtu <= known.mtu) {
             if known.is_none_or(|known| path.mtu < known.mtu) {
-                tracing::debug!(spi = quoted.spi, peer = %quoted.dst, mtu = path.mtu, "path MTU");
+                self.tell(Event::PathMtu {
+                    set: entry.set,
+                    spi: quoted.spi,
+                    mtu: path.mtu,
+                });
             }
             entry.path.set(path);
         }

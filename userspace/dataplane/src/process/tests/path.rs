@@ -7,9 +7,10 @@ use gm_abi::maps::{META_ICMP, META_MAGIC, Meta};
 use gm_abi::verdict::Reason;
 use gm_abi::wire::{ICMP, ICMPV6};
 use gm_esp::{Mode, Suite};
-use gm_sadb::Dir;
+use gm_sadb::{Dir, SetId};
 
 use super::bench::{self, Bench, FAR, NEAR, fix, frame};
+use crate::Event;
 use crate::checksum;
 use crate::process::path::*;
 
@@ -111,6 +112,10 @@ fn a_router_that_quotes_what_was_sent_is_believed() {
         hear(&mut b, &error(3, 4, 1390, &quoted(mode, 8, 1400)));
         assert_eq!(mtu(&b), 1200);
         assert_eq!(b.count(Reason::PathMtu), 3);
+        let events: Vec<_> = b.events.try_iter().collect();
+        let (set, spi) = (SetId(1), SPI);
+        let told = [1300, 1200].map(|mtu| Event::PathMtu { set, spi, mtu });
+        assert_eq!(events, told);
         b.settle();
     }
 }
