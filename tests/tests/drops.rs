@@ -405,3 +405,69 @@ fn a_flood_of_fragments_is_cut_off_for_its_phone_and_leaves_the_others() {
     );
     assert_eq!(lab.explain(victim).verdict, Verdict::Fine);
 }
+
+#[test]
+#[ignore = "root: namespaces, BPF, built programs"]
+fn no_sample_and_no_explanation_shows_a_key_or_what_was_carried() {
+    let mut lab = Lab::new();
+    let (live, other) = (phone(10), phone(11));
+    lab.join(live, "trans");
+    lab.add(other, "trans");
+    lab.add_at_phone(&other.sad("trans", [OTHER, CK]));
+    let (uc, ps) = lab.sockets(live);
+    pass(&uc, &ps);
+    lab.send(&live.udp(5060, PORT_PC, PAYLOAD));
+    ps.send_to(PAYLOAD, (live.address, 9999)).unwrap();
+    let wrong = lab
+        .ue
+        .run(|| UdpSocket::bind((other.address, PORT_UC)).unwrap());
+    wrong.send_to(PAYLOAD, (other.pcscf, PORT_PS)).unwrap();
+    lab.samples(other, "bad-icv", 1);
+    lab.samples(live, "out-no-sa", 1);
+    for ue in [live, other] {
+        lab.explain(ue);
+        lab.ctl(&["explain", &ue.address.to_string()]);
+    }
+    let by = [
+        ["--by", "reason"],
+        ["--by", "prefix"],
+        ["--by", "sa"],
+        ["--last", "50"],
+    ];
+    for args in by {
+        let shown = lab.ctl(&["drops", args[0], args[1]]);
+        assert!(shown.status.success());
+        lab.ctl(&["drops", args[0], args[1], "--json"]);
+    }
+    lab.shows_no_secret();
+}
+
+#[test]
+#[ignore = "root: namespaces, BPF, built programs"]
+fn explain_says_that_the_network_cannot_reach_the_phone() {
+    let mut lab = Lab::new();
+    let ue = phone(10);
+    lab.join(ue, "trans");
+    let (uc, ps) = lab.sockets(ue);
+    let (tap, frames) = crossbeam::channel::bounded(64);
+    lab.phones.tap(Some(tap)).unwrap();
+    ps.send_to(PAYLOAD, uc.local_addr().unwrap()).unwrap();
+    let sealed = frames.recv().expect("the sealed packet").frame;
+    // Protocol unreachable, with the first eight bytes of ESP.
+    let mut icmp = vec![3, 2, 0, 0, 0, 0, 0, 0];
+    icmp.extend(&sealed[14..14 + 28]);
+    let sum: u32 = icmp
+        .chunks(2)
+        .map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])))
+        .sum();
+    let sum = !((sum >> 16) + (sum & 0xffff)) as u16;
+    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    lab.send(&ue.frame(1, &icmp));
+    let sample = lab.samples(ue, "peer-unreachable", 1).remove(0);
+    assert_eq!((sample.dst, sample.spi), (ue.address, Some(ue.spi() + 1)));
+    lab.cause(
+        ue,
+        "icmp-unreachable",
+        &["cannot be reached", "sequence number 1"],
+    );
+}
