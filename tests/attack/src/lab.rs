@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use gm_dataplane::{Config, DataPlane};
 use gm_tests::netns::{End, NetNs, veth};
-use gm_xsk::LinkSocket;
+
+use crate::wire::Cable;
 
 /// The P-CSCF's protected ports (TS 33.203 7.1).
 pub const PORT_PS: u16 = 5063;
@@ -23,9 +24,9 @@ pub struct Lab {
     /// gmesp there.
     pub plane: DataPlane,
     /// The phones' cable.
-    pub phones: LinkSocket,
+    pub phones: Cable,
     /// The attacker's cable.
-    pub attacker: LinkSocket,
+    pub attacker: Cable,
     /// MAC address of the P-CSCF.
     pub mac: [u8; 6],
     /// MAC addresses of phones and attacker.
@@ -44,6 +45,8 @@ pub struct Options {
     pub cpu: Option<usize>,
     /// Phones and attacker have a namespace each, behind a bridge.
     pub bridge: bool,
+    /// The attacker sends with AF_XDP.
+    pub xdp: bool,
 }
 
 /// The P-CSCF's address of a family.
@@ -79,7 +82,11 @@ impl Lab {
         net.sh("sysctl", &["-qw", "net.ipv6.conf.all.disable_ipv6=1"]);
         net.sh("sysctl", &["-qw", "net.ipv6.conf.default.disable_ipv6=1"]);
         let mac = |ns: &NetNs, name: &str| ns.run(|| gm_xsk::nic::mac(name));
-        let link = |ns: &NetNs, name: &str| ns.run(|| LinkSocket::bind(name));
+        let link = |ns: &NetNs, name: &str| ns.run(|| Cable::packet(name));
+        let gun = |ns: &NetNs, name: &str| match options.xdp {
+            true => ns.run(|| Cable::xdp(name)),
+            false => link(ns, name),
+        };
         cable(&p, "p0", &["10.64.0.1/10", "fd77::1/64"], &net, "net0");
         let to = mac(&p, "p0")?;
         let (phones, attacker, from, others) = if options.bridge {
@@ -96,10 +103,10 @@ impl Lab {
             let words = ["fdb", "replace", &text, "dev", "net0", "master", "static"];
             net.sh("bridge", &words);
             let from = [mac(&u, "u0")?, mac(&a, "a0")?];
-            (link(&u, "u0")?, link(&a, "a0")?, from, vec![net, u, a])
+            (link(&u, "u0")?, gun(&a, "a0")?, from, vec![net, u, a])
         } else {
             let from = [mac(&net, "net0")?; 2];
-            (link(&net, "net0")?, link(&net, "net0")?, from, vec![net])
+            (link(&net, "net0")?, gun(&net, "net0")?, from, vec![net])
         };
 
         // Whatever the P-CSCF answers goes there; nobody asks for addresses.

@@ -60,6 +60,9 @@ struct Flood {
     /// the generator half of its rate.
     #[arg(long)]
     bridge: bool,
+    /// The attacker sends with a packet socket instead of AF_XDP.
+    #[arg(long)]
+    packet: bool,
     /// Kinds of floods; without it all.
     #[arg(long, value_delimiter = ',')]
     kinds: Vec<Kind>,
@@ -128,6 +131,7 @@ fn flood(f: Flood) -> Result<()> {
         generator: Some(f.generator),
         gmesp: Some(f.gmesp),
         bridge: f.bridge,
+        xdp: !f.packet,
         kinds,
     };
     let outcome = measure::run(&options, |line| eprintln!("{line}"))?;

@@ -39,6 +39,8 @@ pub struct Options {
     pub gmesp: Option<usize>,
     /// Phones and attacker have a namespace each, behind a bridge.
     pub bridge: bool,
+    /// The attacker sends with AF_XDP, which costs less for each frame.
+    pub xdp: bool,
     /// What to measure.
     pub kinds: Vec<Kind>,
 }
@@ -127,6 +129,7 @@ impl Bench {
             pins: None,
             cpu: o.gmesp,
             bridge: o.bridge,
+            xdp: o.xdp,
         })?;
         let phones = phones::register(&lab.plane, o.phones)?;
         let mark = Mark::default();

@@ -24,6 +24,7 @@ fn bench() -> Bench {
         generator: None,
         gmesp: None,
         bridge: false,
+        xdp: false,
         kinds: Vec::new(),
     })
     .unwrap()
