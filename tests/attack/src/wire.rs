@@ -18,7 +18,7 @@ pub enum Cable {
     /// A packet socket, `sendmmsg`.
     Packet(LinkSocket),
     /// An AF_XDP socket on queue 0, which costs less for each frame.
-    Xdp(Mutex<(Umem, Socket)>),
+    Xdp(Box<Mutex<(Umem, Socket)>>),
 }
 
 impl Cable {
@@ -44,7 +44,7 @@ impl Cable {
         let mut umem = Umem::new(sizes.frames() + 2048)?;
         let index = gm_xsk::nic::index(name)?;
         let socket = Socket::bind(&mut umem, index, 0, sizes, Mode::Copy)?;
-        Ok(Cable::Xdp(Mutex::new((umem, socket))))
+        Ok(Cable::Xdp(Box::new(Mutex::new((umem, socket)))))
     }
 
     /// Sends some frames from a place on; how many the device took.
