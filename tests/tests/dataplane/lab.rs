@@ -166,9 +166,19 @@ impl Lab {
         suite: Suite,
         family: Family,
         mode: Mode,
+        ports: [u16; 2],
+    ) -> [SetId; 2] {
+        self.stand_by_seen(suite, [family.addresses(); 2], mode, ports)
+    }
+
+    /// The same where the P-CSCF sees other addresses (its own, the UE's) than the UE does.
+    pub fn stand_by_seen(
+        &self,
+        suite: Suite,
+        [by_p, by_u]: [(IpAddr, IpAddr); 2],
+        mode: Mode,
         [port_uc, port_us]: [u16; 2],
     ) -> [SetId; 2] {
-        let ends = family.addresses();
         let spi = |side: &Side, avoid: &[u32]| side.plane.reserve(avoid).unwrap().spi;
         let [uc, us] = [spi(&self.u, &[]), spi(&self.u, &[])];
         let [pc, ps] = [spi(&self.p, &[uc, us]), spi(&self.p, &[uc, us])];
@@ -181,6 +191,7 @@ impl Lab {
             (port_us, PORT_PC, pc, true),
         ];
         let set = |at_p: bool| {
+            let ends = if at_p { by_p } else { by_u };
             let sas = four.iter().map(|(from, to, spi, to_p)| {
                 let (src, dst) = if *to_p {
                     (ends.1, ends.0)

@@ -8,12 +8,17 @@
 //! ```
 
 use std::io::Write;
+use std::net::{IpAddr, TcpListener};
 use std::process::{Command, Stdio};
 
+use gm_dataplane::Config;
+use gm_esp::{Mode, Suite};
 use gm_tests::netns::{End, NetNs, veth};
 use serde_json::Value;
 
 use crate::daemon::{DOMAIN, K, Lab, OPC, PCSCF, Plan, UE, program, write_private};
+use crate::lab::{Family, Lab as PlaneLab, NAMES, PORT_PC, PORT_PS, PORT_UC, PORT_US, config};
+use crate::sockets::{WAIT, connect, megabyte, udp};
 
 /// The P-CSCF's own address.
 const OWN: &str = "10.0.0.5";
@@ -190,4 +195,108 @@ fn without_being_told_of_the_nat_nothing_protected_is_heard() {
     assert_ne!(code, Some(0), "{told}");
     assert!(behind.lab.count("ok") > 0);
     assert_eq!(behind.lab.health().registrations, 0);
+}
+
+/// Data planes without SIP: both IP versions and modes, sizes that are cut, and TCP, whose
+/// sums the P-CSCF's kernel checks.
+#[test]
+#[ignore = "root: namespaces, BPF"]
+fn datagrams_and_tcp_cross_a_static_nat_in_both_ip_versions_and_modes() {
+    let local: [IpAddr; 2] = ["10.78.0.5", "fd78::5"].map(|a| a.parse().unwrap());
+    let known = [Family::V4, Family::V6].map(Family::addresses);
+    let (lab, _nat) = planes(local);
+    for mode in [Mode::Trans, Mode::UdpEncTun] {
+        for (own, (public, u)) in local.into_iter().zip(known) {
+            let views = [(own, u), (public, u)];
+            let ports = [PORT_UC, PORT_US];
+            let sets = lab.stand_by_seen(Suite::AesGmacNull, views, mode, ports);
+            for (side, set) in [&lab.p, &lab.u].into_iter().zip(sets) {
+                side.plane.activate(set).unwrap();
+            }
+            all_sizes(&lab, own, public, u);
+            let listener = lab.p.ns.run(|| TcpListener::bind((own, PORT_PS)).unwrap());
+            let client = lab.u.ns.run(|| connect((u, PORT_UC), (public, PORT_PS)));
+            let (server, _) = listener.accept().unwrap();
+            server.set_read_timeout(Some(WAIT)).unwrap();
+            megabyte(client, server);
+            let listener = lab.u.ns.run(|| TcpListener::bind((u, PORT_US)).unwrap());
+            let client = lab.p.ns.run(|| connect((own, PORT_PC), (u, PORT_US)));
+            let (server, from) = listener.accept().unwrap();
+            assert_eq!(from, (public, PORT_PC).into());
+            server.set_read_timeout(Some(WAIT)).unwrap();
+            megabyte(server, client);
+            crate::is_clean(&lab);
+            for (side, set) in [&lab.p, &lab.u].into_iter().zip(sets) {
+                side.plane.remove(set).unwrap();
+            }
+        }
+    }
+}
+
+/// Two data planes, the P-CSCF's with these addresses behind a NAT, and the NAT.
+fn planes(local: [IpAddr; 2]) -> (PlaneLab, NetNs) {
+    let [p, r, u] = [(); 3].map(|()| NetNs::new().unwrap());
+    forwards(&r);
+    r.run(|| std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1"))
+        .unwrap();
+    let legs = [
+        ["10.78.0.5/24", "fd78::5/64"],
+        ["10.78.0.1/24", "fd78::1/64"],
+        ["10.77.0.1/24", "fd77::1/64"],
+        ["10.77.0.2/24", "fd77::2/64"],
+    ];
+    let places = [(&p, NAMES[0]), (&r, "in"), (&r, "out"), (&u, NAMES[1])];
+    let end = |i: usize| End {
+        ns: places[i].0,
+        name: places[i].1,
+        addresses: &legs[i],
+    };
+    veth(end(0), end(1));
+    veth(end(2), end(3));
+    p.ip("route add default via 10.78.0.1");
+    p.ip("-6 route add default via fd78::1");
+    let known = [Family::V4, Family::V6].map(Family::addresses);
+    for (ip, own, (public, _)) in [("ip", local[0], known[0]), ("ip6", local[1], known[1])] {
+        nft(
+            &r,
+            &format!(
+                "table {ip} nat {{
+                    chain pre {{ type nat hook prerouting priority dstnat;
+                        iifname \"out\" {ip} daddr {public} dnat to {own}; }}
+                    chain post {{ type nat hook postrouting priority srcnat;
+                        oifname \"out\" {ip} saddr {own} snat to {public}; }}
+                }}"
+            ),
+        );
+    }
+    let pc = Config {
+        advertised: local
+            .into_iter()
+            .zip(known.map(|(public, _)| public))
+            .collect(),
+        ..config(NAMES[0], local, [PORT_PS, PORT_PC], None)
+    };
+    let uc = config(NAMES[1], known.map(|(_, u)| u), [PORT_US, PORT_UC], None);
+    (PlaneLab::with(p, u, [pc, uc]), r)
+}
+
+/// Datagrams both ways, larger than the MTU too.
+fn all_sizes(lab: &PlaneLab, own: IpAddr, public: IpAddr, u: IpAddr) {
+    let (ps, uc) = (
+        lab.p.ns.run(|| udp(own, PORT_PS)),
+        lab.u.ns.run(|| udp(u, PORT_UC)),
+    );
+    let mut got = vec![0; 65_536];
+    for len in [0, 1, 100, 1400, 3000, 20_000] {
+        let bytes: Vec<u8> = (0..len).map(|i| (i * 7 + len) as u8).collect();
+        uc.send_to(&bytes, (public, PORT_PS)).unwrap();
+        let (n, from) = ps.recv_from(&mut got).unwrap();
+        assert!(got[..n] == bytes && from == (u, PORT_UC).into(), "{len}");
+        ps.send_to(&bytes, (u, PORT_UC)).unwrap();
+        let (n, from) = uc.recv_from(&mut got).unwrap();
+        assert!(
+            got[..n] == bytes && from == (public, PORT_PS).into(),
+            "{len}"
+        );
+    }
 }
