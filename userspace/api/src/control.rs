@@ -238,6 +238,21 @@ pub struct WorkerRow {
     pub reasons: BTreeMap<String, u64>,
     /// Its AF_XDP sockets.
     pub sockets: Vec<SocketRow>,
+    /// Queues of the uplink that it serves.
+    #[serde(default)]
+    pub lanes: Vec<u32>,
+    /// Packets that it has received and handed to the worker of their SA.
+    #[serde(default)]
+    pub handed_out: u64,
+    /// Packets that others have handed to it.
+    #[serde(default)]
+    pub handed_in: u64,
+    /// Packets that have waited until another worker had let go of their SA.
+    #[serde(default)]
+    pub parked: u64,
+    /// How often it was started again after a failure.
+    #[serde(default)]
+    pub restarts: u64,
 }
 
 /// What the kernel counts at one AF_XDP socket. Packets that are lost there

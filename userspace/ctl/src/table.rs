@@ -98,13 +98,17 @@ pub fn refusals(stats: &Stats) -> String {
 pub fn workers(stats: &Stats) -> String {
     let mut table = new(&[
         "worker",
+        "queues",
         "cpu",
         "batches",
         "packets",
+        "handed out",
+        "handed in",
         "frames",
         "free",
         "leaked",
         "tap missed",
+        "restarts",
     ]);
     let mut sockets = new(&[
         "worker",
@@ -117,14 +121,18 @@ pub fn workers(stats: &Stats) -> String {
     for row in &stats.workers {
         table.add_row([
             row.worker.to_string(),
+            queues(&row.lanes),
             row.cpu
                 .map_or_else(|| "any".to_owned(), |cpu| cpu.to_string()),
             row.batches.to_string(),
             row.packets.to_string(),
+            row.handed_out.to_string(),
+            row.handed_in.to_string(),
             row.frames.to_string(),
             row.frames_free.to_string(),
             row.frames_leaked.to_string(),
             row.tap_missed.to_string(),
+            row.restarts.to_string(),
         ]);
         for socket in &row.sockets {
             sockets.add_row([
@@ -137,9 +145,19 @@ pub fn workers(stats: &Stats) -> String {
             ]);
         }
     }
-    right(&mut table, &[0, 1, 2, 3, 4, 5, 6, 7]);
+    right(&mut table, &[0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
     right(&mut sockets, &[0, 2, 3, 4, 5]);
     format!("{table}\n{sockets}")
+}
+
+/// Queue numbers, or a dash.
+fn queues(lanes: &[u32]) -> String {
+    let all: Vec<String> = lanes.iter().map(u32::to_string).collect();
+    if all.is_empty() {
+        "-".into()
+    } else {
+        all.join(" ")
+    }
 }
 
 /// The health, one `name: value` per line.

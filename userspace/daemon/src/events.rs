@@ -47,6 +47,11 @@ impl Events {
         self.journal().of(address)
     }
 
+    /// Since when the uplink is gone, milliseconds since 1970; `None`: it is there.
+    pub fn uplink_gone(&self) -> Option<u64> {
+        self.journal().uplink_gone()
+    }
+
     fn journal(&self) -> MutexGuard<'_, Journal> {
         // A panic leaves a step half noted at most.
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)

@@ -22,6 +22,8 @@ pub struct Journal {
     /// Whose the sets are.
     sets: HashMap<u64, IpAddr>,
     clock: u64,
+    /// When the uplink went, until it is back.
+    uplink_gone: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -38,6 +40,11 @@ const STRANGER: usize = 1;
 impl Journal {
     /// Keeps a step, if it is some phone's.
     pub fn note(&mut self, event: &FlowEvent) {
+        match event.step.as_str() {
+            "uplink-gone" => self.uplink_gone = Some(event.time_ms),
+            "uplink-back" => self.uplink_gone = None,
+            _ => {}
+        }
         let named = event.ue.as_ref().and_then(|ue| {
             let at: Option<SocketAddr> = ue.parse().ok();
             at.map(|at| at.ip()).or_else(|| ue.parse().ok())
@@ -81,6 +88,11 @@ impl Journal {
                 self.sets.remove(&set);
             }
         }
+    }
+
+    /// Since when the uplink is gone, milliseconds since 1970; `None`: it is there.
+    pub fn uplink_gone(&self) -> Option<u64> {
+        self.uplink_gone
     }
 
     /// The steps of the phone with this address, the oldest first.

@@ -82,8 +82,7 @@ impl Plane for DataPlane {
     }
 
     fn set_workers(&self, workers: u32) -> Result<(), ApiError> {
-        let _ = workers;
-        Err(ApiError::new("refused", "there is one worker").hint("[gm] workers"))
+        DataPlane::set_workers(self, workers).map_err(error)
     }
 }
 
@@ -179,6 +178,11 @@ fn worker(worker: gm_dataplane::WorkerStats) -> WorkerRow {
         tap_missed: worker.tap_missed,
         reasons,
         sockets: worker.sockets.into_iter().map(socket).collect(),
+        lanes: worker.lanes,
+        handed_out: worker.handed_out,
+        handed_in: worker.handed_in,
+        parked: worker.parked,
+        restarts: worker.restarts,
     }
 }
 
@@ -190,6 +194,7 @@ fn error(error: Error) -> ApiError {
         Error::Sadb(_) => "refused",
         Error::WorkerGone | Error::Down => "stopped",
         Error::Followers(_) => "full",
+        Error::Config(_) => "refused",
         _ => "internal",
     };
     ApiError::new(code, error.to_string())

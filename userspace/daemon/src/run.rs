@@ -286,6 +286,20 @@ fn watch_plane(plane: &DataPlane, app: Arc<App>, end: mpsc::UnboundedSender<End>
                         flow.set = Some(number(set));
                         flow.reason = Some(format!("SPI {spi} sends no more"));
                     }
+                    Event::WorkerRestarted { worker, why } => {
+                        flow.step = "worker-restarted".into();
+                        flow.reason = Some(format!("worker {worker}: {why}"));
+                    }
+                    Event::WorkerGone { worker, why } => {
+                        flow.step = "worker-gone".into();
+                        let what = "failed too often, the others have its work";
+                        flow.reason = Some(format!("worker {worker} has {what}: {why}"));
+                    }
+                    Event::UplinkGone => {
+                        flow.step = "uplink-gone".into();
+                        flow.reason = Some("what is protected is dropped until it is back".into());
+                    }
+                    Event::UplinkBack => flow.step = "uplink-back".into(),
                     Event::WorkerStopped { worker, why } => {
                         let _ = end.send(End::WorkerStopped(format!("worker {worker}: {why}")));
                         continue;

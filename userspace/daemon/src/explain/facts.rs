@@ -42,6 +42,8 @@ pub struct Facts {
     pub host: Vec<(Reason, u64)>,
     /// Steps of its registrations, the oldest first.
     pub steps: Vec<Step>,
+    /// How long the uplink has been gone.
+    pub uplink_gone_ms: Option<u64>,
 }
 
 /// An SA that was removed.
@@ -154,6 +156,7 @@ impl Facts {
                 .filter(|(_, n)| *n > 0)
                 .collect(),
             steps,
+            uplink_gone_ms: app.events.uplink_gone().map(|at| wall.saturating_sub(at)),
         })
     }
 
@@ -164,6 +167,7 @@ impl Facts {
             && self.samples.is_empty()
             && self.counts.is_empty()
             && self.steps.is_empty()
+            && self.uplink_gone_ms.is_none()
     }
 
     /// Its dropped packets for these reasons, the newest first.

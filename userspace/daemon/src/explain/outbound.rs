@@ -7,11 +7,22 @@ use gm_dataplane::Reason;
 
 use super::Found;
 use super::facts::Facts;
-use super::words::{end, packets};
+use super::words::{end, packets, span};
 
 /// All findings about what goes out.
 pub(super) fn findings(facts: &Facts) -> Vec<Found> {
     let mut found = Vec::new();
+    if let Some(ms) = facts.uplink_gone_ms {
+        let text = "The uplink is gone: nothing arrives from any phone, and nothing leaves.".into();
+        found.push(
+            Found::new(1, "uplink-gone", Weight::Cause, text)
+                .evidence([format!("since {}", span(ms))])
+                .advice(
+                    "Bring the interface back, by the same name; the SAs are kept. What is \
+                     protected is dropped meanwhile.",
+                ),
+        );
+    }
     found.extend(no_sa(facts));
     for (rank, reason, cause, text, advice) in [
         (

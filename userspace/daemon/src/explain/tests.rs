@@ -26,6 +26,7 @@ fn facts(address: &str) -> Facts {
         prefix: prefix(address),
         host: Vec::new(),
         steps: Vec::new(),
+        uplink_gone_ms: None,
     }
 }
 
@@ -366,6 +367,15 @@ fn explain_says_why_answers_go_nowhere() {
             "192.0.2.1:5063 to 198.51.100.7:6064",
         ],
     );
+}
+
+#[test]
+fn explain_says_first_that_the_uplink_is_gone() {
+    let mut f = facts(UE);
+    f.sas = sas(false);
+    f.samples = vec![seen(Reason::BadIcv, 1000)];
+    f.uplink_gone_ms = Some(14_000);
+    says(&cause(&f, "uplink-gone"), &["since 14 s"]);
 }
 
 #[test]

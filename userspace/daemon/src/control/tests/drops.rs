@@ -212,14 +212,30 @@ fn explain_knows_what_the_registrations_of_a_phone_have_come_to() {
             ..Default::default()
         });
     };
+    let uplink = |step: &str| {
+        daemon.app.events.send(gm_api::control::FlowEvent {
+            step: step.into(),
+            ..Default::default()
+        });
+    };
+    uplink("uplink-gone");
+    let out = daemon.ctl(&["explain", UE]).1;
+    assert!(out.contains("The uplink is gone"), "{out}");
+    uplink("uplink-back");
     step("SM1", Some(UE));
     step("SM6", Some(UE));
     let (code, out, _) = daemon.ctl(&["explain", UE]);
-    assert!(out.contains("alice@ims was challenged 0.") && code == 0, "{out}");
+    assert!(
+        out.contains("alice@ims was challenged 0.") && code == 0,
+        "{out}"
+    );
     // The set goes, and its event names no address.
     step("removed", None);
     let (code, out, _) = daemon.ctl(&["explain", UE]);
     assert_eq!(code, gmespctl::TROUBLE);
-    assert!(out.contains("SAs of alice@ims were removed") && out.contains("unfinished"), "{out}");
+    assert!(
+        out.contains("SAs of alice@ims were removed") && out.contains("unfinished"),
+        "{out}"
+    );
     assert!(out.contains("did not answer its challenge"), "{out}");
 }
