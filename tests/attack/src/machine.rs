@@ -17,6 +17,12 @@ pub fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
+/// Bytes of datagrams that are not whole yet.
+pub fn reassembly(plane: &DataPlane) -> u64 {
+    let workers = plane.stats().map(|s| s.workers).unwrap_or_default();
+    workers.iter().map(|w| w.reassembly_bytes).sum()
+}
+
 /// All counters that are not zero, by name, and what the kernel says that
 /// AF_XDP sockets have lost.
 pub fn counters(plane: &DataPlane) -> BTreeMap<&'static str, u64> {

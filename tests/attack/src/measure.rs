@@ -64,6 +64,8 @@ pub struct Measured {
     pub reasons: BTreeMap<&'static str, u64>,
     /// Bytes of this process before and after.
     pub rss: (u64, u64),
+    /// Bytes of datagrams that were not whole, before and after.
+    pub reassembly: (u64, u64),
 }
 
 /// All measurements of one kind.
@@ -171,6 +173,7 @@ impl Bench {
         let arrived = || self.sink.arrived.verified.load(Relaxed);
         let (verified, before) = (arrived(), machine::counters(&self.lab.plane));
         let rss = machine::rss();
+        let reassembly = machine::reassembly(&self.lab.plane);
         let time = Duration::from_secs_f64(frames.len() as f64 / rate as f64);
         let phones = Flow {
             link: &self.lab.phones,
@@ -196,6 +199,7 @@ impl Bench {
             lost_before: (p.sent + f.sent).saturating_sub(seen(&reasons)),
             reasons,
             rss: (rss, machine::rss()),
+            reassembly: (reassembly, machine::reassembly(&self.lab.plane)),
         }
     }
 

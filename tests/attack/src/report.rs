@@ -40,7 +40,7 @@ pub fn table(o: &Outcome) -> String {
     line(
         &mut t,
         format_args!(
-            "{:<19} {:>9} {:>9} {:>6} {:>7} {:>7} {:>15} {:>6} {:>8} {:>11}",
+            "{:<19} {:>9} {:>9} {:>6} {:>7} {:>7} {:>17} {:>6} {:>8} {:>9} {:>10}",
             "flood",
             "wanted/s",
             "sent/s",
@@ -50,6 +50,7 @@ pub fn table(o: &Outcome) -> String {
             "ratio",
             "target",
             "RSS",
+            "fragments",
             "before XDP"
         ),
     );
@@ -76,7 +77,7 @@ pub fn table(o: &Outcome) -> String {
         line(
             &mut t,
             format_args!(
-                "{:<19} {:>9} {:>9} {:>5.0}% {:>7.3} {:>7.3} {:>5.3} {:.3}-{:.3} {:>5} {:>6}kB {:>11}",
+                "{:<19} {:>9} {:>9} {:>5.0}% {:>7.3} {:>7.3} {:>5.3} {:.3}-{:.3} {:>5} {:>6}kB {:>7}kB {:>10}",
                 s.kind,
                 wanted,
                 sent,
@@ -88,6 +89,7 @@ pub fn table(o: &Outcome) -> String {
                 high,
                 s.target.map_or("-".into(), |t| format!("{t:.1}")),
                 grown / 1024,
+                loud().map(|m| m.reassembly.1).max().unwrap_or(0) / 1024,
                 middle(loud().map(|m| m.lost_before)),
             ),
         );

@@ -448,6 +448,7 @@ impl Crew {
                 frames_free: report.frames_free,
                 frames_leaked: report.frames_leaked,
                 tap_missed: report.tap_missed,
+                reassembly_bytes: report.reassembly_bytes,
                 sockets: report.sockets,
                 lanes: report.lanes,
                 handed_out: report.handed_out,

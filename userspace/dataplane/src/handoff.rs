@@ -67,6 +67,7 @@ pub(crate) struct Report {
     pub frames_free: u64,
     pub frames_leaked: u64,
     pub tap_missed: u64,
+    pub reassembly_bytes: u64,
     pub batches: u64,
     pub packets: u64,
     pub handed_out: u64,

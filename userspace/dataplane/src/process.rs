@@ -197,6 +197,8 @@ impl Process {
     /// A worker with no SAs yet, and no other beside it. `ident` begins
     /// anywhere; random is best.
     pub(crate) fn new(ctx: Ctx, ident: u32) -> Process {
+        // One that is no more may have left some; who lives limits again.
+        ctx.published.tables.end_source_limits();
         Process {
             ctx,
             tap: Tap::default(),
@@ -222,6 +224,12 @@ impl Process {
         let late: usize = late.into_iter().map(|f| f.expire(now)).sum();
         self.ctx.counters.add(Reason::FragmentTimeout, late as u64);
         self.ctx.end_limits();
+    }
+
+    /// Bytes of datagrams that are not whole yet.
+    pub(crate) fn reassembly_bytes(&self) -> u64 {
+        let all = [&self.frags_in, &self.frags_out, &self.frags_sa];
+        all.into_iter().map(|f| f.bytes() as u64).sum()
     }
 }
 

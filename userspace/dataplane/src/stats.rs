@@ -105,6 +105,8 @@ pub struct WorkerStats {
     pub frames_leaked: u64,
     /// Packets that the wire capture had to leave out.
     pub tap_missed: u64,
+    /// Bytes of datagrams that are not whole yet, both directions together.
+    pub reassembly_bytes: u64,
     /// Its sockets.
     pub sockets: Vec<SocketStats>,
     /// Numbers of its lanes: queues of the uplink that it serves.

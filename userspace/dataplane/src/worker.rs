@@ -307,6 +307,7 @@ impl Worker {
             frames_free: umems().map(|u| u.free_count() as u64).sum(),
             frames_leaked: umems().map(|u| u.leaked()).sum(),
             tap_missed: self.process.tap.missed(),
+            reassembly_bytes: self.process.reassembly_bytes(),
             batches: self.batches,
             packets: self.packets,
             handed_out: hand.handed_out,
