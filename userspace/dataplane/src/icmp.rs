@@ -1,6 +1,8 @@
 //! "Fragmentation needed" (RFC 1191) and "packet too big" (RFC 4443 3.2) for
 //! the local stack, as if they came from the peer.
 
+use gm_abi::wire::{ICMP, ICMPV6};
+
 use crate::checksum;
 
 /// Longest error message: as RFC 1812 4.3.2.3 wants it for IPv4.
@@ -9,9 +11,6 @@ const MAX_V4: usize = 576;
 const MAX_V6: usize = 1280;
 /// Room that [`too_big`] needs.
 pub(crate) const MAX: usize = MAX_V6;
-
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
 
 /// Writes the error for `packet` (from its IP header), which may be at most
 /// `mtu` bytes long, into `out` and returns its length. `None` for what is no

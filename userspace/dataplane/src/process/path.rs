@@ -83,14 +83,6 @@ pub(super) struct Quoted {
     pub len: usize,
 }
 
-/// The outer destination and SPI of the ESP that an ICMP error quotes, in a
-/// packet that begins at `l3`: whose it is, if it is anybody's.
-#[allow(dead_code, reason = "for workers, which divide a batch by owner")]
-pub(crate) fn quoted_sa(bytes: &[u8], l3: usize, encap_port: u16) -> Option<(IpAddr, u32)> {
-    let (_, quoted) = read(bytes.get(l3..)?, encap_port)?;
-    Some((quoted.dst, quoted.spi))
-}
-
 impl Quoted {
     /// It counts for the phone that cannot be reached, not for the router.
     fn seen(&self) -> Seen {

@@ -12,13 +12,12 @@
 
 use std::net::IpAddr;
 
-use gm_abi::wire::{self, IpPacket, L3, TCP, UDP};
+use gm_abi::wire::{self, ICMPV6, IpPacket, L3, TCP, UDP};
 use gm_esp::Mode;
 
 use crate::checksum;
 use crate::config::map_addr;
 
-const ICMPV6: u8 = 58;
 const DCCP: u8 = 33;
 const UDP_LITE: u8 = 136;
 
