@@ -471,3 +471,28 @@ fn explain_says_that_the_network_cannot_reach_the_phone() {
         &["cannot be reached", "sequence number 1"],
     );
 }
+
+#[test]
+#[ignore = "root: namespaces, BPF, built programs"]
+fn gmespctl_changes_the_number_of_workers_within_what_the_uplink_has_queues_for() {
+    let mut lab = Lab::new();
+    let text = |output: std::process::Output| {
+        let code = output.status.code();
+        let both = [output.stdout, output.stderr].concat();
+        (code, String::from_utf8(both).unwrap())
+    };
+    assert_eq!(text(lab.ctl(&["workers"])), (Some(0), "1 worker\n".into()));
+    let (code, said) = text(lab.ctl(&["workers", "33"]));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("ethtool -L"), "{said}");
+    // The uplink has queues for one at least, and the SAs stay.
+    let ue = phone(10);
+    lab.join(ue, "trans");
+    let (uc, ps) = lab.sockets(ue);
+    pass(&uc, &ps);
+    assert_eq!(text(lab.ctl(&["workers", "1"])).0, Some(0));
+    pass(&uc, &ps);
+    let (_, stats) = text(lab.ctl(&["stats", "--json"]));
+    let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
+    assert_eq!(stats["workers"][0]["lanes"][0], 0);
+}
