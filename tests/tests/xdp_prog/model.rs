@@ -7,7 +7,7 @@ use gm_abi::wire::{self, About, Class, EncapPort, IpPacket, L3, Quoted};
 
 use super::lab::{ENCAP_PORT, Lab, OURS_V4, OURS_V6, SEED, XDP_DROP, XDP_PASS, XDP_REDIRECT};
 
-fn is_protected(port: u16) -> bool {
+pub fn is_protected(port: u16) -> bool {
     (5100..=5107).contains(&port)
 }
 
