@@ -21,6 +21,32 @@ fn help_has_examples_and_exits_0() {
 }
 
 #[test]
+fn help_of_drops_and_explain_teaches_by_examples_and_names_exit_codes() {
+    for (command, words) in [
+        ("drops", ["--by prefix", "--follow --address", "counted"]),
+        (
+            "explain",
+            [
+                "gmespctl explain 198.51.100.7",
+                "Exit code: 0",
+                "4 nothing is known",
+            ],
+        ),
+        (
+            "workers",
+            ["gmespctl workers 4", "ethtool -L", "SAs move over"],
+        ),
+    ] {
+        let output = gmespctl(&[command, "--help"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        for word in words {
+            assert!(text.contains(word), "{word:?} is not in:\n{text}");
+        }
+    }
+}
+
+#[test]
 fn wrong_use_exits_2_on_stderr() {
     for args in [
         &[][..],
@@ -28,6 +54,11 @@ fn wrong_use_exits_2_on_stderr() {
         &["sa", "del"],
         &["sa", "del", "--set", "x"],
         &["nonsense"],
+        &["explain"],
+        &["explain", "phone"],
+        &["drops", "--follow", "--last", "3"],
+        &["drops", "--by", "colour"],
+        &["workers", "0"],
     ] {
         let output = gmespctl(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
