@@ -88,6 +88,12 @@ fn is_ours(link: &LinkMessage) -> bool {
     alias && veth
 }
 
+/// Has the uplink leave VLAN tags in the frames: one that it had taken out XDP
+/// would not see. A NIC that has no such setting takes none out, as a rule.
+pub(crate) fn leave_tags(uplink: &str) {
+    let _ = gm_xsk::nic::set_vlan_stripping(uplink, false);
+}
+
 /// Finds the uplink and makes gm0/gm0x, or takes over a pair that a killed
 /// predecessor left (its redirects lead there). The caller holds the lock.
 pub(crate) async fn make(handle: &Handle, cfg: &Config) -> Result<Devices, Error> {
@@ -145,9 +151,7 @@ pub(crate) async fn make(handle: &Handle, cfg: &Config) -> Result<Devices, Error
     // Otherwise everything that is sent locally carries a partial checksum.
     gm_xsk::nic::set_tx_checksum(&gm0, false)
         .map_err(|e| Error::io(format!("turn transmit checksum offload of {gm0} off"), e))?;
-    // XDP would not see a VLAN tag that the NIC has taken out of a frame. A NIC
-    // that has no such setting takes none out, as a rule.
-    let _ = gm_xsk::nic::set_vlan_stripping(&cfg.uplink, false);
+    leave_tags(&cfg.uplink);
 
     Ok(Devices {
         uplink: uplink.header.index,

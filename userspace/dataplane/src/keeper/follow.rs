@@ -86,6 +86,7 @@ impl Kept<'_> {
     /// the supervisor opens it by naming it in CONFIG.
     fn take_uplink(&mut self, link: &Link, mtu: Option<u32>) -> Result<(), Error> {
         self.way_out(link.index, &link.name)?;
+        devices::leave_tags(&link.name);
         let Some(ebpf) = &mut self.ebpf else {
             return Ok(());
         };
