@@ -7,23 +7,29 @@
 declare -A tests=(
     [verifier]="every BPF program loads, far from the verifier's limit"
     [vlan]="VLAN and QinQ devices between two data planes"
-    [bpf-vlan]="the BPF programs on a VLAN device"
+    [bpf]="the tests of the BPF programs, on a VLAN device too"
     [traffic]="datagrams in all suites; cleartext, replays and forgeries are dropped"
+    [workers]="several queues and workers; one panics; the uplink goes and comes"
     [clsact]="clsact in place of tcx"
     [killed]="after SIGKILL nothing goes in clear, and a successor takes over"
     [daemon]="gmespd starts, is killed, takes over and ends cleanly"
     [demo]="gmespd demo"
 )
-order=(verifier vlan bpf-vlan traffic clsact killed daemon demo)
-# On both kernels each would say the same twice.
-declare -A only=([clsact]=6.12 [bpf-vlan]=6.1)
+order=(verifier vlan bpf traffic workers clsact killed daemon demo)
+# The older kernel shows more: its verifier knows less, and it has clsact only.
+declare -A only=([clsact]=6.12 [bpf]=6.1 [workers]=6.1)
 
 test_verifier() { rust xdp_prog attach::the_verifier_is_far_from_its_limit; }
 test_vlan() { rust vlan ''; }
-test_bpf-vlan() { rust xdp_prog attach::on_a_vlan; }
+test_bpf() { rust xdp_prog ''; }
 test_traffic() {
     rust dataplane_veth datagrams_of_all_sizes_cross_in_all_suites \
         replayed_tampered_and_cleartext_packets_end_each_for_its_reason
+}
+test_workers() {
+    rust workers every_phone_is_served_by_the_worker_of_its_address \
+        a_worker_that_panics_is_started_again_with_its_sas \
+        links::an_uplink_that_was_unplugged_carries_the_same_sas_when_it_is_back
 }
 test_clsact() { rust dataplane_veth life::clsact_does_where_there_is_no_tcx; }
 test_killed() {
