@@ -2,9 +2,11 @@
 //! says, workers.
 
 use std::net::UdpSocket;
+use std::process::Command;
 
 use gm_api::drops::Verdict;
 
+use crate::common::{Lab as Edge, Plan, UE, program};
 use crate::lab::{CK, Lab, OTHER, PAYLOAD};
 use crate::pass;
 use crate::phone::{PORT_PC, PORT_PS, PORT_UC, phone};
@@ -132,4 +134,36 @@ fn gmespctl_changes_the_number_of_workers_within_what_the_uplink_has_queues_for(
     let (_, stats) = text(lab.ctl(&["stats", "--json"]));
     let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
     assert_eq!(stats["workers"][0]["lanes"][0], 0);
+}
+
+#[test]
+#[ignore = "root: namespaces, BPF, built programs"]
+fn explain_knows_a_registered_phone_and_one_that_has_left() {
+    let edge = Edge::new(&Plan::many(1, 1));
+    let socket = edge.dir.path().join("c.sock").display().to_string();
+    let explain = || {
+        let args = ["--socket", &socket, "explain", UE];
+        let output = Command::new(program("gmespctl")).args(args).output();
+        let output = output.expect("gmespctl runs");
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
+    };
+    assert_eq!(explain().0, Some(4));
+    let (code, summary) = edge.load(&["--count", "1"]);
+    assert_eq!(code, Some(0), "{summary}");
+    let (code, said) = explain();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("ue1@home.test is registered"), "{said}");
+    assert!(said.contains("Nothing is wrong here"), "{said}");
+    // It comes again and leaves; the sets go, and their last word is known.
+    let (code, summary) = edge.load(&["--count", "1", "--deregister", "--hold", "1"]);
+    assert_eq!(code, Some(0), "{summary}");
+    edge.settles(0, 0);
+    let (_, said) = explain();
+    assert!(
+        said.contains("has no SAs") && said.contains("deregistered"),
+        "{said}"
+    );
 }
