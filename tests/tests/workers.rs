@@ -65,7 +65,12 @@ fn workers_come_and_go_under_traffic_and_no_packet_is_lost() {
     net.nothing_lost();
     assert_eq!(net.p.plane.list().len(), sas);
     for stats in [p, u] {
-        for reason in [Reason::Replay, Reason::Stale, Reason::UnknownSpi, Reason::OutNoSa] {
+        for reason in [
+            Reason::Replay,
+            Reason::Stale,
+            Reason::UnknownSpi,
+            Reason::OutNoSa,
+        ] {
             assert_eq!(stats.get(reason), 0, "{:?}", named(&stats));
         }
     }
@@ -180,9 +185,15 @@ fn the_last_worker_that_is_given_up_stops_the_plane_with_the_policy_in_force() {
         for n in 1..=5 {
             net.p.plane.fault(Fault::Panic(0)).unwrap();
             let said = event(&net.p.plane, |e| {
-                matches!(e, Event::WorkerRestarted { .. } | Event::WorkerStopped { .. })
+                matches!(
+                    e,
+                    Event::WorkerRestarted { .. } | Event::WorkerStopped { .. }
+                )
             });
-            assert_eq!(n == 5, matches!(said, Event::WorkerStopped { worker: 0, .. }));
+            assert_eq!(
+                n == 5,
+                matches!(said, Event::WorkerStopped { worker: 0, .. })
+            );
         }
     });
     assert!(matches!(

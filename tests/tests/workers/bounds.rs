@@ -17,7 +17,12 @@ fn reaches(net: &Net, reason: Reason, n: u64) {
     let end = Instant::now() + WAIT;
     while count(&net.p.plane, reason) < n {
         let stats = net.p.plane.stats().unwrap();
-        assert!(Instant::now() < end, "{}: {:?}", reason.name(), named(&stats));
+        assert!(
+            Instant::now() < end,
+            "{}: {:?}",
+            reason.name(),
+            named(&stats)
+        );
         thread::sleep(Duration::from_millis(10));
     }
 }
@@ -29,7 +34,10 @@ fn a_full_ring_is_counted_and_empties_again() {
     for worker in 0..2 {
         net.p.plane.fault(Fault::HoldSends(worker, true)).unwrap();
     }
-    let ps = net.p.ns.run(|| UdpSocket::bind((pcscf(false), PORT_PS)).unwrap());
+    let ps = net
+        .p
+        .ns
+        .run(|| UdpSocket::bind((pcscf(false), PORT_PS)).unwrap());
     for i in 0..6000u32 {
         ps.send_to(&[1; 200], (phone(2), PORT_UC)).unwrap();
         if i % 64 == 63 {
@@ -37,8 +45,12 @@ fn a_full_ring_is_counted_and_empties_again() {
         }
     }
     reaches(&net, Reason::RingFull, 100);
-    let uc = net.u.ns.run(|| UdpSocket::bind((phone(2), PORT_UC)).unwrap());
-    uc.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let uc = net
+        .u
+        .ns
+        .run(|| UdpSocket::bind((phone(2), PORT_UC)).unwrap());
+    uc.set_read_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
     for worker in 0..2 {
         net.p.plane.fault(Fault::HoldSends(worker, false)).unwrap();
     }
@@ -59,7 +71,10 @@ fn without_frames_packets_are_counted_and_come_through_again_afterwards() {
     let net = Net::new(1, [1, 1], 2);
     net.all_pass();
     net.p.plane.fault(Fault::HoldFrames(0)).unwrap();
-    let ps = net.p.ns.run(|| UdpSocket::bind((pcscf(false), PORT_PS)).unwrap());
+    let ps = net
+        .p
+        .ns
+        .run(|| UdpSocket::bind((pcscf(false), PORT_PS)).unwrap());
     // Two pieces on the wire: more frames than it came in.
     for _ in 0..10 {
         ps.send_to(&[1; 1472], (phone(2), PORT_UC)).unwrap();
@@ -71,7 +86,12 @@ fn without_frames_packets_are_counted_and_come_through_again_afterwards() {
     let stats = net.p.plane.stats().unwrap();
     leaks(&stats);
     let w = &stats.workers[0];
-    assert!(w.frames_free > w.frames / 4, "{} of {}", w.frames_free, w.frames);
+    assert!(
+        w.frames_free > w.frames / 4,
+        "{} of {}",
+        w.frames_free,
+        w.frames
+    );
 }
 
 /// SAs set up by hand, whose SPIs need the map FOREIGN: the second has no room.
@@ -89,8 +109,16 @@ fn a_full_map_refuses_the_whole_set_and_says_so() {
             spi,
             mode: Mode::Trans,
             selector: Selector {
-                src: if dir == Dir::In { phone(2) } else { pcscf(false) },
-                dst: if dir == Dir::In { pcscf(false) } else { phone(2) },
+                src: if dir == Dir::In {
+                    phone(2)
+                } else {
+                    pcscf(false)
+                },
+                dst: if dir == Dir::In {
+                    pcscf(false)
+                } else {
+                    phone(2)
+                },
                 src_port: Some(port),
                 dst_port: Some(port),
                 proto: SelProto::UdpTcp,
@@ -153,8 +181,14 @@ fn more_sas_than_slots_are_refused_and_the_others_go_on() {
 #[ignore = "root: namespaces, BPF"]
 fn a_slow_local_stack_does_not_hold_up_the_worker() {
     let net = Net::new(2, [2, 1], 2);
-    let uc = net.u.ns.run(|| UdpSocket::bind((phone(2), PORT_UC)).unwrap());
-    let ps = net.p.ns.run(|| UdpSocket::bind((pcscf(false), PORT_PS)).unwrap());
+    let uc = net
+        .u
+        .ns
+        .run(|| UdpSocket::bind((phone(2), PORT_UC)).unwrap());
+    let ps = net
+        .p
+        .ns
+        .run(|| UdpSocket::bind((pcscf(false), PORT_PS)).unwrap());
     const N: u64 = 4000;
     for i in 0..N {
         uc.send_to(&[1; 500], (pcscf(false), PORT_PS)).unwrap();

@@ -73,9 +73,7 @@ impl Lab {
     fn sealed(&self, n: u32, len: usize) -> Vec<Vec<u8>> {
         let (to, frames) = crossbeam::channel::bounded(16_384);
         self.u_plane.tap(Some(to)).unwrap();
-        let uc = self
-            .u
-            .run(|| UdpSocket::bind((phone(2), PORT_UC)).unwrap());
+        let uc = self.u.run(|| UdpSocket::bind((phone(2), PORT_UC)).unwrap());
         let pieces = len.div_ceil(1400) as u64;
         for i in 0..n {
             let mut bytes = vec![0; len];
@@ -122,14 +120,8 @@ fn send_on<'f>(queue: u32, frames: impl Iterator<Item = &'f [u8]>) {
         completion: 64,
     };
     let mut umem = Umem::new(256).unwrap();
-    let mut socket = Socket::bind(
-        &mut umem,
-        nic::index(S).unwrap(),
-        queue,
-        rings,
-        Mode::Copy,
-    )
-    .unwrap();
+    let mut socket =
+        Socket::bind(&mut umem, nic::index(S).unwrap(), queue, rings, Mode::Copy).unwrap();
     for (i, bytes) in frames.enumerate() {
         let mut frame = umem.alloc().unwrap();
         assert!(frame.write(bytes));
@@ -203,7 +195,10 @@ fn packets_of_one_sa_on_all_queues_are_each_taken_once() {
         let sa = sa.iter().find(|r| r.packets > 0).unwrap();
         assert_eq!((sa.packets, sa.top), (N.into(), N.into()));
         // One worker has it, what the others got was handed over.
-        let busy = stats.workers.iter().filter(|w| w.reasons[Reason::Ok.index()] > 0);
+        let busy = stats
+            .workers
+            .iter()
+            .filter(|w| w.reasons[Reason::Ok.index()] > 0);
         assert_eq!(busy.count(), 1);
         let handed: u64 = stats.workers.iter().map(|w| w.handed_in).sum();
         assert_eq!(handed > 0, workers > 1);

@@ -46,7 +46,13 @@ fn an_uplink_that_was_unplugged_carries_the_same_sas_when_it_is_back() {
     let net = Net::new(4, [3, 2], 6);
     net.all_pass();
     for round in 1..=2 {
-        let before: Vec<_> = net.p.plane.list().iter().map(|r| r.top.max(r.seq)).collect();
+        let before: Vec<_> = net
+            .p
+            .plane
+            .list()
+            .iter()
+            .map(|r| r.top.max(r.seq))
+            .collect();
         net.p.ns.ip(&format!("link del {P}"));
         for side in [&net.p, &net.u] {
             event(&side.plane, |e| *e == Event::UplinkGone);
@@ -67,7 +73,10 @@ fn an_uplink_that_was_unplugged_carries_the_same_sas_when_it_is_back() {
         assert!(after.iter().zip(before).all(|(r, b)| r.top.max(r.seq) >= b));
         // And the guard stands: cleartext does not come in.
         let n = count(&net.p.plane, Reason::CleartextProtected);
-        let clear = net.u.ns.run(|| std::net::UdpSocket::bind((phone(2), 12_345)).unwrap());
+        let clear = net
+            .u
+            .ns
+            .run(|| std::net::UdpSocket::bind((phone(2), 12_345)).unwrap());
         clear.send_to(b"spoofed", (pcscf(false), PORT_PS)).unwrap();
         let end = Instant::now() + WAIT;
         while count(&net.p.plane, Reason::CleartextProtected) == n && Instant::now() < end {
@@ -77,7 +86,10 @@ fn an_uplink_that_was_unplugged_carries_the_same_sas_when_it_is_back() {
     }
     net.p.plane.shutdown().unwrap();
     let links = net.p.ns.ip("-d link");
-    assert!(!links.contains("gm0") && !links.contains("prog/xdp"), "{links}");
+    assert!(
+        !links.contains("gm0") && !links.contains("prog/xdp"),
+        "{links}"
+    );
 }
 
 /// Workers may die and change while the uplink is away.
@@ -149,11 +161,13 @@ fn a_kill_with_several_queues_leaves_the_policy() {
     // Nothing in clear, neither way, whatever the queue: many flows.
     let wire = u.run(|| LinkSocket::bind(U).unwrap());
     let ps = p.run(|| std::net::UdpSocket::bind((pcscf(false), PORT_PS)).unwrap());
-    ps.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    ps.set_read_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
     for port in 20_000..20_032 {
         let from = u.run(|| std::net::UdpSocket::bind((phone(2), port)).unwrap());
         from.send_to(b"spoofed", (pcscf(false), PORT_PS)).unwrap();
-        ps.send_to(b"must not be seen", (phone(2), PORT_UC + port % 7)).unwrap();
+        ps.send_to(b"must not be seen", (phone(2), PORT_UC + port % 7))
+            .unwrap();
     }
     assert!(ps.recv(&mut [0; 64]).is_err(), "cleartext came in");
     let mut frame = [0; 4096];
@@ -172,10 +186,22 @@ fn a_kill_with_several_queues_leaves_the_policy() {
     let p_plane = start(&p, config(3));
     assert!(p.ip("-d link show gm0").contains("numrxqueues 4"));
     let u_plane = start(&u, u_config(&phones, 1));
-    let sets = vec![install(&p_plane, &u_plane, phones[0], gm_esp::Mode::Trans, 1)];
+    let sets = vec![install(
+        &p_plane,
+        &u_plane,
+        phones[0],
+        gm_esp::Mode::Trans,
+        1,
+    )];
     let net = Net {
-        p: super::net::Side { ns: p, plane: p_plane },
-        u: super::net::Side { ns: u, plane: u_plane },
+        p: super::net::Side {
+            ns: p,
+            plane: p_plane,
+        },
+        u: super::net::Side {
+            ns: u,
+            plane: u_plane,
+        },
         phones: phones[..1].to_vec(),
         sets,
     };

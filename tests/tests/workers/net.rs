@@ -67,7 +67,11 @@ pub fn join(p: &NetNs, u: &NetNs, n: u32, phones: &[IpAddr]) {
         (u, U, phones.to_vec()),
     ] {
         for address in mine {
-            let (bits, nodad) = if address.is_ipv6() { (64, "nodad") } else { (16, "") };
+            let (bits, nodad) = if address.is_ipv6() {
+                (64, "nodad")
+            } else {
+                (16, "")
+            };
             ns.ip(&format!("addr add {address}/{bits} dev {name} {nodad}"));
         }
         ns.ip(&format!("link set {name} up"));
@@ -75,7 +79,12 @@ pub fn join(p: &NetNs, u: &NetNs, n: u32, phones: &[IpAddr]) {
 }
 
 pub fn p_config(workers: u32) -> Config {
-    config(P, vec![pcscf(false), pcscf(true)], [PORT_PS, PORT_PC], workers)
+    config(
+        P,
+        vec![pcscf(false), pcscf(true)],
+        [PORT_PS, PORT_PC],
+        workers,
+    )
 }
 
 pub fn u_config(phones: &[IpAddr], workers: u32) -> Config {
@@ -119,7 +128,11 @@ pub fn install(p: &DataPlane, u: &DataPlane, phone: IpAddr, mode: Mode, n: u8) -
         sas: four
             .iter()
             .map(|(from, to, spi, to_p)| {
-                let (src, dst) = if *to_p { (phone, pcscf) } else { (pcscf, phone) };
+                let (src, dst) = if *to_p {
+                    (phone, pcscf)
+                } else {
+                    (pcscf, phone)
+                };
                 NewSa {
                     spec: SaSpec {
                         spi: *spi,
@@ -168,13 +181,23 @@ impl Net {
             .iter()
             .zip(1..)
             .map(|(phone, i)| {
-                let mode = if i % 3 == 0 { Mode::UdpEncTun } else { Mode::Trans };
+                let mode = if i % 3 == 0 {
+                    Mode::UdpEncTun
+                } else {
+                    Mode::Trans
+                };
                 install(&p_plane, &u_plane, *phone, mode, i)
             })
             .collect();
         Net {
-            p: Side { ns: p, plane: p_plane },
-            u: Side { ns: u, plane: u_plane },
+            p: Side {
+                ns: p,
+                plane: p_plane,
+            },
+            u: Side {
+                ns: u,
+                plane: u_plane,
+            },
             phones,
             sets,
         }
@@ -252,7 +275,8 @@ impl Talk {
     pub fn new(net: &Net) -> Talk {
         let bind = |ip: IpAddr, port| {
             let s = UdpSocket::bind((ip, port)).unwrap();
-            s.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            s.set_read_timeout(Some(Duration::from_millis(200)))
+                .unwrap();
             s
         };
         let ps = net
