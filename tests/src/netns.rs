@@ -101,8 +101,14 @@ pub struct End<'a> {
 
 /// Joins two namespaces by a veth pair, both ends up, addresses usable at once.
 pub fn veth(a: End<'_>, b: End<'_>) {
+    veth_of(1, a, b);
+}
+
+/// The same with so many queues each way.
+pub fn veth_of(queues: u32, a: End<'_>, b: End<'_>) {
+    let queues = format!("numrxqueues {queues} numtxqueues {queues}");
     a.ns.ip(&format!(
-        "link add {} type veth peer name {} netns {}",
+        "link add {} {queues} type veth peer name {} {queues} netns {}",
         a.name,
         b.name,
         b.ns.path()

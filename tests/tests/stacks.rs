@@ -33,7 +33,7 @@ mod traffic;
 
 use std::time::Duration;
 
-use gm_tests::netns::{End, NetNs, veth};
+use gm_tests::netns::{End, NetNs, veth_of};
 use lab::{Family, Lab, NAMES};
 use middle::Middle;
 
@@ -50,7 +50,8 @@ fn through_a_box_of(mtus: [usize; 2]) -> (Lab, Middle) {
         (&u, NAMES[1], "m1", ["10.77.0.2/24", "fd77::2/64"]),
     ];
     for (ns, name, leg, addresses) in &ends {
-        veth(
+        veth_of(
+            lab::workers(),
             End {
                 ns,
                 name,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use gm_dataplane::{Config, DataPlane, Dir, NewSa, Reason, SetId, SetSpec, Stats};
 use gm_esp::{Ck, EspKeys, Ik, Mode, Outer, SaSpec, SelProto, Selector, Suite};
-use gm_tests::netns::{End, NetNs, veth};
+use gm_tests::netns::{End, NetNs, veth_of};
 
 /// Protected ports (TS 33.203 7.1).
 pub const PORT_PS: u16 = 5063;
@@ -64,6 +64,7 @@ pub fn config(
         client_ports: vec![ports[1]..=ports[1]],
         max_sas: 64,
         replay_window: 4096,
+        workers: workers(),
         pin_dir: pins,
         ..Config::default()
     }
@@ -77,6 +78,11 @@ pub fn keys(suite: Suite) -> EspKeys {
     )
 }
 
+/// Workers of each data plane, and queues of its uplink: one, or as many as `GM_TEST_WORKERS` says.
+pub fn workers() -> u32 {
+    std::env::var("GM_TEST_WORKERS").map_or(1, |n| n.parse().expect("a number of workers"))
+}
+
 /// The namespaces of P-CSCF and UE, joined by a veth pair.
 pub fn joined() -> (NetNs, NetNs) {
     let (p, u) = (NetNs::new().unwrap(), NetNs::new().unwrap());
@@ -84,7 +90,8 @@ pub fn joined() -> (NetNs, NetNs) {
         ["10.77.0.1/24", "fd77::1/64"],
         ["10.77.0.2/24", "fd77::2/64"],
     ];
-    veth(
+    veth_of(
+        workers(),
         End {
             ns: &p,
             name: NAMES[0],

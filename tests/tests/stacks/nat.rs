@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use gm_dataplane::{Dir, Event, NewSa, Reason, SetId, SetSpec};
 use gm_esp::{Ck, EspKeys, Ik, Mode, Outer, SaSpec, SelProto, Selector, Suite};
-use gm_tests::netns::{End, NetNs, veth};
+use gm_tests::netns::{End, NetNs, veth_of};
 use gm_xsk::nic;
 
-use crate::lab::{NAMES, PORT_PC, PORT_PS, Side, config, start};
+use crate::lab::{self, NAMES, PORT_PC, PORT_PS, Side, config, start};
 use crate::middle::{Middle, Out, P, ip_of};
 use crate::sockets::{WAIT, count, fix_ipv4, grows, pass, silent, udp};
 
@@ -59,7 +59,7 @@ fn join(a: &NetNs, name: &str, address: &str, m: &NetNs, leg: &str) -> [u8; 6] {
         name,
         addresses,
     };
-    veth(end(a, name, &[address]), end(m, leg, &[]));
+    veth_of(lab::workers(), end(a, name, &[address]), end(m, leg, &[]));
     a.run(|| {
         nic::set_tx_checksum(name, false).unwrap();
         nic::mac(name).unwrap()
