@@ -125,16 +125,6 @@ const fn mix(word: u64) -> u64 {
     word ^ word >> 32
 }
 
-/// Takes a token; false: none is left.
-#[cfg(not(target_arch = "bpf"))]
-pub fn take(tokens: &AtomicU64) -> bool {
-    if tokens.load(Relaxed).cast_signed() <= 0 {
-        return false;
-    }
-    tokens.fetch_sub(1, Relaxed);
-    true
-}
-
 /// The address that a source's prefix stands for: an IPv4-mapped one, or an
 /// IPv6 one of which the last eight bytes are zero.
 #[cfg(not(target_arch = "bpf"))]

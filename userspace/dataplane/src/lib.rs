@@ -45,14 +45,12 @@ mod keeper;
 mod lane;
 mod limit;
 mod lock;
-#[allow(dead_code, reason = "the reader of samples is on its way")]
 mod maps;
 mod parcel;
 mod pins;
 mod plane;
 mod prefixes;
 mod process;
-#[allow(dead_code, reason = "the limiter is on its way")]
 mod publish;
 mod repair;
 mod routes;
@@ -60,7 +58,6 @@ mod shop;
 mod stats;
 mod supervise;
 mod table;
-#[allow(dead_code, reason = "the limiter and the drop reports is on its way")]
 mod tables;
 mod tap;
 mod tcp;

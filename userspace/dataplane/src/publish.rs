@@ -177,6 +177,7 @@ impl Published {
     }
 
     /// Whether the SA is limited.
+    #[cfg(test)]
     pub(crate) fn is_limited(&self, slot: u32) -> bool {
         self.slots
             .get(slot as usize)
@@ -193,6 +194,7 @@ impl Published {
 
     /// Whether a packet comes from where the newest verified one has come from;
     /// `None` while there was none.
+    #[cfg(test)]
     pub(crate) fn is_verified_source(&self, slot: u32, source: &Addr, port: u16) -> Option<bool> {
         let s = self.slots.get(slot as usize)?;
         let known = s.flags.load(Ordering::Relaxed) >> SLOT_TAG_SHIFT;

@@ -136,6 +136,7 @@ impl Tables {
     }
 
     /// Whether the source of `addr` is limited.
+    #[cfg(test)]
     pub(crate) fn is_limited(&self, addr: &Addr) -> bool {
         let word = |words: &Values<AtomicU64>, at: usize| {
             words.get(at).map_or(0, |w| w.load(Ordering::Relaxed))
@@ -145,13 +146,6 @@ impl Tables {
         }
         let (prefix, place) = self.place(addr);
         word(&self.source_limits, place) == prefix
-    }
-
-    /// Whether a sample may be made for `reason`, and takes a token for it.
-    pub(crate) fn take_sample(&self, reason: Reason) -> bool {
-        self.sample_tokens
-            .get(reason.index())
-            .is_some_and(source::take)
     }
 
     /// Lets `each` samples be made for each reason from now on, whatever was
@@ -259,15 +253,17 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_by_reason_and_end() {
+    fn samples_are_given_by_reason() {
         let t = Tables::in_memory();
-        assert!(!t.take_sample(Reason::BadIcv), "nobody reads yet");
+        let tokens = |t: &Tables| -> Vec<u64> {
+            let load = |w: &AtomicU64| w.load(Relaxed);
+            t.sample_tokens.iter().map(load).collect()
+        };
+        assert_eq!(tokens(&t), [0; Reason::COUNT], "nobody reads yet");
         t.refill_samples(2);
-        assert!(t.take_sample(Reason::BadIcv) && t.take_sample(Reason::BadIcv));
-        assert!(!t.take_sample(Reason::BadIcv));
-        assert!(t.take_sample(Reason::Replay));
-        t.refill_samples(1);
-        assert!(t.take_sample(Reason::BadIcv) && !t.take_sample(Reason::BadIcv));
+        assert_eq!(tokens(&t), [2; Reason::COUNT]);
+        t.refill_samples(0);
+        assert_eq!(tokens(&t), [0; Reason::COUNT]);
     }
 
     #[test]

@@ -82,17 +82,6 @@ fn credit_has_an_end() {
 }
 
 #[test]
-fn tokens_end_and_do_not_come_back_by_themselves() {
-    let tokens = AtomicU64::new(2);
-    assert!(take(&tokens) && take(&tokens));
-    assert!(!take(&tokens));
-    assert_eq!(tokens.load(Relaxed), 0);
-    // Two took the last one at once.
-    tokens.store((-1i64).cast_unsigned(), Relaxed);
-    assert!(!take(&tokens));
-}
-
-#[test]
 fn places_are_spread_and_depend_on_the_seed() {
     let place = |last: u8, seed| place_of(prefix_of(&mapped([10, 0, 7, last])), seed);
     let mut used = [false; PREFIX_PLACES as usize];
