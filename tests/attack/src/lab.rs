@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use gm_dataplane::{Config, DataPlane};
@@ -24,9 +25,9 @@ pub struct Lab {
     /// gmesp there.
     pub plane: DataPlane,
     /// The phones' cable.
-    pub phones: Cable,
+    pub phones: Arc<Cable>,
     /// The attacker's cable.
-    pub attacker: Cable,
+    pub attacker: Arc<Cable>,
     /// MAC address of the P-CSCF.
     pub mac: [u8; 6],
     /// MAC addresses of phones and attacker.
@@ -45,7 +46,7 @@ pub struct Options {
     pub cpu: Option<usize>,
     /// Phones and attacker have a namespace each, behind a bridge.
     pub bridge: bool,
-    /// The attacker sends with AF_XDP.
+    /// Phones and attacker send with AF_XDP.
     pub xdp: bool,
 }
 
@@ -82,10 +83,12 @@ impl Lab {
         net.sh("sysctl", &["-qw", "net.ipv6.conf.all.disable_ipv6=1"]);
         net.sh("sysctl", &["-qw", "net.ipv6.conf.default.disable_ipv6=1"]);
         let mac = |ns: &NetNs, name: &str| ns.run(|| gm_xsk::nic::mac(name));
-        let link = |ns: &NetNs, name: &str| ns.run(|| Cable::packet(name));
-        let gun = |ns: &NetNs, name: &str| match options.xdp {
-            true => ns.run(|| Cable::xdp(name)),
-            false => link(ns, name),
+        let link = |ns: &NetNs, name: &str| {
+            let cable = ns.run(|| match options.xdp {
+                true => Cable::xdp(name),
+                false => Cable::packet(name),
+            });
+            cable.map(Arc::new)
         };
         cable(&p, "p0", &["10.64.0.1/10", "fd77::1/64"], &net, "net0");
         let to = mac(&p, "p0")?;
@@ -103,10 +106,11 @@ impl Lab {
             let words = ["fdb", "replace", &text, "dev", "net0", "master", "static"];
             net.sh("bridge", &words);
             let from = [mac(&u, "u0")?, mac(&a, "a0")?];
-            (link(&u, "u0")?, gun(&a, "a0")?, from, vec![net, u, a])
+            (link(&u, "u0")?, link(&a, "a0")?, from, vec![net, u, a])
         } else {
             let from = [mac(&net, "net0")?; 2];
-            (link(&net, "net0")?, gun(&net, "net0")?, from, vec![net])
+            let both = link(&net, "net0")?;
+            (both.clone(), both, from, vec![net])
         };
 
         // Whatever the P-CSCF answers goes there; nobody asks for addresses.

@@ -60,7 +60,7 @@ struct Flood {
     /// the generator half of its rate.
     #[arg(long)]
     bridge: bool,
-    /// The attacker sends with a packet socket instead of AF_XDP.
+    /// Sends with packet sockets instead of AF_XDP.
     #[arg(long)]
     packet: bool,
     /// Kinds of floods; without it all.

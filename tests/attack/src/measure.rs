@@ -39,7 +39,7 @@ pub struct Options {
     pub gmesp: Option<usize>,
     /// Phones and attacker have a namespace each, behind a bridge.
     pub bridge: bool,
-    /// The attacker sends with AF_XDP, which costs less for each frame.
+    /// Both send with AF_XDP, which costs less for each frame.
     pub xdp: bool,
     /// What to measure.
     pub kinds: Vec<Kind>,
