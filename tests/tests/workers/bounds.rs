@@ -59,7 +59,8 @@ fn a_full_ring_is_counted_and_empties_again() {
     while uc.recv(&mut [0; 1000]).is_ok() {
         late += 1;
     }
-    assert!(late > 0, "the rings were lost");
+    let [p, u] = [&net.p, &net.u].map(|side| side.plane.stats().unwrap());
+    assert!(late > 0, "{:?} {:?}", named(&p), named(&u));
     drop((ps, uc));
     net.all_pass();
     leaks(&net.p.plane.stats().unwrap());

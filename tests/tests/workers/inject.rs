@@ -99,12 +99,18 @@ impl Lab {
     /// Sends on each queue the frames that `of` gives it, all queues at once.
     fn send(&self, frames: &[Vec<u8>], of: impl Fn(usize, u32) -> bool + Sync) {
         let of = &of;
+        // Not faster than a debug build opens, or fragments of one source are
+        // taken.
+        let pause = match frames.iter().any(|f| f.len() > 1000) {
+            true => Duration::from_millis(8),
+            false => Duration::from_millis(2),
+        };
         self.s.run(|| {
             thread::scope(|scope| {
                 for queue in 0..QUEUES {
                     scope.spawn(move || {
                         let mine = frames.iter().enumerate().filter(|(i, _)| of(*i, queue));
-                        send_on(queue, mine.map(|(_, f)| f.as_slice()));
+                        send_on(queue, pause, mine.map(|(_, f)| f.as_slice()));
                     });
                 }
             });
@@ -112,7 +118,7 @@ impl Lab {
     }
 }
 
-fn send_on<'f>(queue: u32, frames: impl Iterator<Item = &'f [u8]>) {
+fn send_on<'f>(queue: u32, pause: Duration, frames: impl Iterator<Item = &'f [u8]>) {
     let rings = RingSizes {
         rx: 64,
         tx: 64,
@@ -126,10 +132,9 @@ fn send_on<'f>(queue: u32, frames: impl Iterator<Item = &'f [u8]>) {
         let mut frame = umem.alloc().unwrap();
         assert!(frame.write(bytes));
         assert!(socket.send(&mut umem, frame).is_ok());
-        // Not faster than a debug build opens.
         if i % 16 == 15 {
             while socket.flush(&mut umem).unwrap().queued > 0 {}
-            thread::sleep(Duration::from_millis(2));
+            thread::sleep(pause);
         }
     }
     while socket.flush(&mut umem).unwrap().queued > 0 {}

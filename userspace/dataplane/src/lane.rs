@@ -265,7 +265,7 @@ impl Lane {
                     umem.free(frame);
                 }
             }
-            queued |= !hold && first.flush(umem);
+            queued |= hold || first.flush(umem);
         }
         queued
     }
