@@ -1,7 +1,6 @@
 //! What is full: rings, frames, a map, a socket. It is counted, it leaks
 //! nothing, and afterwards everything goes on.
 
-use std::net::UdpSocket;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,7 @@ use gm_dataplane::{Dir, Fault, NewSa, Reason, SetSpec};
 use gm_esp::{Ck, EspKeys, Ik, Mode, SaSpec, SelProto, Selector, Suite};
 
 use super::net::{
-    Net, PORT_PC, PORT_PS, PORT_UC, PORT_US, WAIT, count, leaks, named, pcscf, phone,
+    Net, PORT_PC, PORT_PS, PORT_UC, PORT_US, WAIT, count, leaks, named, pcscf, phone, udp,
 };
 
 /// Waits until `reason` was counted at least `n` times.
@@ -34,10 +33,7 @@ fn a_full_ring_is_counted_and_empties_again() {
     for worker in 0..2 {
         net.p.plane.fault(Fault::HoldSends(worker, true)).unwrap();
     }
-    let ps = net
-        .p
-        .ns
-        .run(|| UdpSocket::bind((pcscf(false), PORT_PS)).unwrap());
+    let ps = net.p.ns.run(|| udp(pcscf(false), PORT_PS));
     for i in 0..6000u32 {
         ps.send_to(&[1; 200], (phone(2), PORT_UC)).unwrap();
         if i % 64 == 63 {
@@ -45,10 +41,7 @@ fn a_full_ring_is_counted_and_empties_again() {
         }
     }
     reaches(&net, Reason::RingFull, 100);
-    let uc = net
-        .u
-        .ns
-        .run(|| UdpSocket::bind((phone(2), PORT_UC)).unwrap());
+    let uc = net.u.ns.run(|| udp(phone(2), PORT_UC));
     uc.set_read_timeout(Some(Duration::from_millis(500)))
         .unwrap();
     for worker in 0..2 {
@@ -72,10 +65,7 @@ fn without_frames_packets_are_counted_and_come_through_again_afterwards() {
     let net = Net::new(1, [1, 1], 2);
     net.all_pass();
     net.p.plane.fault(Fault::HoldFrames(0)).unwrap();
-    let ps = net
-        .p
-        .ns
-        .run(|| UdpSocket::bind((pcscf(false), PORT_PS)).unwrap());
+    let ps = net.p.ns.run(|| udp(pcscf(false), PORT_PS));
     // Two pieces on the wire: more frames than it came in.
     for _ in 0..10 {
         ps.send_to(&[1; 1472], (phone(2), PORT_UC)).unwrap();
@@ -182,14 +172,8 @@ fn more_sas_than_slots_are_refused_and_the_others_go_on() {
 #[ignore = "root: namespaces, BPF"]
 fn a_slow_local_stack_does_not_hold_up_the_worker() {
     let net = Net::new(2, [2, 1], 2);
-    let uc = net
-        .u
-        .ns
-        .run(|| UdpSocket::bind((phone(2), PORT_UC)).unwrap());
-    let ps = net
-        .p
-        .ns
-        .run(|| UdpSocket::bind((pcscf(false), PORT_PS)).unwrap());
+    let uc = net.u.ns.run(|| udp(phone(2), PORT_UC));
+    let ps = net.p.ns.run(|| udp(pcscf(false), PORT_PS));
     const N: u64 = 4000;
     for i in 0..N {
         uc.send_to(&[1; 500], (pcscf(false), PORT_PS)).unwrap();

@@ -15,7 +15,7 @@ use gm_xsk::{Mode, RingSizes, Socket, Umem, nic};
 
 use super::net::{
     P, PORT_PS, PORT_UC, U, WAIT, count, install, leaks, named, p_config, pcscf, phone, queues,
-    start, u_config,
+    start, u_config, udp,
 };
 
 const QUEUES: u32 = 4;
@@ -73,7 +73,7 @@ impl Lab {
     fn sealed(&self, n: u32, len: usize) -> Vec<Vec<u8>> {
         let (to, frames) = crossbeam::channel::bounded(16_384);
         self.u_plane.tap(Some(to)).unwrap();
-        let uc = self.u.run(|| UdpSocket::bind((phone(2), PORT_UC)).unwrap());
+        let uc = self.u.run(|| udp(phone(2), PORT_UC));
         let pieces = len.div_ceil(1400) as u64;
         for i in 0..n {
             let mut bytes = vec![0; len];
@@ -163,9 +163,7 @@ fn read(socket: &UdpSocket, sent: &AtomicBool) -> HashSet<u32> {
 
 /// Sends frames and returns the numbers of the datagrams that arrive.
 fn arrive(lab: &Lab, frames: &[Vec<u8>], of: impl Fn(usize, u32) -> bool + Sync) -> HashSet<u32> {
-    let ps = lab
-        .p
-        .run(|| UdpSocket::bind((pcscf(false), PORT_PS)).unwrap());
+    let ps = lab.p.run(|| udp(pcscf(false), PORT_PS));
     // What is lost here was not lost by the workers.
     rustix::net::sockopt::set_socket_recv_buffer_size_force(&ps, 64 << 20).unwrap();
     let sent = AtomicBool::new(false);

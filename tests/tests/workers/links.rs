@@ -12,7 +12,7 @@ use gm_xsk::LinkSocket;
 
 use super::net::{
     Net, P, PORT_PS, PORT_UC, Talk, U, WAIT, count, event, install, join, leaks, p_config, pcscf,
-    phone, start, u_config,
+    phone, start, u_config, udp,
 };
 
 #[test]
@@ -73,10 +73,7 @@ fn an_uplink_that_was_unplugged_carries_the_same_sas_when_it_is_back() {
         assert!(after.iter().zip(before).all(|(r, b)| r.top.max(r.seq) >= b));
         // And the guard stands: cleartext does not come in.
         let n = count(&net.p.plane, Reason::CleartextProtected);
-        let clear = net
-            .u
-            .ns
-            .run(|| std::net::UdpSocket::bind((phone(2), 12_345)).unwrap());
+        let clear = net.u.ns.run(|| udp(phone(2), 12_345));
         clear.send_to(b"spoofed", (pcscf(false), PORT_PS)).unwrap();
         let end = Instant::now() + WAIT;
         while count(&net.p.plane, Reason::CleartextProtected) == n && Instant::now() < end {
@@ -160,11 +157,11 @@ fn a_kill_with_several_queues_leaves_the_policy() {
 
     // Nothing in clear, neither way, whatever the queue: many flows.
     let wire = u.run(|| LinkSocket::bind(U).unwrap());
-    let ps = p.run(|| std::net::UdpSocket::bind((pcscf(false), PORT_PS)).unwrap());
+    let ps = p.run(|| udp(pcscf(false), PORT_PS));
     ps.set_read_timeout(Some(Duration::from_millis(200)))
         .unwrap();
     for port in 20_000..20_032 {
-        let from = u.run(|| std::net::UdpSocket::bind((phone(2), port)).unwrap());
+        let from = u.run(|| udp(phone(2), port));
         from.send_to(b"spoofed", (pcscf(false), PORT_PS)).unwrap();
         ps.send_to(b"must not be seen", (phone(2), PORT_UC + port % 7))
             .unwrap();

@@ -42,6 +42,20 @@ pub fn phone(n: u16) -> IpAddr {
     }
 }
 
+/// A socket; that another test is just starting a program, which still holds a
+/// closed one, is waited for.
+pub fn udp(ip: IpAddr, port: u16) -> UdpSocket {
+    let end = Instant::now() + WAIT;
+    loop {
+        match UdpSocket::bind((ip, port)) {
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => return other.unwrap(),
+        }
+    }
+}
+
 pub struct Side {
     pub ns: NetNs,
     pub plane: DataPlane,
@@ -274,7 +288,7 @@ const WINDOW: usize = 4;
 impl Talk {
     pub fn new(net: &Net) -> Talk {
         let bind = |ip: IpAddr, port| {
-            let s = UdpSocket::bind((ip, port)).unwrap();
+            let s = udp(ip, port);
             s.set_read_timeout(Some(Duration::from_millis(200)))
                 .unwrap();
             s
