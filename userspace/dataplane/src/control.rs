@@ -272,7 +272,6 @@ impl Control {
 
     /// Tells whoever listens.
     pub(crate) fn announce(&self, event: Event) {
-        tracing::warn!(?event, "data plane");
         let _ = self.events.try_send(event);
     }
 

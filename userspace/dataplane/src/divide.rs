@@ -13,8 +13,8 @@ use gm_abi::wire::{self, L3};
 use gm_xsk::{Frame, METADATA, Umem};
 
 use crate::parcel::{Desks, Mailbox, Parcel, Side, WAITING};
+use crate::process::Ctx;
 use crate::routes::{Buckets, Routes, bucket};
-use crate::stats::Counters;
 
 /// Bytes in front of what an ICMP error quotes.
 const ICMP_HEADER: usize = 8;
@@ -28,6 +28,30 @@ pub(crate) enum Place {
     Parked,
     /// It is this worker's.
     Other(u8),
+}
+
+/// Where the ends of packets are counted.
+pub(crate) trait Ends {
+    /// A packet of which nothing is known any more.
+    fn ended(&self, reason: Reason);
+    /// No queue had room for this frame (of a whole datagram: this packet).
+    fn crowded_out(&self, side: Side, bytes: &[u8]);
+}
+
+impl Ends for Ctx {
+    fn ended(&self, reason: Reason) {
+        self.counters.count(reason);
+    }
+
+    fn crowded_out(&self, side: Side, bytes: &[u8]) {
+        let l3 = match (side, wire::parse_frame(bytes)) {
+            (Side::Whole(_), _) => 0,
+            (_, L3::Ip(ip)) => ip.l3,
+            _ => return self.ended(Reason::HandoverFull),
+        };
+        let outbound = side == Side::Stack;
+        self.drop_packet(None, Reason::HandoverFull, (bytes, l3), outbound);
+    }
 }
 
 /// What a worker needs to hand packets over.
@@ -150,10 +174,10 @@ impl Hand {
         side: Side,
         umem: &mut Umem,
         batch: &mut Vec<Frame>,
-        counters: &Counters,
+        ends: &impl Ends,
     ) {
         if self.routes.is_shared() {
-            self.divide_shared(side, umem, batch, counters);
+            self.divide_shared(side, umem, batch, ends);
         }
     }
 
@@ -162,7 +186,7 @@ impl Hand {
         side: Side,
         umem: &mut Umem,
         batch: &mut Vec<Frame>,
-        counters: &Counters,
+        ends: &impl Ends,
     ) {
         let mut stays = std::mem::take(&mut self.spare);
         for frame in batch.drain(..) {
@@ -171,8 +195,10 @@ impl Hand {
                 Place::Here => stays.push(frame),
                 place => {
                     let parcel = self.pack(side, meta, &[frame.data()]);
+                    if !self.put(place, parcel) {
+                        ends.crowded_out(side, frame.data());
+                    }
                     umem.free(frame);
-                    self.put(place, parcel, counters);
                 }
             }
         }
@@ -195,17 +221,20 @@ impl Hand {
 
     /// Hands a datagram over that was put together here: the SA in `slot` is
     /// elsewhere, or on its way here. `link` is what goes in front.
-    pub(crate) fn pass_on(&mut self, slot: u32, link: &[u8], packet: &[u8], counters: &Counters) {
+    pub(crate) fn pass_on(&mut self, slot: u32, link: &[u8], packet: &[u8], ends: &impl Ends) {
         let mut meta = [0; METADATA];
         meta[..4].copy_from_slice(&slot.to_ne_bytes());
         let parcel = self.pack(Side::Whole(link.len() as u8), meta, &[link, packet]);
-        self.put(self.place_of_slot(slot), parcel, counters);
+        if !self.put(self.place_of_slot(slot), parcel) {
+            ends.crowded_out(Side::Whole(0), packet);
+        }
         self.wake();
     }
 
-    /// Brings a parcel where it belongs; what there is no room for has ended.
-    fn put(&mut self, place: Place, parcel: Option<Parcel>, counters: &Counters) {
-        let taken = match (place, parcel) {
+    /// Brings a parcel where it belongs. False: there is no room for it, or
+    /// there was no parcel left.
+    fn put(&mut self, place: Place, parcel: Option<Parcel>) -> bool {
+        match (place, parcel) {
             (Place::Parked, Some(parcel)) if self.waiting.len() < WAITING => {
                 self.times_parked += 1;
                 self.waiting.push_back(parcel);
@@ -220,9 +249,6 @@ impl Hand {
                 taken
             }
             _ => false,
-        };
-        if !taken {
-            counters.count(Reason::HandoverFull);
         }
     }
 
@@ -244,7 +270,7 @@ impl Hand {
 
     /// The next parcel that is to be processed here. What belongs elsewhere by
     /// now goes on.
-    pub(crate) fn next(&mut self, counters: &Counters) -> Option<Parcel> {
+    pub(crate) fn next(&mut self, ends: &impl Ends) -> Option<Parcel> {
         loop {
             let parcel = match self.released.pop_front() {
                 Some(parcel) => parcel,
@@ -260,7 +286,11 @@ impl Hand {
             match self.place(contents.side, &contents.meta, &contents.bytes) {
                 Place::Here => return Some(parcel),
                 place => {
-                    self.put(place, Some(parcel), counters);
+                    // No bytes any more where the queue has refused it: only
+                    // what was in two hands at once ends here.
+                    if !self.put(place, Some(parcel)) {
+                        ends.ended(Reason::HandoverFull);
+                    }
                     self.wake();
                 }
             }
@@ -269,9 +299,9 @@ impl Hand {
 
     /// Sends on what has come here and belongs to others, for a worker that
     /// goes. Nothing is its own any more: what nobody owns has ended.
-    pub(crate) fn forward_all(&mut self, counters: &Counters) {
-        while self.next(counters).is_some() {
-            counters.count(Reason::UnknownSpi);
+    pub(crate) fn forward_all(&mut self, ends: &impl Ends) {
+        while self.next(ends).is_some() {
+            ends.ended(Reason::UnknownSpi);
         }
     }
 

@@ -29,7 +29,10 @@ impl Control {
                 self.announce(Event::UplinkGone);
             }
             Notice::UplinkBack { index } => match self.uplink_back(index) {
-                Ok(()) => self.announce(Event::UplinkBack),
+                Ok(()) => {
+                    tracing::info!("the uplink {} is back", self.uplink.name);
+                    self.announce(Event::UplinkBack);
+                }
                 Err(e) => tracing::error!("the uplink {} is back: {e}", self.uplink.name),
             },
         }

@@ -160,13 +160,13 @@ impl Worker {
             self.batches += 1;
             self.packets += batch.len() as u64;
             assert!(!self.faults.panic, "a test's fault");
-            let counters = &process.ctx.counters;
+            let ctx = &process.ctx;
             let Lane { umem, out, .. } = &mut *lane;
             if is_uplink {
-                process.hand.divide(Side::Wire, umem, batch, counters);
+                process.hand.divide(Side::Wire, umem, batch, ctx);
                 process.inbound(umem, batch, out, now);
             } else {
-                process.hand.divide(Side::Stack, umem, batch, counters);
+                process.hand.divide(Side::Stack, umem, batch, ctx);
                 process.outbound(umem, batch, out, now);
             }
         }
@@ -191,7 +191,7 @@ impl Worker {
         };
         let counters = process.ctx.counters.clone();
         for _ in 0..BATCH {
-            let Some(parcel) = process.hand.next(&counters) else {
+            let Some(parcel) = process.hand.next(&process.ctx) else {
                 break;
             };
             let Some(contents) = parcel.contents() else {
@@ -352,7 +352,7 @@ impl Worker {
     /// An orderly end.
     fn close(&mut self) {
         let Process { ctx, hand, .. } = &mut self.process;
-        hand.forward_all(&ctx.counters);
+        hand.forward_all(ctx);
         let held = std::mem::take(&mut self.faults.held);
         for (number, frame) in held {
             if let Some(lane) = self.lanes.iter_mut().find(|l| l.number == number) {

@@ -3,6 +3,17 @@
 use gm_abi::maps::META_MAGIC;
 
 use super::*;
+use crate::stats::Counters;
+
+impl Ends for Counters {
+    fn ended(&self, reason: Reason) {
+        self.count(reason);
+    }
+
+    fn crowded_out(&self, _: Side, _: &[u8]) {
+        self.count(Reason::HandoverFull);
+    }
+}
 
 /// Slots: the SA of slot s has bucket s.
 const SLOTS: u32 = 256;
@@ -95,7 +106,7 @@ fn a_worker_alone_looks_at_nothing() {
     // Even a route that leads elsewhere.
     w.routes.give(3, 9);
     assert!(w.receive(0, 3, 1));
-    assert_eq!(w.desks.pool.len(), w.desks.pool.len());
+    assert_eq!(w.hands[0].handed_out, 0);
 }
 
 #[test]
@@ -179,6 +190,60 @@ fn a_whole_datagram_follows_its_slot() {
     assert_eq!(contents.bytes.len(), 14 + packet.len());
     assert_eq!(w.hands[0].slot_of_spi(SPI_BASE + SLOTS * 7 + 3), Some(3));
     assert_eq!(w.hands[0].slot_of_spi(4096), None);
+}
+
+/// Frames without an SA: fragments by who sent them, ICMP errors by whose
+/// packet they quote, the local stack's packets by whom they are for.
+#[test]
+fn what_has_no_slot_goes_by_the_phones_address() {
+    use gm_abi::maps::mapped;
+    let w = world(3);
+    let (us, phone, router) = ([10, 0, 0, 1], [10, 9, 8, 7], [192, 0, 2, 1]);
+    let ip = |src: [u8; 4], dst: [u8; 4], proto: u8, payload: &[u8]| {
+        let mut p = vec![
+            0x45,
+            0,
+            0,
+            20 + payload.len() as u8,
+            0,
+            7,
+            0,
+            0,
+            64,
+            proto,
+            0,
+            0,
+        ];
+        p.extend(src.iter().chain(&dst).chain(payload));
+        p
+    };
+    let frame = |packet: Vec<u8>| [&[2; 12][..], &[8, 0], &packet].concat();
+    let kind = |kind: u8, esp: u16| {
+        let mut m = meta(0);
+        m[4..6].copy_from_slice(&esp.to_ne_bytes());
+        m[7] = kind;
+        m
+    };
+    let want = w.hands[0].place_of(bucket(&mapped(phone)));
+    let fragment = frame(ip(phone, us, 50, &[0; 16]));
+    let quoted = ip(us, phone, 50, &[0; 8]);
+    let icmp = frame(ip(
+        router,
+        us,
+        1,
+        &[&[3, 4, 0, 0, 0, 0, 5, 120][..], &quoted].concat(),
+    ));
+    let plain = frame(ip(us, phone, 17, &[0; 16]));
+    let hand = &w.hands[0];
+    assert_eq!(
+        hand.place(Side::Wire, &kind(META_FRAGMENT, 34), &fragment),
+        want
+    );
+    assert_eq!(hand.place(Side::Wire, &kind(META_ICMP, 34), &icmp), want);
+    assert_eq!(hand.place(Side::Stack, &meta(0), &plain), want);
+    // What cannot be read ends where it has come in.
+    assert_eq!(hand.place(Side::Stack, &meta(0), &[0; 20]), Place::Here);
+    assert_eq!(hand.place(Side::Wire, &[0; METADATA], &plain), Place::Here);
 }
 
 /// What happens in a world.

@@ -103,6 +103,10 @@ impl Kept<'_> {
     }
 
     fn lose_uplink(&mut self) {
+        tracing::error!(
+            "the uplink {} is gone: what is protected is dropped until it is back",
+            self.cfg.uplink
+        );
         self.devices.uplink = 0;
         if let Some(held) = self.xdp.take()
             && let Err(e) = held.detach()

@@ -120,7 +120,7 @@ impl Process {
             && !self.hand.is_mine(slot)
         {
             let link = link.as_slice();
-            return self.hand.pass_on(slot, link, whole.packet(), &ctx.counters);
+            return self.hand.pass_on(slot, link, whole.packet(), ctx);
         }
         self.judge(umem, link, whole, out);
     }
