@@ -29,8 +29,6 @@ struct Behaviour {
     source: String,
     /// What shows it.
     test: Option<Many>,
-    /// What is missing, and whose it is. No row may have it in the end.
-    open: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -69,7 +67,6 @@ fn problems(table: &Table, root: &Path, names: &BTreeSet<String>) -> Vec<String>
         text,
         source,
         test,
-        open,
     } in &table.behaviour
     {
         if !ids.insert(id) {
@@ -83,7 +80,7 @@ fn problems(table: &Table, root: &Path, names: &BTreeSet<String>) -> Vec<String>
             problems.push(format!("{id}: no source"));
         }
         let tests = test.as_ref().map_or(&[][..], Many::all);
-        if tests.is_empty() && open.is_none() {
+        if tests.is_empty() {
             problems.push(format!("{id}: no test"));
         }
         let unique: BTreeSet<_> = tests.iter().collect();
@@ -123,7 +120,6 @@ fn what_is_wrong_with_a_row_is_noticed() {
         text: text.into(),
         source: "nobody".into(),
         test: test.map(|t| Many::One(t.into())),
-        open: None,
     };
     let names: BTreeSet<String> = ["c: m::one".to_owned()].into();
     let wrong = |rows: Vec<Behaviour>| problems(&Table { behaviour: rows }, &root(), &names).len();

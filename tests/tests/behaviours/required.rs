@@ -155,6 +155,7 @@ pub const GROUPS: &[(&str, &[&str])] = &[
             "added",
             "removed",
             "too-many",
+            "every-behaviour",
         ],
     ),
     (
@@ -177,6 +178,7 @@ pub const GROUPS: &[(&str, &[&str])] = &[
             "explain-modes",
             "explain-answers",
             "explain-fragments",
+            "explain-unreachable",
             "explain-nothing",
         ],
     ),
