@@ -143,6 +143,33 @@ fn a_new_set_takes_over_the_selectors_and_an_old_one_can_take_them_back() {
     assert_eq!(states(&after.sadb), [SlotState::Live, SlotState::Standby]);
 }
 
+/// What a worker that starts anew is given.
+#[test]
+fn what_a_worker_has_is_said_again_as_it_is_now() {
+    let mut sadb = Sadb::create(16, 64).unwrap();
+    let suite = Suite::HmacSha1Null;
+    for (set, first) in [(1, 400), (2, 500), (3, 600)] {
+        let spis = [first, first + 1, first + 2, first + 3];
+        sadb.install(SetId(set), &four(suite, spis, set as u8))
+            .unwrap();
+        sadb.activate(SetId(set)).unwrap();
+    }
+    sadb.activate(SetId(1)).unwrap();
+    sadb.retire(SetId(2));
+    sadb.remove(SetId(3));
+    let all: Vec<_> = sadb.loaded().collect();
+    // What is being removed is not among them.
+    let of = |set| all.iter().filter(move |sa| sa.set == SetId(set));
+    assert_eq!([of(1).count(), of(2).count(), of(3).count()], [4, 4, 0]);
+    for sa in &all {
+        // Only what sends, sends; a retired set accepts and no more.
+        let sends = sa.set == SetId(1) && sa.dir == Dir::Out;
+        assert_eq!(sa.active.is_some(), sends, "slot {}", sa.slot);
+        let partners = of(sa.set.0).filter(|p| p.dir == Dir::Out).map(|p| p.slot);
+        assert_eq!(sa.partners, partners.collect::<Vec<_>>());
+    }
+}
+
 #[test]
 fn gcm_and_gmac_want_four_distinct_spis() {
     for suite in [Suite::NullAesGcm, Suite::AesGmacNull] {
