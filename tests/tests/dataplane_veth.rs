@@ -1,6 +1,8 @@
 //! Two data planes, each in a network namespace of its own, joined by a veth
 //! pair: ordinary sockets on both sides, ESP between them.
 
+// Each of the programs that share the laboratory uses a part of it.
+#[allow(dead_code)]
 #[path = "dataplane/lab.rs"]
 mod lab;
 #[path = "dataplane/life.rs"]

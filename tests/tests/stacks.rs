@@ -83,3 +83,22 @@ fn pause(n: usize) {
         std::thread::sleep(Duration::from_millis(25));
     }
 }
+
+/// What has most to lose when packets change hands.
+#[test]
+#[ignore = "root: namespaces, BPF"]
+fn with_three_workers_the_same_holds() {
+    lab::again_with_workers(&[
+        "busy::many_threads_send_over_one_sa_and_each_packet_has_its_number",
+        "fragments::an_icv_that_lies_across_two_fragments_is_verified_whole",
+        "fragments::an_overlap_ends_the_datagram_and_no_other",
+        "fragments::fragments_in_any_order_of_several_datagrams_come_together",
+        "headers::options_and_extension_headers_before_esp_are_stepped_over",
+        "links::many_short_connections_come_and_go",
+        "nat::two_phones_behind_one_nat_each_get_what_is_theirs",
+        "nat::when_the_nat_binds_another_port_the_next_verified_packet_moves_the_phone",
+        "sets::a_new_set_takes_over_under_traffic_and_nothing_is_lost",
+        "sets::all_suites_are_up_at_once_and_carry_side_by_side",
+        "sets::sets_come_and_go_and_nothing_of_them_stays",
+    ]);
+}

@@ -83,6 +83,20 @@ pub fn workers() -> u32 {
     std::env::var("GM_TEST_WORKERS").map_or(1, |n| n.parse().expect("a number of workers"))
 }
 
+/// Runs tests of this program again, with three workers at each data plane.
+pub fn again_with_workers(tests: &[&str]) {
+    let program = std::env::current_exe().unwrap();
+    let out = std::process::Command::new(program)
+        .args(["--ignored", "--exact", "--test-threads=1"])
+        .args(tests)
+        .env("GM_TEST_WORKERS", "3")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success(), "{said}");
+    assert!(said.contains(&format!("{} passed", tests.len())), "{said}");
+}
+
 /// The namespaces of P-CSCF and UE, joined by a veth pair.
 pub fn joined() -> (NetNs, NetNs) {
     let (p, u) = (NetNs::new().unwrap(), NetNs::new().unwrap());
