@@ -29,7 +29,8 @@ test_traffic() {
 test_workers() {
     rust workers every_phone_is_served_by_the_worker_of_its_address \
         a_worker_that_panics_is_started_again_with_its_sas \
-        links::an_uplink_that_was_unplugged_carries_the_same_sas_when_it_is_back
+        links::an_uplink_that_was_unplugged_carries_the_same_sas_when_it_is_back \
+        links::a_kill_with_several_queues_leaves_the_policy
 }
 test_clsact() { rust dataplane_veth life::clsact_does_where_there_is_no_tcx; }
 test_killed() {

@@ -68,6 +68,11 @@ impl Kept<'_> {
         }
         let mtu = devices::mtu_of(link);
         let Some(link) = Link::of(link) else { return };
+        // Old news: programs are attached by name, and the name may be another
+        // device's by now, gm0's even. On clsact one would take the other's place.
+        if is_other(&link) {
+            return;
+        }
         if let Err(e) = self.close(&link) {
             tracing::error!("interface {} is open: {e}", link.name);
             return;
