@@ -30,6 +30,7 @@ mod pieces;
 #[cfg(test)]
 mod tests;
 mod translate;
+mod whole;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
