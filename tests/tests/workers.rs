@@ -10,13 +10,16 @@ mod inject;
 mod links;
 #[path = "workers/net.rs"]
 mod net;
+#[path = "workers/talk.rs"]
+mod talk;
 
 use std::collections::HashMap;
 use std::thread;
 use std::time::Duration;
 
 use gm_dataplane::{Error, Event, Fault, Reason};
-use net::{Net, Talk, WAIT, count, event, leaks, named};
+use net::{Net, WAIT, count, event, leaks, named};
+use talk::Talk;
 
 /// Long enough for all queues to have brought something.
 const A_WHILE: Duration = Duration::from_millis(300);

@@ -11,9 +11,10 @@ use gm_dataplane::{DataPlane, Event, Reason};
 use gm_xsk::LinkSocket;
 
 use super::net::{
-    Net, P, PORT_PS, PORT_UC, Talk, U, WAIT, count, event, install, join, leaks, p_config, pcscf,
-    phone, start, u_config, udp,
+    Net, P, PORT_PS, PORT_UC, U, WAIT, count, event, install, join, leaks, p_config, pcscf, phone,
+    start, u_config, udp,
 };
+use super::talk::Talk;
 
 #[test]
 #[ignore = "root: namespaces, BPF"]

@@ -1,14 +1,7 @@
 //! The workers of one data plane as the control side sees them: who there is,
-//! who has which lanes and which buckets, and how these change hands.
-//!
-//! A bucket goes from A to B without a packet lost or seen by both:
-//!
-//! ```text
-//! B: takes the SAs, parks packets of the bucket
-//!    the route is B's ---> everybody hands over to B; A too, from its next batch on
-//! A: lets go of SAs and half datagrams, between two batches
-//! B: takes the half datagrams, goes on with what was parked
-//! ```
+//! who has which lanes and which buckets. How these change hands is in `moves`.
+
+mod moves;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
-use gm_sadb::{Loaded, Sadb};
+use gm_sadb::Sadb;
 
 use crate::handoff::{self, Command, Handoff, NoAnswer, Report};
 use crate::lane::Lane;
@@ -33,9 +26,6 @@ use crate::{Error, Event};
 /// Panics of one worker in [`BRIEF`] after which it is not started again.
 const MOST_PANICS: usize = 5;
 const BRIEF: Duration = Duration::from_secs(60);
-
-/// SAs in one command, so that a worker goes on with packets in between.
-const CHUNK: usize = 64;
 
 /// One worker.
 struct Member {
@@ -216,117 +206,6 @@ impl Crew {
         let mine = &mut self.members[usize::from(from)].lanes;
         mine.retain(|number| !gone.contains(number));
         Ok(taken)
-    }
-
-    /// Changes the number of workers; no SA and no packet is lost by it.
-    pub(crate) fn set_workers(&mut self, workers: u32, sadb: &Sadb) -> Result<(), Error> {
-        self.check(workers)?;
-        self.wanted = workers;
-        self.hire(workers as usize)?;
-        let (stay, go): (Vec<u8>, Vec<u8>) = self
-            .working()
-            .into_iter()
-            .partition(|n| u32::from(*n) < workers);
-        // Who has no bucket needs no lane, who gets one has a lane by then.
-        if go.is_empty() {
-            self.spread_lanes(&stay)?;
-        }
-        self.spread_buckets(&stay, sadb)?;
-        self.spread_lanes(&stay)?;
-        // A batch later nobody remembers an old route.
-        for worker in &stay {
-            self.call(*worker, Command::Report)?;
-        }
-        self.desks.pool.shrink(match stay.len() {
-            1 if !go.is_empty() => go.len() + 1,
-            _ => go.len(),
-        });
-        for worker in go {
-            self.dismiss(worker)?;
-        }
-        self.routes.set_shared(stay.len() > 1);
-        Ok(())
-    }
-
-    /// Puts lane l with the worker that it falls to.
-    fn spread_lanes(&mut self, workers: &[u8]) -> Result<(), Error> {
-        let wanted = |lane: u32| workers[lane as usize % workers.len()];
-        for from in self.working() {
-            let lanes = &self.members[usize::from(from)].lanes;
-            let leave: Vec<u32> = lanes
-                .iter()
-                .copied()
-                .filter(|l| wanted(*l) != from)
-                .collect();
-            for lane in self.take(from, leave)? {
-                self.give(wanted(lane.number), vec![lane])?;
-            }
-        }
-        Ok(())
-    }
-
-    fn spread_buckets(&mut self, workers: &[u8], sadb: &Sadb) -> Result<(), Error> {
-        let owners = self.routes.owners();
-        let mut groups: std::collections::BTreeMap<(u8, u8), Buckets> = Default::default();
-        for (bucket, to) in rebalance(&owners, workers) {
-            let from = owners[usize::from(bucket)];
-            groups.entry((from, to)).or_default().insert(bucket);
-        }
-        for ((from, to), buckets) in groups {
-            self.move_buckets(&buckets, from, to, sadb)?;
-        }
-        Ok(())
-    }
-
-    /// See the drawing above.
-    fn move_buckets(&self, moved: &Buckets, from: u8, to: u8, sadb: &Sadb) -> Result<(), Error> {
-        let slots = self.adopt(moved, to, sadb)?;
-        self.call(to, Command::Park(*moved))?;
-        (0..=255u8)
-            .filter(|b| moved.has(*b))
-            .for_each(|b| self.routes.give(b, to));
-        let lives = |n: u8| {
-            self.members
-                .get(usize::from(n))
-                .is_some_and(|m| m.handoff.is_some())
-        };
-        let halves = match lives(from) {
-            true => self.call(from, Command::Release(*moved, slots))?.halves,
-            false => None,
-        };
-        self.call(to, Command::Unpark(*moved, halves)).map(drop)
-    }
-
-    /// Gives a worker all SAs of these buckets; their slots.
-    fn adopt(&self, buckets: &Buckets, to: u8, sadb: &Sadb) -> Result<Vec<u32>, Error> {
-        let mut sas: Vec<Loaded> = sadb.loaded().collect();
-        sas.retain(|sa| buckets.has(bucket_of(&sa.sa, sa.dir)));
-        // Of selectors that overlap the one activated last has the traffic.
-        sas.sort_by_key(|sa| sa.active);
-        let slots = sas.iter().map(|sa| sa.slot).collect();
-        let mut sas = sas.into_iter().peekable();
-        while sas.peek().is_some() {
-            let chunk = sas.by_ref().take(CHUNK).map(|sa| {
-                let active = sa.active.is_some();
-                (
-                    Entry::new(sa.slot, sa.set, sa.dir, sa.sa, sa.partners),
-                    active,
-                )
-            });
-            self.call(to, Command::Adopt(chunk.collect()))?;
-        }
-        Ok(slots)
-    }
-
-    /// Ends a worker that has neither lanes nor buckets any more.
-    fn dismiss(&mut self, worker: u8) -> Result<(), Error> {
-        self.call(worker, Command::Stop)?;
-        let member = &mut self.members[usize::from(worker)];
-        member.handoff = None;
-        if let Some(thread) = member.thread.take() {
-            let _ = thread.join();
-        }
-        Ok(())
     }
 
     /// A worker has died, `lanes` are what it had. Starts it again, or has the
