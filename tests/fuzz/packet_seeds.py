@@ -83,7 +83,19 @@ def seeds():
         bytes([2, 1, 2, 2, k]) + bytes([66 + k % 2, k, k % 4, 3, 232, 0, 10, k % 8, 1, 2]) * 3 + bytes([30 + k, 1, 1, 0, 4, 3, 0]) * 4
         for k in range(32)
     ]
+    batches = []
+    for kind in range(64):
+        # Packets of a phone; one of each again, changed, cut; fragments; forged ones;
+        # the stack's; the SAs gone and here again; a router's word; time passes.
+        nth, plain = kind & 1, [0, 0, 60, 0, 0]
+        send = [nth, *plain]
+        steps = [0, 2, *(send + [0]) * 3, 3, 5, 0, 0, 1, 1, 7, 2, 0x10, 40, 0, 0x40, 0, 1, 14, 2, 0]
+        steps += [5, *send, kind & 1, 30, kind >> 1 & 31, *[0] * 8, 6, *send, 0, 0, 1, 20, 0, *[0] * 8]
+        steps += [8, 2, *(send + [0, 0]) * 3, 10, *send, 40, 0, *[0] * 8, 12, nth, 0, 3, 1, 0, 0, 1, 0, 12, nth, 1]
+        steps += [13, 2, kind % 5, 14, 1, 5, 120, 0, 0, 8, 1, *([nth, 0, 0, 250, 12, 0, 0, 0x40]) * 2, 15, 200]
+        batches.append(bytes([kind * 5 % 32, kind * 11 % 32, *steps]))
     return {
+        "batch": batches,
         "wire": [b"\0\x20" + f for f in frames()] + [b"\0\x30" + framed(p) for p in captured],
         "esp_open": sequences + [bytes([k, 1, 7, len(p) % 120]) + p[:120] for k, p in enumerate(captured[:64])],
         "reassembly": fragments,

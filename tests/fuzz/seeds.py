@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes the seeds of the fuzz corpora into DIR/TARGET: the shapes of phones and
-cores, with values that are made up, and packets (packet_seeds.py). tests/fuzz/run starts from these, from the
-committed corpus and from tests/torture."""
+cores, with values that are made up, and packets (packet_seeds.py).
+tests/fuzz/run starts from these, from the committed corpus and from
+tests/torture."""
 
 import pathlib
 import sys

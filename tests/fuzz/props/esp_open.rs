@@ -4,24 +4,23 @@
 //! A naive receiver, which keeps a set of the numbers that it has seen and a
 //! list of what was really sealed, says what has to come of each.
 
-mod input;
-mod packets;
+#[path = "esp_open/link.rs"]
+mod link;
+#[path = "esp_open/naive.rs"]
+mod naive;
 
 use std::collections::HashSet;
-use std::net::IpAddr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use gm_abi::wire::{self, Class, L3};
-use gm_engines::{Job, Key, reference};
+use gm_abi::wire::{self, L3};
+use gm_engines::{Job, reference};
 use gm_esp::inbound::Checked;
 use gm_esp::*;
 
-use input::Input;
-use packets::{
-    ENCAP_PORT, FAR_PORT, NEAR_PORT, address, ip, mark, marked, plain, set_checksum, set_length,
-    udp,
-};
+use crate::input::Input;
+use crate::packets::{ENCAP_PORT, plain, set_checksum, set_length};
+use link::Link;
+use naive::esp_of;
 
 const SPI: u32 = 1_000_000_007;
 const ENCAP: EncapPort = EncapPort::Dst(ENCAP_PORT);
@@ -30,85 +29,8 @@ const STEPS: usize = 20;
 /// Sealed packets that are kept for another time.
 const AIR: usize = 12;
 
-/// An SA with its key once more, for packets that are authentic nonsense.
-struct Link {
-    sa: Sa,
-    key: Key,
-    /// IP version inside and outside.
-    v6: (bool, bool),
-}
-
-impl Link {
-    fn new(kind: usize) -> Link {
-        let suite = Suite::every().nth(kind % 8).expect("one of eight");
-        let bit = |n: usize| kind >> n & 1 == 1;
-        let mode = if bit(3) { Mode::UdpEncTun } else { Mode::Trans };
-        let v6 = (bit(4), if bit(3) { bit(5) } else { bit(4) });
-        let (ports, proto) = match bit(7) {
-            true => ((None, None), SelProto::Any),
-            false => ((Some(FAR_PORT), Some(NEAR_PORT)), SelProto::UdpTcp),
-        };
-        let spec = SaSpec {
-            spi: SPI,
-            mode,
-            selector: Selector {
-                src: address(v6.0, false, false),
-                dst: address(v6.0, true, false),
-                src_port: ports.0,
-                dst_port: ports.1,
-                proto,
-            },
-            suite,
-            outer: bit(3).then(|| Outer {
-                src: address(v6.1, false, true),
-                dst: address(v6.1, true, true),
-                sport: Some(40_123),
-                dport: Some(ENCAP_PORT),
-            }),
-            esn: bit(6),
-            replay_window: 64,
-        };
-        let keys = EspKeys::expand(
-            suite,
-            &Ik::from_bytes([0x11; 16]),
-            &Ck::from_bytes([0x22; 16]),
-        );
-        let key = Key::new(
-            suite.transform(),
-            keys.integrity().unwrap_or_default(),
-            keys.encryption().unwrap_or_default(),
-            keys.salt().unwrap_or_default(),
-        );
-        Link {
-            sa: Sa::new(spec, &keys).expect("an SA"),
-            key: key.expect("a key"),
-            v6,
-        }
-    }
-
-    /// All 256 kinds, each made when it is first asked for.
-    fn of(kind: u8) -> &'static Link {
-        static LINKS: [OnceLock<Link>; 256] = [const { OnceLock::new() }; 256];
-        LINKS[usize::from(kind)].get_or_init(|| Link::new(usize::from(kind)))
-    }
-
-    /// ESP in the headers of this SA.
-    fn wrap(&self, esp: &[u8]) -> Vec<u8> {
-        let ends = |outside| {
-            (
-                address(self.v6.1, false, outside),
-                address(self.v6.1, true, outside),
-            )
-        };
-        match self.sa.spec.mode {
-            Mode::Trans => ip(ends(false).0, ends(false).1, wire::ESP, &[], esp),
-            Mode::UdpEncTun => {
-                let udp = udp(40_123, ENCAP_PORT, esp);
-                ip(ends(true).0, ends(true).1, wire::UDP, &[], &udp)
-            }
-        }
-    }
-}
+/// What comes of a packet with the key: its number, and the plain packet.
+type Outcome = Result<(u64, Vec<u8>), Reason>;
 
 /// What was sealed with the key.
 struct Sealed {
@@ -391,7 +313,7 @@ impl Run {
             expected.push(naive);
         }
         assert_eq!(self.memory.image(), before, "a check has moved the window");
-        let mut results: Vec<Option<Result<(u64, Vec<u8>), Reason>>> = vec![];
+        let mut results: Vec<Option<Outcome>> = vec![];
         results.resize_with(checked.len(), || None);
         let memory = &self.memory;
         inbound::open(reference(), &mut checked, |i, opened| {
@@ -421,133 +343,6 @@ impl Run {
             }
         }
         assert_eq!(self.memory.window().top(), self.top);
-    }
-
-    /// What has to come of a packet before the key is needed: the whole number,
-    /// or a reason.
-    fn precheck(&self, packet: &[u8]) -> Result<u64, Reason> {
-        let sa = &self.link.sa;
-        let L3::Ip(ip) = wire::parse_ip(packet, 0) else {
-            let not_ip = packet.first().is_some_and(|b| !matches!(b >> 4, 4 | 6));
-            return Err(if not_ip {
-                Reason::NotEsp
-            } else {
-                Reason::Malformed
-            });
-        };
-        let (spi, low, in_udp) = match wire::classify(packet, &ip, ENCAP) {
-            Class::Esp { spi, seq, .. } => (spi, seq, false),
-            Class::UdpEsp { spi, seq, .. } => (spi, seq, true),
-            Class::Keepalive => return Err(Reason::Keepalive),
-            Class::NonEspMarker => return Err(Reason::PassNonEspMarker),
-            Class::Fragment => return Err(Reason::Fragment),
-            Class::Malformed { .. } => return Err(Reason::Malformed),
-            Class::Other => return Err(Reason::NotEsp),
-        };
-        let dst = match ip.v6 {
-            true => IpAddr::from(ip.dst),
-            false => IpAddr::from([ip.dst[12], ip.dst[13], ip.dst[14], ip.dst[15]]),
-        };
-        if spi != SPI || dst != sa.destination() {
-            return Err(Reason::UnknownSpi);
-        }
-        let esp = esp_of(packet).expect("the class says so");
-        if !sa.spec.suite.transform().fits(esp.len()) {
-            return Err(Reason::Malformed);
-        }
-        if in_udp != (sa.spec.mode == Mode::UdpEncTun) {
-            return Err(Reason::ModeMismatch);
-        }
-        // The first number from the window's bottom on that ends like this.
-        let bottom = match sa.spec.esn {
-            true => self.top.saturating_sub(u64::from(self.memory.size) - 1),
-            false => 0,
-        };
-        let seq = bottom.wrapping_add(u64::from(low.wrapping_sub(bottom as u32)));
-        self.fresh(seq).map(|()| seq)
-    }
-
-    fn fresh(&self, seq: u64) -> Result<(), Reason> {
-        if seq == 0 {
-            Err(Reason::Replay)
-        } else if self.top.saturating_sub(seq) >= u64::from(self.memory.size) {
-            Err(Reason::Stale)
-        } else if self.seen.contains(&seq) {
-            Err(Reason::Replay)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// What has to come of it with the key.
-    fn judge(&mut self, packet: &[u8], seq: u64, result: Result<(u64, Vec<u8>), Reason>) {
-        let esp = esp_of(packet).expect("it was checked");
-        // An authentic packet, though perhaps in other headers.
-        let sealed = self.air.iter().find(|s| s.esp == esp && s.seq == seq);
-        let Some(sealed) = sealed else {
-            assert_eq!(result, Err(Reason::BadIcv), "never sealed");
-            return;
-        };
-        if let Err(reason) = self.fresh(seq) {
-            assert_eq!(result, Err(reason));
-            return;
-        }
-        self.seen.insert(seq);
-        self.top = self.top.max(seq);
-        let spec = &self.link.sa.spec;
-        if let Some(plain) = &sealed.plain {
-            if spec.mode == Mode::UdpEncTun {
-                let expected = marked(plain, mark(packet)).ok_or(Reason::Malformed);
-                assert_eq!(result, expected.map(|p| (seq, p)), "not what was sealed");
-                return;
-            }
-            if sealed.packet == packet {
-                assert_eq!(result, Ok((seq, plain.clone())), "not what was sealed");
-                return;
-            }
-            // The headers outside are nobody's word; what is inside stays.
-            if let Ok((_, bytes)) = &result {
-                let L3::Ip(ip) = wire::parse_ip(&plain[..], 0) else {
-                    panic!()
-                };
-                assert!(bytes.ends_with(&plain[ip.l4..]));
-            }
-        }
-        match result {
-            Ok((number, bytes)) => {
-                assert_eq!(number, seq);
-                let L3::Ip(ip) = wire::parse_ip(&bytes[..], 0) else {
-                    panic!("admitted what is no IP packet");
-                };
-                assert!(!ip.contradicts && !ip.hidden && ip.end == bytes.len());
-                assert!(
-                    spec.selector.matches(&InnerFlow::of(&ip)),
-                    "another's packet"
-                );
-            }
-            Err(reason) => assert!(
-                matches!(
-                    reason,
-                    Reason::Malformed | Reason::Dummy | Reason::SelectorMismatch
-                ),
-                "{reason:?}"
-            ),
-        }
-    }
-}
-
-/// From the SPI to the ICV.
-fn esp_of(packet: &[u8]) -> Option<&[u8]> {
-    let L3::Ip(ip) = wire::parse_ip(packet, 0) else {
-        return None;
-    };
-    match wire::classify(packet, &ip, ENCAP) {
-        Class::Esp { esp, .. } => packet.get(esp..ip.end),
-        Class::UdpEsp { esp, .. } => {
-            let length = u16::from_be_bytes([packet[ip.l4 + 4], packet[ip.l4 + 5]]);
-            packet.get(esp..ip.l4 + usize::from(length))
-        }
-        _ => None,
     }
 }
 

@@ -1,4 +1,8 @@
 #![no_main]
+#[path = "../props/input.rs"]
+mod input;
+#[path = "../props/packets.rs"]
+mod packets;
 #[path = "../props/esp_open.rs"]
 mod props;
 

@@ -1,4 +1,8 @@
 #![no_main]
+#[path = "../props/input.rs"]
+mod input;
+#[path = "../props/packets.rs"]
+mod packets;
 #[path = "../props/reassembly.rs"]
 mod props;
 

@@ -6,6 +6,10 @@
 mod each;
 #[path = "../../../tests/fuzz/props/esp_open.rs"]
 mod esp_open;
+#[path = "../../../tests/fuzz/props/input.rs"]
+mod input;
+#[path = "../../../tests/fuzz/props/packets.rs"]
+mod packets;
 #[path = "../../../tests/fuzz/props/reassembly.rs"]
 mod reassembly;
 #[path = "../../../tests/fuzz/props/wire.rs"]

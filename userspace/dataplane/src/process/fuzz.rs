@@ -6,6 +6,7 @@
 //! reason, nothing reaches the local stack through an SA but what was sealed for
 //! it, once, and nothing leaves but what its peer can open.
 
+mod commands;
 #[path = "../../../../tests/fuzz/props/input.rs"]
 mod input;
 #[path = "../../../../tests/fuzz/props/packets.rs"]

@@ -1,18 +1,14 @@
 //! What may happen between two looks: one byte chooses.
 
-use std::sync::atomic::Ordering;
-
 use gm_abi::maps::{META_ESP, META_FRAGMENT, META_ICMP, META_MAGIC, META_UDP_ESP, Meta};
 use gm_abi::verdict::Reason;
 use gm_abi::wire::{self, L3};
 use gm_esp::fragment;
-use gm_sadb::{Dir, SetId};
 
 use super::input::Input;
 use super::packets::{address, icmp_too_big, ip, plain, set_length, udp};
 use super::peer::slot;
 use super::{Given, Run};
-use crate::table::Entry;
 
 /// Frames that are kept for another time.
 const AIR: usize = 24;
@@ -42,7 +38,7 @@ impl Run {
             6 | 7 => self.forged(input),
             8 | 9 => {
                 let batch: Vec<_> = (0..=input.below(MANY))
-                    .map(|_| self.from_stack(input))
+                    .map(|_| self.stack_frame(input))
                     .collect();
                 self.outbound(&batch);
             }
@@ -224,7 +220,7 @@ impl Run {
     }
 
     /// A frame of the local stack, mostly one that is to be sealed.
-    fn from_stack(&mut self, input: &mut Input<'_>) -> Vec<u8> {
+    fn stack_frame(&mut self, input: &mut Input<'_>) -> Vec<u8> {
         let (_, packet) = self.plain(input, false);
         let mut frame = framed(input, &packet);
         let how = input.u8();
@@ -260,60 +256,6 @@ impl Run {
             self.outbound(&[bytes]);
         } else {
             self.inbound(&[(bytes, meta)]);
-        }
-    }
-
-    /// Gives the worker a phone's SAs; the outbound one is active.
-    pub(super) fn load(&mut self, nth: usize) {
-        let (slot, peer) = (slot(nth), &mut self.peers[nth]);
-        let ctx = &mut self.bench.process.ctx;
-        let set = SetId(nth as u64 + 1);
-        let inbound = Entry::new(slot, set, Dir::In, peer.inbound.sa.clone(), vec![slot + 1]);
-        let outbound = Entry::new(slot + 1, set, Dir::Out, peer.outbound.sa.clone(), vec![]);
-        ctx.load(inbound);
-        ctx.load(outbound);
-        ctx.table.activate(slot + 1);
-        (peer.loaded, peer.active) = (true, true);
-    }
-
-    fn command(&mut self, input: &mut Input<'_>) {
-        let nth = input.below(2);
-        let ctx = &mut self.bench.process.ctx;
-        match input.u8() % 5 {
-            0 => {
-                ctx.unload(slot(nth));
-                ctx.unload(slot(nth) + 1);
-                (self.peers[nth].loaded, self.peers[nth].active) = (false, false);
-            }
-            1 | 2 => self.load(nth),
-            3 => {
-                ctx.table.deactivate(slot(nth) + 1);
-                self.peers[nth].active = false;
-            }
-            _ => {
-                ctx.table.activate(slot(nth) + 1);
-                self.peers[nth].active = self.peers[nth].loaded;
-            }
-        }
-    }
-
-    fn settings(&mut self, input: &mut Input<'_>) {
-        match input.u8() % 4 {
-            0 => self.bench.starve(input.below(24)),
-            1 => self.bench.feed(),
-            2 => {
-                let mtu = input.pick(&[1500, 1280, 1400, 576, 9000]);
-                self.bench
-                    .process
-                    .ctx
-                    .settings
-                    .uplink_mtu
-                    .store(mtu, Ordering::Relaxed);
-            }
-            _ => {
-                self.bench.process.ctx.settings.follow = input.u8() & 1 == 1;
-                self.peers[input.below(2)].port = input.u16().max(1);
-            }
         }
     }
 
