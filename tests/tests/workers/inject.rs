@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::net::UdpSocket;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -98,19 +99,30 @@ impl Lab {
 
     /// Sends on each queue the frames that `of` gives it, all queues at once.
     fn send(&self, frames: &[Vec<u8>], of: impl Fn(usize, u32) -> bool + Sync) {
-        let of = &of;
         // Not faster than a debug build opens, or fragments of one source are
-        // taken.
+        // taken; and no queue runs ahead of the others by more than what a
+        // source may have waiting.
         let pause = match frames.iter().any(|f| f.len() > 1000) {
             true => Duration::from_millis(8),
             false => Duration::from_millis(2),
         };
+        let (of, together) = (&of, &Barrier::new(QUEUES as usize));
         self.s.run(|| {
             thread::scope(|scope| {
                 for queue in 0..QUEUES {
                     scope.spawn(move || {
-                        let mine = frames.iter().enumerate().filter(|(i, _)| of(*i, queue));
-                        send_on(queue, pause, mine.map(|(_, f)| f.as_slice()));
+                        let mut sender = Sender::new(queue);
+                        for (n, some) in frames.chunks(64).enumerate() {
+                            for (i, frame) in some.iter().enumerate() {
+                                if of(n * 64 + i, queue) {
+                                    sender.send(frame);
+                                }
+                            }
+                            sender.flush();
+                            together.wait();
+                            thread::sleep(pause);
+                        }
+                        sender.socket.close(&mut sender.umem);
                     });
                 }
             });
@@ -118,27 +130,35 @@ impl Lab {
     }
 }
 
-fn send_on<'f>(queue: u32, pause: Duration, frames: impl Iterator<Item = &'f [u8]>) {
-    let rings = RingSizes {
-        rx: 64,
-        tx: 64,
-        fill: 64,
-        completion: 64,
-    };
-    let mut umem = Umem::new(256).unwrap();
-    let mut socket =
-        Socket::bind(&mut umem, nic::index(S).unwrap(), queue, rings, Mode::Copy).unwrap();
-    for (i, bytes) in frames.enumerate() {
-        let mut frame = umem.alloc().unwrap();
-        assert!(frame.write(bytes));
-        assert!(socket.send(&mut umem, frame).is_ok());
-        if i % 16 == 15 {
-            while socket.flush(&mut umem).unwrap().queued > 0 {}
-            thread::sleep(pause);
-        }
+/// A socket on one queue of the device towards the P-CSCF.
+struct Sender {
+    umem: Umem,
+    socket: Socket,
+}
+
+impl Sender {
+    fn new(queue: u32) -> Sender {
+        let rings = RingSizes {
+            rx: 64,
+            tx: 64,
+            fill: 64,
+            completion: 64,
+        };
+        let mut umem = Umem::new(256).unwrap();
+        let device = nic::index(S).unwrap();
+        let socket = Socket::bind(&mut umem, device, queue, rings, Mode::Copy).unwrap();
+        Sender { umem, socket }
     }
-    while socket.flush(&mut umem).unwrap().queued > 0 {}
-    socket.close(&mut umem);
+
+    fn send(&mut self, bytes: &[u8]) {
+        let mut frame = self.umem.alloc().unwrap();
+        assert!(frame.write(bytes));
+        assert!(self.socket.send(&mut self.umem, frame).is_ok());
+    }
+
+    fn flush(&mut self) {
+        while self.socket.flush(&mut self.umem).unwrap().queued > 0 {}
+    }
 }
 
 /// Reads numbered datagrams until told that all were sent and none comes any
