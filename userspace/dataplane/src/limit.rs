@@ -42,10 +42,11 @@ const OF_SOURCE: Rate = Rate {
     burst: 64,
 };
 
-/// Tries that fail, of a limited SA or source, when it may be the phone.
+/// Tries that fail, of a limited SA or source, when it may be the phone. A batch
+/// is tried before any of it has verified: all of it may be the phone's.
 const TRIES: Rate = Rate {
     per_second: 2000,
-    burst: 8,
+    burst: crate::process::BATCH as u32,
 };
 
 /// Places for sources. Those that share one push each other out, but never one
