@@ -198,8 +198,6 @@ impl Process {
     /// A worker with no SAs yet, and no other beside it. `ident` begins
     /// anywhere; random is best.
     pub(crate) fn new(ctx: Ctx, ident: u32) -> Process {
-        // One that is no more may have left some; who lives limits again.
-        ctx.published.tables.end_source_limits();
         Process {
             ctx,
             tap: Tap::default(),

@@ -122,19 +122,6 @@ impl Tables {
         }
     }
 
-    /// Ends all limits on sources.
-    pub(crate) fn end_source_limits(&self) {
-        let ended = self
-            .source_limits
-            .iter()
-            .filter(|place| place.load(Ordering::Relaxed) != 0)
-            .filter(|place| place.swap(0, Ordering::AcqRel) != 0)
-            .count();
-        if let Some(limits) = self.state.get(STATE_LIMITED as usize) {
-            limits.fetch_sub(ended as u64, Ordering::Release);
-        }
-    }
-
     /// Whether the source of `addr` is limited.
     #[cfg(test)]
     pub(crate) fn is_limited(&self, addr: &Addr) -> bool {
@@ -242,13 +229,6 @@ mod tests {
         t.limit_source(&addr(2), false);
         assert!(t.is_limited(&other) && !t.is_limited(&addr(2)));
         t.limit_source(&other, false);
-        assert_eq!(limits(), 0);
-        for last in 1..5 {
-            t.limit_source(&addr(last), true);
-        }
-        t.end_source_limits();
-        assert!((1..5).all(|last| !t.is_limited(&addr(last))));
-        t.limit_source(&addr(1), false);
         assert_eq!(limits(), 0);
     }
 

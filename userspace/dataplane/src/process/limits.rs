@@ -159,3 +159,15 @@ impl Ctx {
         self.forgeries.0.borrow().limited.len()
     }
 }
+
+/// However a worker ends, the sources that it has limited are free: nobody else
+/// would end that.
+impl Drop for Ctx {
+    fn drop(&mut self) {
+        let tables = &self.published.tables;
+        let sources = &mut self.forgeries.0.get_mut().sources;
+        sources.end_sources(u64::MAX, |prefix| {
+            tables.limit_source(&source::addr_of(prefix), false);
+        });
+    }
+}

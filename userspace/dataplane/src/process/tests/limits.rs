@@ -89,17 +89,17 @@ fn from_the_phones_own_address_only_numbers_near_the_window_are_tried() {
         (0..500).map(|n| forged(&wire[0], 100_000 + n, None)),
     );
     assert_eq!(counts(&b), [10, 33, 467]);
-    // Near ones: eight at once, then a few each millisecond, and none of the
-    // phone's is lost while there are fewer.
+    // Near ones: a batch of them at once, then a few each millisecond, and none
+    // of the phone's is lost while there are fewer.
     give(
         &mut b,
         META_ESP,
         (0..500).map(|n| forged(&wire[0], 500 + n, None)),
     );
-    assert_eq!(counts(&b), [10, 41, 959]);
+    assert_eq!(counts(&b), [10, 97, 903]);
     // The phone's own is one of those that are not tried now.
     give(&mut b, META_ESP, [wire[10].clone()]);
-    assert_eq!(counts(&b), [10, 41, 960]);
+    assert_eq!(counts(&b), [10, 97, 904]);
     b.settle();
 }
 
@@ -153,6 +153,47 @@ fn one_sources_bad_icvs_on_many_sas_limit_the_source() {
     b.process.expire(2000);
     assert!(!b.process.ctx.published.tables.is_limited(&mapped(thief)));
     b.settle();
+}
+
+/// A phone may send as much at once as ever: a batch is tried before any of it
+/// has verified.
+#[test]
+fn a_batch_of_the_phone_arrives_while_its_sa_is_limited() {
+    let wire = sealed(SUITE, Mode::Trans, 180, 100);
+    let mut b = shown(Mode::Trans);
+    give(&mut b, META_ESP, wire[..10].iter().cloned());
+    let attack = |n: u32| forged(&wire[0], 100 + n, Some([10, 9, 9, 9]));
+    give(&mut b, META_ESP, (0..500).map(attack));
+    for batch in wire[10..].chunks(64) {
+        let m = meta(IN, META_ESP);
+        let batch: Vec<_> = batch.iter().map(|w| (w.as_slice(), m)).collect();
+        b.inbound(&batch);
+    }
+    assert_eq!(counts(&b), [180, 33, 467]);
+    b.settle();
+}
+
+/// Otherwise a NAT with thousands of phones behind it stays limited for ever.
+#[test]
+fn a_worker_that_ends_leaves_no_source_limited() {
+    let mut b = Bench::new(256);
+    let wire = sealed(SUITE, Mode::Trans, 1, 100);
+    for slot in 0..6 {
+        let sa = super::sa(SUITE, Mode::Trans, true, SPI + slot);
+        b.load(slot, gm_sadb::Dir::In, sa, &[]);
+    }
+    for n in 0..20 {
+        for slot in 0..6u32 {
+            let mut w = forged(&wire[0], 100 + n, Some([10, 9, 9, 9]));
+            w[34..38].copy_from_slice(&(SPI + slot).to_be_bytes());
+            b.inbound(&[(w.as_slice(), meta(slot, META_ESP))]);
+        }
+    }
+    let published = b.process.ctx.published.clone();
+    let limited = || published.tables.is_limited(&mapped([10, 9, 9, 9]));
+    assert!(limited());
+    drop(b);
+    assert!(!limited());
 }
 
 #[test]
