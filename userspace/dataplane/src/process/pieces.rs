@@ -3,6 +3,7 @@
 //! are put together, within bounds, and the whole is judged by it.
 
 use gm_abi::verdict::Reason;
+use gm_abi::wire::{self, L3};
 use gm_esp::reassembly::Pushed;
 use gm_esp::{Mode, PacketBuf, inbound};
 use gm_xsk::Umem;
@@ -11,6 +12,7 @@ use super::emit::{self, Link};
 use super::ends::Seen;
 use super::translate::Way;
 use super::{Out, Process};
+use crate::config::map_addr;
 
 /// What an opened packet has brought.
 pub(super) enum Plain<'p> {
@@ -34,6 +36,11 @@ impl Process {
         let Some(entry) = ctx.table.get(slot) else {
             return ctx.drop_from(None, Reason::UnknownSpi, seen);
         };
+        // Each piece shows whose it is: one SA fills no other's room.
+        let phone = map_addr(entry.sa.spec.selector.src);
+        if !matches!(wire::parse_ip(piece, 0), L3::Ip(ip) if ip.src == phone) {
+            return ctx.drop_from(Some(entry), Reason::SelectorMismatch, seen);
+        }
         let pushed = self.frags_sa.push_of(entry.sa.spec.spi, piece, ctx.now);
         ctx.counters
             .add(Reason::FragmentLimit, self.frags_sa.take_evicted());

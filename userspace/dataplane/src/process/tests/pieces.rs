@@ -79,6 +79,25 @@ fn the_whole_has_to_be_its_sas_traffic() {
     b.settle();
 }
 
+/// An address is in every piece: who claims others' addresses must not take
+/// room for each of them.
+#[test]
+fn pieces_from_another_address_than_the_phones_take_no_room() {
+    let mut pieces = cut(&frame(true, 17, 1000, false), 700, 7);
+    for (n, p) in (0..).zip(&mut pieces) {
+        p[14 + 15] = 100 + n;
+        fix(&mut p[14..]);
+    }
+    let mut b = near();
+    assert!(give(&mut b, IN, &tunnelled(SPI, &pieces)).is_empty());
+    assert_eq!(b.hot(IN).drops(Reason::SelectorMismatch), 2);
+    assert_eq!(
+        (b.count(Reason::Fragment), b.process.reassembly_bytes()),
+        (0, 0)
+    );
+    b.settle();
+}
+
 #[test]
 fn pieces_of_two_sas_stay_apart_and_end_in_time() {
     let pieces = cut(&frame(true, 17, 1000, false), 700, 7);
