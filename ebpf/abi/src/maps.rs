@@ -169,7 +169,7 @@ pub const STATE_WORDS: u32 = 8;
 /// looks there.
 pub const STATE_LIMITED: u32 = 0;
 /// Word of `STATE`: not zero while somebody refills `FRAGMENT_TOKENS`. Zero:
-/// the rate of fragments is not limited.
+/// the rate of fragments and of ICMP errors is not limited.
 pub const STATE_FRAGMENT_RATE: u32 = 1;
 
 const _: () = assert!(size_of::<SaSlot>() == 64);

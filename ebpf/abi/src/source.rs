@@ -9,8 +9,8 @@
 //! | map | value | says |
 //! |---|---|---|
 //! | `PREFIXES` | [`PrefixDrops`] | what was dropped for the source at the place |
-//! | `SOURCE_LIMITS` | `u64` | the source whose ESP is not tried; zero: none |
-//! | `FRAGMENT_TOKENS` | `u64` | how many fragments may still come; word 0 in all, word 1 + place from a source |
+//! | `SOURCE_LIMITS` | `u64` | the source whose ESP is tried only for SAs that it was the last verified source of, and for those of which nothing has verified and that are not limited; zero: none |
+//! | `FRAGMENT_TOKENS` | `u64` | how many fragments may still come; word 0 in all, word 1 + place from a source; behind them [`ICMP_TOKENS`] |
 //! | `SAMPLE_TOKENS` | `u64` | how many samples may still be made, by reason |
 //!
 //! Tokens are signed numbers in a `u64`: who finds more than zero takes one.
@@ -30,7 +30,10 @@ pub const PREFIX_PLACES: u32 = 1 << PLACE_BITS;
 const PLACE_BITS: u32 = 14;
 
 /// Number of words in `FRAGMENT_TOKENS`.
-pub const FRAGMENT_WORDS: u32 = 1 + PREFIX_PLACES;
+pub const FRAGMENT_WORDS: u32 = 2 + PREFIX_PLACES;
+
+/// Word of `FRAGMENT_TOKENS`: how many ICMP errors about ESP may still come.
+pub const ICMP_TOKENS: u32 = 1 + PREFIX_PLACES;
 
 /// Counters of one source; more than there are reasons to drop.
 pub const PREFIX_COUNTERS: usize = 30;

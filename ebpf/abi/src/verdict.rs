@@ -145,7 +145,7 @@ reasons! {
     PathMtu = "path-mtu", Deliver;
     /// An ICMP error that says that ESP of ours has not reached the phone: noted, nothing changes.
     PeerUnreachable = "peer-unreachable", Deliver;
-    /// An ICMP error about ESP that no SA has lately sent: forged, or late.
+    /// An ICMP error about ESP that no SA has lately sent: forged, or late; or one more than are looked at.
     IcmpUnbelieved = "icmp-unbelieved", Drop;
     /// An ICMP error that quotes, in clear, UDP or TCP of a protected port: on the wire that is ESP, so it is forged.
     ClearIcmp = "clear-icmp", Drop;

@@ -86,7 +86,8 @@ pub fn gm_xdp_uplink(ctx: XdpContext) -> u32 {
 fn judge(frame: &Frame, ip: &IpPacket, config: &Config, seen: &mut Seen) -> (Reason, Option<Meta>) {
     match classify::uplink(frame, ip, config, &mut seen.head) {
         Next::Decided(reason) => (reason, None),
-        Next::Icmp => (Reason::SteerIcmp, Some(steer::icmp(ip))),
+        Next::Icmp if precheck::takes_icmp() => (Reason::SteerIcmp, Some(steer::icmp(ip))),
+        Next::Icmp => (Reason::IcmpUnbelieved, None),
         Next::Fragment if precheck::takes_fragment(&ip.src, config) => {
             (Reason::SteerFragment, Some(steer::fragment(ip)))
         }

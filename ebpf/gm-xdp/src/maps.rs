@@ -55,7 +55,7 @@ pub static PREFIXES: Array<PrefixDrops> = Array::with_max_entries(PREFIX_PLACES,
 #[map]
 pub static SOURCE_LIMITS: Array<u64> = Array::with_max_entries(PREFIX_PLACES, BPF_F_MMAPABLE);
 
-/// How many fragments may come in yet.
+/// How many fragments, and ICMP errors about ESP, may come in yet.
 #[map]
 pub static FRAGMENT_TOKENS: Array<u64> = Array::with_max_entries(FRAGMENT_WORDS, BPF_F_MMAPABLE);
 

@@ -13,7 +13,7 @@ use gm_abi::{
         SLOT_PUBLISHED, SLOT_TAG_SHIFT, SPI_BASE, STATE_FRAGMENT_RATE, STATE_LIMITED, SaSlot,
         WINDOW_CELLS,
     },
-    source::tag_of,
+    source::{ICMP_TOKENS, tag_of},
     verdict::Reason,
     wire::IpPacket,
 };
@@ -82,8 +82,12 @@ fn is_limited(
     let known = flags >> SLOT_TAG_SHIFT;
     if known != u32::from(tag_of(&ip.src, port, config.seed)) {
         let limited = flags & SLOT_LIMITED != 0;
-        // An SA of which nothing has verified takes anybody's, one at a time.
-        if limited && known != 0 || sources && is_limited_source(&ip.src, config) {
+        // An SA of which nothing has verified takes anybody's, one at a time. It
+        // may be that of a new phone behind the NAT that an attacker is behind:
+        // while nobody attacks this SA, the source's limit is not for it.
+        if limited && known != 0
+            || sources && (limited || known != 0) && is_limited_source(&ip.src, config)
+        {
             return true;
         }
     }
@@ -114,7 +118,14 @@ pub fn takes_fragment(src: &Addr, config: &Config) -> bool {
     take(1 + place) && take(0)
 }
 
-/// Takes a fragment's token, if one is left.
+/// Whether a worker has time for one more ICMP error about ESP: anybody can
+/// send them, and what they quote only a worker can judge.
+#[inline(always)]
+pub fn takes_icmp() -> bool {
+    state(STATE_FRAGMENT_RATE) == 0 || take(ICMP_TOKENS)
+}
+
+/// Takes a token, if one is left.
 #[inline(always)]
 fn take(word: u32) -> bool {
     let Some(tokens) = FRAGMENT_TOKENS.get_ptr_mut(word) else {

@@ -1,7 +1,8 @@
 //! ICMP errors: about ESP of ours to a worker, about what leaves as ESP only
 //! nowhere, all others to the kernel.
 
-use gm_abi::maps::{META_ICMP, Meta};
+use gm_abi::maps::{META_ICMP, Meta, STATE_FRAGMENT_RATE};
+use gm_abi::source::ICMP_TOKENS;
 use gm_abi::verdict::Reason;
 use gm_tests::netns::{End, NetNs, veth};
 
@@ -101,6 +102,31 @@ fn errors() -> Vec<(&'static str, Vec<u8>, Reason)> {
 
 fn packet_of(frame: &[u8]) -> Vec<u8> {
     packet(frame).to_vec()
+}
+
+#[test]
+#[ignore = "needs root: run by ./tests/run"]
+fn a_worker_gets_no_more_icmp_errors_than_it_has_time_for() {
+    let mut lab = Lab::new();
+    let (_, error, _) = errors()
+        .into_iter()
+        .find(|(_, _, reason)| *reason == Reason::SteerIcmp)
+        .unwrap();
+    lab.set_word("STATE", STATE_FRAGMENT_RATE, 1);
+    for (tokens, reason) in [
+        (2, Reason::SteerIcmp),
+        (1, Reason::SteerIcmp),
+        (0, Reason::IcmpUnbelieved),
+    ] {
+        lab.set_word("FRAGMENT_TOKENS", ICMP_TOKENS, tokens);
+        assert_eq!(lab.uplink(&error).counted, [(reason, 1)], "{tokens} left");
+        assert_eq!(
+            lab.word("FRAGMENT_TOKENS", ICMP_TOKENS),
+            tokens.saturating_sub(1)
+        );
+    }
+    // Those of fragments are others.
+    assert_eq!(lab.word("FRAGMENT_TOKENS", 0), 0);
 }
 
 #[test]

@@ -141,7 +141,7 @@ fn without_a_limit_source_and_number_do_not_matter() {
 
 #[test]
 #[ignore = "needs root: run by ./tests/run"]
-fn a_limited_source_reaches_only_sas_that_verified_it() {
+fn a_limited_source_reaches_only_sas_that_verified_it_and_new_ones() {
     let (mut lab, tun, trans) = lab(false, true);
     let prefix = prefix_of(&THEIRS_V4);
     lab.set_word("SOURCE_LIMITS", place_of(prefix, SEED), prefix);
@@ -154,14 +154,24 @@ fn a_limited_source_reaches_only_sas_that_verified_it() {
     let mut unknown = trans;
     (unknown.spi, unknown.tag) = (trans.spi + 5, 0);
     lab.install(7, unknown);
+    let mut attacked = unknown;
+    (attacked.spi, attacked.limited) = (trans.spi + 6, true);
+    lab.install(8, attacked);
     for (name, packet, reason) in [
         ("its SA", in_udp(THEIRS_V4, PORT, &tun, 5001), SteerUdpEsp),
         ("its SA, raw", raw(THEIRS_V4, &trans, 5001), SteerEsp),
         ("its SA, another port", other_port, IcvLimited),
+        // A phone that has just registered, behind the same NAT.
+        ("an SA of nobody", raw(THEIRS_V4, &unknown, 5001), SteerEsp),
         (
-            "an SA of nobody",
-            raw(THEIRS_V4, &unknown, 5001),
+            "an SA of nobody that is attacked",
+            raw(THEIRS_V4, &attacked, 5001),
             IcvLimited,
+        ),
+        (
+            "the same from elsewhere",
+            raw(ATTACKER, &attacked, 5001),
+            SteerEsp,
         ),
         (
             "no SA",
@@ -174,7 +184,7 @@ fn a_limited_source_reaches_only_sas_that_verified_it() {
     }
     // Another source has the place: this one is not limited.
     lab.set_word("SOURCE_LIMITS", place_of(prefix, SEED), prefix + 1);
-    let packet = raw(THEIRS_V4, &unknown, 5001);
+    let packet = raw(THEIRS_V4, &attacked, 5001);
     assert_eq!(why(&mut lab, &packet), SteerEsp);
 }
 

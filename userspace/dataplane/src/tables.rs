@@ -100,7 +100,8 @@ impl Tables {
     }
 
     /// Begins or ends the limit on the source of `addr`: meanwhile XDP drops
-    /// its ESP for every SA that it was not the last verified source of. Of
+    /// its ESP for every SA that it was not the last verified source of, unless
+    /// that has none yet and is not limited itself. Of
     /// two limited sources with the same place the later one is limited.
     pub(crate) fn limit_source(&self, addr: &Addr, limited: bool) {
         let (prefix, place) = self.place(addr);
@@ -143,8 +144,8 @@ impl Tables {
         }
     }
 
-    /// Lets `all` fragments come in from now on, `each` of one source, whatever
-    /// was left. For whoever keeps time, every 100 ms; before the first call
+    /// Lets `all` fragments come in from now on, `each` of one source, and `each`
+    /// ICMP errors about ESP in all, whatever was left. For whoever keeps time, every 100 ms; before the first call
     /// their number is not limited. Writes 128 KiB.
     pub(crate) fn refill_fragments(&self, all: u32, each: u32) {
         let mut tokens = self.fragment_tokens.iter();
