@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use gm_dataplane::{Config, DataPlane, Error, Reason, TcMode};
 use gm_esp::Suite;
 use gm_tests::netns::NetNs;
-use gm_xsk::LinkSocket;
+use gm_xsk::{LinkSocket, nic};
 
 use super::lab::{Family, Lab, NAMES, PORT_PC, PORT_PS, PORT_UC, config, start};
 use super::sockets::{WAIT, count, grows, pass, sees, silent, udp};
@@ -90,10 +90,14 @@ fn shutdown_leaves_nothing() {
     lab.install(Suite::NullAesGcm, Family::V4);
     assert!(lab.p.ns.ip("-d link").contains("gm0x"));
     assert_eq!(attached(&lab.p.ns, NAMES[0]), 2);
+    // XDP is to see VLAN tags; the veth took them out when it was made.
+    let strips = |ns: &NetNs, on| !ns.run(|| nic::set_vlan_stripping(NAMES[0], on).unwrap());
+    assert!(strips(&lab.p.ns, false));
     let mode = std::fs::metadata(&pins).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700, "others may meddle with the pins");
     lab.p.plane.shutdown().unwrap();
     nothing_left(&lab.p.ns, Some(&pins));
+    assert!(strips(&lab.p.ns, true), "tags stay in the frames");
     // Twice is no error; commands say what is the matter.
     lab.p.plane.shutdown().unwrap();
     assert!(matches!(lab.p.plane.reserve(&[]), Err(Error::Down)));

@@ -37,6 +37,8 @@ pub(crate) struct Devices {
     pub gm0x: u32,
     /// gm0 was there: a predecessor was killed, its policy may be in force.
     pub adopted: bool,
+    /// The uplink took VLAN tags out of frames before, and is to do so after.
+    pub stripped: bool,
 }
 
 fn netlink(what: impl Into<String>, e: rtnetlink::Error) -> Error {
@@ -90,8 +92,16 @@ fn is_ours(link: &LinkMessage) -> bool {
 
 /// Has the uplink leave VLAN tags in the frames: one that it had taken out XDP
 /// would not see. A NIC that has no such setting takes none out, as a rule.
-pub(crate) fn leave_tags(uplink: &str) {
-    let _ = gm_xsk::nic::set_vlan_stripping(uplink, false);
+/// Whether it took them out before.
+pub(crate) fn leave_tags(uplink: &str) -> bool {
+    gm_xsk::nic::set_vlan_stripping(uplink, false).unwrap_or(false)
+}
+
+/// Has it take them out again.
+pub(crate) fn take_tags(uplink: &str) {
+    if let Err(e) = gm_xsk::nic::set_vlan_stripping(uplink, true) {
+        tracing::warn!("{uplink}: cannot switch VLAN tag stripping on again: {e}");
+    }
 }
 
 /// Finds the uplink and makes gm0/gm0x, or takes over a pair that a killed
@@ -151,7 +161,7 @@ pub(crate) async fn make(handle: &Handle, cfg: &Config) -> Result<Devices, Error
     // Otherwise everything that is sent locally carries a partial checksum.
     gm_xsk::nic::set_tx_checksum(&gm0, false)
         .map_err(|e| Error::io(format!("turn transmit checksum offload of {gm0} off"), e))?;
-    leave_tags(&cfg.uplink);
+    let stripped = leave_tags(&cfg.uplink);
 
     Ok(Devices {
         uplink: uplink.header.index,
@@ -159,6 +169,7 @@ pub(crate) async fn make(handle: &Handle, cfg: &Config) -> Result<Devices, Error
         gm0: index[0],
         gm0x: index[1],
         adopted: adopt,
+        stripped,
     })
 }
 

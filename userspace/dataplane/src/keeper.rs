@@ -348,6 +348,9 @@ impl Kept<'_> {
         }
         self.ebpf = None;
         first = first.and(devices::remove(handle, self.devices.gm0).await);
+        if self.devices.stripped {
+            devices::take_tags(&self.cfg.uplink);
+        }
         if let Some(pins) = &self.pins {
             first = first.and(pins.clear());
         }

@@ -86,12 +86,12 @@ pub fn tx_checksum(ifname: &str) -> io::Result<bool> {
 
 /// Switches it on or off that the device takes VLAN tags out of frames that
 /// come in and keeps them beside the packet. XDP, and who is behind it, sees
-/// the bytes only, so it does not see such a tag.
+/// the bytes only, so it does not see such a tag. Whether that has changed.
 ///
 /// # Errors
 ///
 /// As for [`set_tx_checksum`].
-pub fn set_vlan_stripping(ifname: &str, on: bool) -> io::Result<()> {
+pub fn set_vlan_stripping(ifname: &str, on: bool) -> io::Result<bool> {
     set_flag(ifname, FLAG_RXVLAN, on)
 }
 
@@ -102,10 +102,11 @@ pub fn set_vlan_stripping(ifname: &str, on: bool) -> io::Result<()> {
 ///
 /// As for [`set_tx_checksum`].
 pub fn set_vlan_insertion(ifname: &str, on: bool) -> io::Result<()> {
-    set_flag(ifname, FLAG_TXVLAN, on)
+    set_flag(ifname, FLAG_TXVLAN, on).map(drop)
 }
 
-fn set_flag(ifname: &str, flag: u32, on: bool) -> io::Result<()> {
+/// Whether it was otherwise before.
+fn set_flag(ifname: &str, flag: u32, on: bool) -> io::Result<bool> {
     let mut value = Value {
         cmd: ETHTOOL_GFLAGS,
         data: 0,
@@ -117,13 +118,14 @@ fn set_flag(ifname: &str, flag: u32, on: bool) -> io::Result<()> {
         value.data & !flag
     };
     if wanted == value.data {
-        return Ok(());
+        return Ok(false);
     }
     value = Value {
         cmd: ETHTOOL_SFLAGS,
         data: wanted,
     };
-    ethtool(ifname, &mut value)
+    ethtool(ifname, &mut value)?;
+    Ok(true)
 }
 
 /// The number of receive queues in use; 1 where the driver does not say.

@@ -91,7 +91,7 @@ impl Kept<'_> {
     /// the supervisor opens it by naming it in CONFIG.
     fn take_uplink(&mut self, link: &Link, mtu: Option<u32>) -> Result<(), Error> {
         self.way_out(link.index, &link.name)?;
-        devices::leave_tags(&link.name);
+        self.devices.stripped |= devices::leave_tags(&link.name);
         let Some(ebpf) = &mut self.ebpf else {
             return Ok(());
         };
@@ -112,7 +112,7 @@ impl Kept<'_> {
             "the uplink {} is gone: what is protected is dropped until it is back",
             self.cfg.uplink
         );
-        self.devices.uplink = 0;
+        (self.devices.uplink, self.devices.stripped) = (0, false);
         if let Some(held) = self.xdp.take()
             && let Err(e) = held.detach()
         {
