@@ -4,7 +4,9 @@
 
 mod advice;
 mod facts;
+mod hit;
 mod inbound;
+mod keys;
 mod outbound;
 mod silence;
 mod sip;
@@ -56,9 +58,11 @@ pub fn explain(facts: &Facts) -> Explanation {
     found.extend(outbound::findings(facts));
     found.extend(sip::findings(facts));
     let is = |weight: Weight| found.iter().any(|f| f.finding.weight == weight);
+    // With SAs of which no packet verifies even a trace is one.
+    let works = facts.last_good().is_some() || silence::is_early(facts);
     let verdict = if facts.is_empty() {
         Verdict::Unknown
-    } else if is(Weight::Cause) || (facts.sas.is_empty() && is(Weight::Hint)) {
+    } else if is(Weight::Cause) || (!works && is(Weight::Hint)) {
         Verdict::Trouble
     } else {
         Verdict::Fine

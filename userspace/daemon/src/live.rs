@@ -73,6 +73,10 @@ impl Plane for DataPlane {
         })
     }
 
+    fn gone_since(&self) -> Option<u64> {
+        DataPlane::gone_since(self)
+    }
+
     fn prefix_drops(&self, limit: usize) -> Result<Vec<PrefixCounts>, ApiError> {
         DataPlane::prefix_drops(self, limit).map_err(error)
     }

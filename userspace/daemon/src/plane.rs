@@ -39,6 +39,9 @@ pub trait Plane: Send + Sync + 'static {
     /// SAs that were removed: this phone's, and those with these SPIs; the
     /// newest first.
     fn gone(&self, phone: IpAddr, spis: &[u32]) -> Vec<GoneSa>;
+    /// Since when all that were removed are remembered, nanoseconds of
+    /// CLOCK_MONOTONIC; `None`: since the start.
+    fn gone_since(&self) -> Option<u64>;
     /// The phones with the most drops.
     fn prefix_drops(&self, limit: usize) -> Result<Vec<PrefixCounts>, ApiError>;
     /// The drops of one phone.

@@ -189,6 +189,10 @@ impl Plane for Fake {
         state.gone.iter().filter(wanted).cloned().collect()
     }
 
+    fn gone_since(&self) -> Option<u64> {
+        None
+    }
+
     fn prefix_drops(&self, limit: usize) -> Result<Vec<PrefixCounts>, ApiError> {
         let state = self.state.lock().unwrap();
         Ok(state.prefixes.iter().take(limit).cloned().collect())

@@ -43,6 +43,13 @@ impl Past {
         Some(monotonic_ns().saturating_sub(*at) / 1_000_000)
     }
 
+    /// Since when nothing is forgotten of what was removed; `None`: nothing
+    /// ever was.
+    fn since(&self) -> Option<u64> {
+        let is_full = self.gone.len() >= REMEMBERED;
+        self.gone.front().filter(|_| is_full).map(|gone| gone.at)
+    }
+
     /// A set was removed; these were its SAs.
     pub(crate) fn removed(&mut self, set: SetId, sas: impl IntoIterator<Item = SaStatus>) {
         self.installed.remove(&set);
@@ -95,6 +102,12 @@ impl DataPlane {
             newest.filter(|gone| wanted(gone)).cloned().collect()
         };
         self.with(|c| Ok(all(&c.past))).unwrap_or_default()
+    }
+
+    /// Since when all SAs that were removed are remembered, nanoseconds of
+    /// CLOCK_MONOTONIC. `None`: since the start.
+    pub fn gone_since(&self) -> Option<u64> {
+        self.with(|c| Ok(c.past.since())).ok().flatten()
     }
 
     /// Those of the phone with this address.
@@ -150,6 +163,7 @@ mod tests {
     fn the_last_removed_sas_are_remembered_and_no_more() {
         let mut past = Past::default();
         for set in 1..=3000 {
+            assert_eq!(past.since().is_some(), past.gone.len() == REMEMBERED);
             past.installed(SetId(set));
             assert!(past.age_ms(SetId(set)).is_some());
             past.removed(
@@ -160,6 +174,7 @@ mod tests {
         }
         assert_eq!(past.gone.len(), REMEMBERED);
         assert!(past.installed.is_empty());
+        assert_eq!(past.since(), past.gone.front().map(|gone| gone.at));
         let (oldest, newest) = (past.gone.front().unwrap(), past.gone.back().unwrap());
         assert_eq!((oldest.sa.set, newest.sa.set), (SetId(953), SetId(3000)));
         assert!(oldest.at <= newest.at && newest.sa.packets == 3);

@@ -19,6 +19,14 @@ const GONE: usize = 64;
 /// What happened longer ago than this explains nothing about now.
 const FRESH_MS: u64 = 120_000;
 
+/// What packets end for that this host has no room for.
+pub const OVERLOAD: [Reason; 4] = [
+    Reason::NoFrame,
+    Reason::RingFull,
+    Reason::NoWorker,
+    Reason::HandoverFull,
+];
+
 /// What is known of one phone.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -32,6 +40,8 @@ pub struct Facts {
     pub sas: Vec<SaStatus>,
     /// SAs that were removed: its own, and those with SPIs that it still uses.
     pub gone: Vec<Gone>,
+    /// How far back they are remembered; `None`: to the start.
+    pub remembered_ms: Option<u64>,
     /// Its dropped packets, the newest first.
     pub samples: Vec<Seen>,
     /// Counters of its prefix, without zeros.
@@ -126,12 +136,6 @@ impl Facts {
         let gone = gone.collect();
         let counts = plane.prefix_drops_of(address)?;
         let stats = plane.counters()?;
-        let overload = [
-            Reason::NoFrame,
-            Reason::RingFull,
-            Reason::NoWorker,
-            Reason::HandoverFull,
-        ];
         let is_peer = |row: &SaStatus| {
             let (inner, outer) = match row.sa.dir {
                 Some(Dir::Out) => (row.sa.dst, row.sa.outer_dst),
@@ -147,10 +151,11 @@ impl Facts {
             encap_port: app.config.gm.encap_port,
             sas,
             gone,
+            remembered_ms: plane.gone_since().map(since),
             samples,
             prefix: prefix(address),
             counts: counts.map(|c| c.drops).unwrap_or_default(),
-            host: overload
+            host: OVERLOAD
                 .map(|reason| (reason, stats.get(reason)))
                 .into_iter()
                 .filter(|(_, n)| *n > 0)
@@ -194,14 +199,17 @@ impl Facts {
         self.sas(Dir::In).filter_map(|row| row.idle_ms).min()
     }
 
+    /// The inbound SAs of the set that this one is in: they have one key.
+    pub fn with(&self, row: &SaStatus) -> impl Iterator<Item = &SaStatus> {
+        let (set, spi) = (row.sa.set, row.sa.spi);
+        self.sas(Dir::In)
+            .filter(move |other| other.sa.spi == spi || set.is_some() && other.sa.set == set)
+    }
+
     /// How much something matters that was last seen so long ago: what good
     /// packets have followed, or what is old, does not stop the phone now.
     pub fn weigh(&self, ago_ms: Option<u64>) -> Weight {
-        let recovered = |ago| self.last_good().is_some_and(|good| good < ago);
-        match ago_ms {
-            Some(ago) if ago < FRESH_MS && !recovered(ago) => Weight::Cause,
-            _ => Weight::Hint,
-        }
+        weigh(ago_ms, self.last_good())
     }
 
     /// Lines that show packets and counters for some reasons.
@@ -225,6 +233,15 @@ impl Facts {
             }
         }
         lines
+    }
+}
+
+/// By how long ago it was last seen, and how long ago a good packet was.
+pub fn weigh(ago_ms: Option<u64>, good_ms: Option<u64>) -> Weight {
+    let recovered = |ago| good_ms.is_some_and(|good| good < ago);
+    match ago_ms {
+        Some(ago) if ago < FRESH_MS && !recovered(ago) => Weight::Cause,
+        _ => Weight::Hint,
     }
 }
 

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use gm_api::control::SaStatus;
 use gm_api::drops::Weight;
 use gm_api::sad::Dir;
 use gm_dataplane::Reason;
 
 use super::Found;
 use super::facts::{Facts, Gone, Seen, dropped};
-use super::words::{ago, end, packets, span, spi};
+use super::hit::{hit, weigh};
+use super::keys;
+use super::words::{ago, end, span, spi};
 
 /// SPIs that gmesp chooses begin here (ten digits).
 const OWN_SPIS: u32 = 1_000_000_000;
@@ -21,7 +22,7 @@ const SPIS: usize = 4;
 pub(super) fn findings(facts: &Facts) -> Vec<Found> {
     let mut found = unknown_spis(facts);
     found.extend(mode(facts));
-    found.extend(keys(facts));
+    found.extend(keys::finding(facts));
     found.extend(numbers(facts));
     found.extend(cleartext(facts));
     found.extend(selector(facts));
@@ -85,7 +86,7 @@ fn deleted(facts: &Facts, seen: &Seen, gone: &Gone, weight: Weight) -> Found {
 
 fn never_known(facts: &Facts, number: u32, weight: Weight) -> Found {
     let up = span(facts.uptime_ms);
-    let guess = if number >= OWN_SPIS {
+    let mut guess: String = if number >= OWN_SPIS {
         format!(
             "It looks like an SPI of a gmespd: of this one before it was started {up} ago, or of \
              another P-CSCF."
@@ -95,10 +96,27 @@ fn never_known(facts: &Facts, number: u32, weight: Weight) -> Found {
          installed, or a forgery."
             .into()
     };
-    let text = format!(
-        "ESP arrives with {}, which nobody here has known since the start {up} ago. {guess}",
-        spi(number)
-    );
+    let text = match facts.remembered_ms {
+        None => format!(
+            "ESP arrives with {}, which nobody here has known since the start {up} ago. {guess}",
+            spi(number)
+        ),
+        // The memory of what was removed has an end.
+        Some(ms) => {
+            let back = span(ms);
+            if number >= OWN_SPIS {
+                guess = format!(
+                    "It may be of an SA that was removed more than {back} ago, of this gmespd \
+                     before it was started {up} ago, or of another P-CSCF."
+                );
+            }
+            format!(
+                "ESP arrives with {}, which is of no SA here and of none that was removed in the \
+                 last {back}. {guess}",
+                spi(number)
+            )
+        }
+    };
     Found::new(11, "unknown-spi", weight, text)
         .evidence(facts.evidence(&[Reason::UnknownSpi]))
         .advice(
@@ -138,51 +156,6 @@ fn mode(facts: &Facts) -> Option<Found> {
     )
 }
 
-/// ICVs that do not verify.
-fn keys(facts: &Facts) -> Option<Found> {
-    const ICV: &[Reason] = &[Reason::BadIcv, Reason::IcvLimited];
-    let newest = facts.seen(ICV).next();
-    let row = hit(facts, newest, ICV);
-    if newest.is_none() && row.is_none() {
-        return None;
-    }
-    let evidence = facts.evidence(ICV);
-    let is_limited = evidence
-        .iter()
-        .any(|line| line.contains(Reason::IcvLimited.name()));
-    let limited = if is_limited {
-        " So many that only what comes from where the phone last was is still tried."
-    } else {
-        ""
-    };
-    let good = row.map_or(0, |row| row.packets);
-    let weight = weigh(facts, newest, row);
-    if good == 0 {
-        let suite = row.map_or_else(String::new, |row| {
-            format!(" This end uses {}/{}.", row.sa.alg, row.sa.ealg)
-        });
-        let text = format!(
-            "ICVs do not verify, and no packet of this SA ever has: the two ends hold different \
-             keys, or different algorithms.{suite}{limited}"
-        );
-        return Some(Found::new(5, "keys-differ", weight, text).evidence(evidence).advice(
-            "IK and CK of this challenge: does the core hand out those that the USIM computes \
-             (K, OP or OPc, AMF, the right 401)? Then the suite of Security-Server against what the \
-             phone chose, and the expansion of the keys (TS 33.203 Annex I).",
-        ));
-    }
-    let text = format!(
-        "Some ICVs do not verify, while {} of the same SA did: packets are damaged or forged on \
-         the way.{limited}",
-        packets(good)
-    );
-    Some(
-        Found::new(14, "forged", weight, text)
-            .evidence(evidence)
-            .advice("Compare the sources: forgeries often come from elsewhere than the phone."),
-    )
-}
-
 /// Numbers that come twice or too late.
 fn numbers(facts: &Facts) -> Option<Found> {
     const NUMBERS: &[Reason] = &[Reason::Replay, Reason::Stale];
@@ -200,6 +173,8 @@ fn numbers(facts: &Facts) -> Option<Found> {
     let seq = newest.and_then(|s| s.sample.seq).unwrap_or(0);
     let weight = weigh(facts, newest, row);
     let restarted = top > 0
+        // Of extended numbers a sample has the low half only.
+        && row.is_some_and(|row| !row.sa.esn)
         && u64::from(seq) < top / 2
         && facts.weigh(newest.map(|s| s.ago_ms)) == Weight::Cause;
     let (cause, text) = if restarted {
@@ -350,21 +325,4 @@ fn malformed(facts: &Facts) -> Option<Found> {
             .evidence(facts.evidence(BROKEN))
             .advice("A broken sender, a middlebox that cuts packets, or an attack."),
     )
-}
-
-/// The SA that was hit: the one of the sample, or one that has counted these.
-fn hit<'f>(facts: &'f Facts, newest: Option<&Seen>, reasons: &[Reason]) -> Option<&'f SaStatus> {
-    let number = newest.and_then(|seen| seen.sample.spi);
-    let named = facts.sas(Dir::In).find(|row| Some(row.sa.spi) == number);
-    named.or_else(|| facts.sas(Dir::In).find(|row| dropped(row, reasons) > 0))
-}
-
-/// By the sample; without one, what an SA that never worked has counted is
-/// why it does not.
-fn weigh(facts: &Facts, newest: Option<&Seen>, row: Option<&SaStatus>) -> Weight {
-    match (newest, row) {
-        (Some(seen), _) => facts.weigh(Some(seen.ago_ms)),
-        (None, Some(row)) if row.packets == 0 => Weight::Cause,
-        _ => Weight::Hint,
-    }
 }

@@ -6,7 +6,7 @@ use gm_api::sad::Dir;
 use gm_dataplane::Reason;
 
 use super::Found;
-use super::facts::Facts;
+use super::facts::{Facts, OVERLOAD};
 use super::words::{end, packets, span};
 
 /// All findings about what goes out.
@@ -69,19 +69,38 @@ pub(super) fn findings(facts: &Facts) -> Vec<Found> {
     found.extend(unreachable(facts));
     found.extend(path_mtu(facts));
     found.extend(forged_icmp(facts));
-    if !facts.host.is_empty() {
-        let counted = facts.host.iter();
-        let evidence = counted.map(|(reason, n)| format!("{}: {}", reason.name(), packets(*n)));
-        let text = "This host has dropped packets that it had no room for, of this phone or of \
-                    others."
-            .into();
-        found.push(
-            Found::new(40, "overload", Weight::Hint, text)
-                .evidence(evidence)
-                .advice("gmespctl stats shows rings and workers; gmespctl workers N gives more of them."),
-        );
-    }
+    found.extend(overload(facts));
     found
+}
+
+/// What this host had no room for: of this phone it may be why packets end, of
+/// all since the start it is how things stand.
+fn overload(facts: &Facts) -> Option<Found> {
+    let newest = facts.seen(&OVERLOAD).next();
+    if newest.is_none() && facts.host.is_empty() {
+        return None;
+    }
+    let (weight, text) = match newest {
+        Some(seen) => (
+            outward(facts, Some(seen.ago_ms)),
+            "This host has dropped packets of this phone that it had no room for.",
+        ),
+        None => (
+            Weight::State,
+            "This host has dropped packets that it had no room for, since the start and of all \
+             phones.",
+        ),
+    };
+    let counted = facts.host.iter();
+    let counted = counted.map(|(reason, n)| format!("{}: {}", reason.name(), packets(*n)));
+    Some(
+        Found::new(40, "overload", weight, text.into())
+            .evidence(facts.evidence(&OVERLOAD))
+            .evidence(counted)
+            .advice(
+                "gmespctl stats shows rings and workers; gmespctl workers N gives more of them.",
+            ),
+    )
 }
 
 /// What the application sends and no SA takes.

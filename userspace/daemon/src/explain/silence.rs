@@ -6,7 +6,7 @@ use gm_api::sad::Dir;
 use gm_dataplane::Reason;
 
 use super::Found;
-use super::facts::Facts;
+use super::facts::{Facts, Seen};
 use super::words::{ago, packets, span};
 
 /// A phone answers a challenge within this time.
@@ -32,14 +32,24 @@ const ARRIVED: &[Reason] = &[
     Reason::FragmentRate,
 ];
 
+/// SAs are so young that nothing is late yet.
+pub(super) fn is_early(facts: &Facts) -> bool {
+    age(facts).is_some_and(|ms| ms < PATIENCE_MS)
+}
+
+/// Since when there are SAs.
+fn age(facts: &Facts) -> Option<u64> {
+    facts.sas(Dir::In).filter_map(|row| row.age_ms).max()
+}
+
 /// All findings about silence: one at most.
 pub(super) fn findings(facts: &Facts) -> Option<Found> {
     let inbound: Vec<&SaStatus> = facts.sas(Dir::In).collect();
-    let age = inbound.iter().filter_map(|row| row.age_ms).max()?;
+    let age = age(facts)?;
     let sealed: u64 = facts.sas(Dir::Out).map(|row| row.packets).sum();
     let in_udp = inbound.iter().any(|row| row.sa.mode == "udp-enc-tun");
     match facts.last_good() {
-        None if age >= PATIENCE_MS && !arrives(facts, &inbound) => {
+        None if age >= PATIENCE_MS && !arrives(facts, &inbound, age) => {
             Some(never(facts, age, sealed, in_udp))
         }
         None => None,
@@ -47,11 +57,11 @@ pub(super) fn findings(facts: &Facts) -> Option<Found> {
     }
 }
 
-/// Whether ESP of the phone comes as far as to be dropped.
-fn arrives(facts: &Facts, inbound: &[&SaStatus]) -> bool {
-    facts.seen(ARRIVED).any(|s| !s.sample.outbound)
-        || facts.count(ARRIVED) > 0
-        || inbound.iter().any(|row| !row.drops.is_empty())
+/// Whether ESP of the phone has come as far as to be dropped since there are
+/// SAs. The prefix's counters do not say: they have no time.
+fn arrives(facts: &Facts, inbound: &[&SaStatus], age: u64) -> bool {
+    let arrived = |s: &Seen| !s.sample.outbound && s.ago_ms <= age;
+    facts.seen(ARRIVED).any(arrived) || inbound.iter().any(|row| !row.drops.is_empty())
 }
 
 fn keepalive(facts: &Facts) -> Option<u64> {
@@ -118,6 +128,15 @@ fn never(facts: &Facts, age: u64, sealed: u64, in_udp: bool) -> Found {
              group and the host's own firewall. If it does: did the phone accept the challenge?",
         )
     };
+    // What is counted without a sample may be of now.
+    let dropped = facts.count(ARRIVED);
+    if dropped > 0 {
+        evidence.push(format!(
+            "unless it is among the {} dropped for {} since the start",
+            packets(dropped),
+            facts.prefix
+        ));
+    }
     Found::new(24, cause, Weight::Cause, text)
         .evidence(evidence)
         .advice(advice)
@@ -163,8 +182,13 @@ fn no_more(facts: &Facts, good: u64, in_udp: bool) -> Option<Found> {
             "It registers again when it is back; until then its calls fail.",
         ),
     };
+    // It may just have been asked.
+    let weight = match sent < PATIENCE_MS {
+        true => Weight::Hint,
+        false => Weight::Cause,
+    };
     Some(
-        Found::new(25, cause, Weight::Cause, text)
+        Found::new(25, cause, weight, text)
             .evidence(evidence)
             .advice(advice),
     )

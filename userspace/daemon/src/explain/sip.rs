@@ -53,6 +53,16 @@ pub(super) fn findings(facts: &Facts) -> Option<Found> {
             "The 401 did not reach the phone, the phone refused it (AUTN, algorithms), or its \
              answer, the first ESP, did not reach this host.",
         ),
+        "SM7" if last.ago_ms > ANSWER_MS => Found::new(
+            26,
+            "no-decision",
+            Weight::Cause,
+            format!(
+                "{impi} has answered its challenge over its SAs {when}, and the core has not \
+                 decided yet."
+            ),
+        )
+        .advice("Does the core get the second REGISTER? Its log, and [edge] in gmespd.toml."),
         "SM7" => Found::new(
             2,
             "answered",

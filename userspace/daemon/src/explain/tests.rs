@@ -1,6 +1,7 @@
 //! Each finding from facts alone. Over real packets: `tests/tests/drops.rs`.
 
 mod given;
+mod now;
 
 use gm_api::drops::{Explanation, Verdict, Weight};
 use gm_api::sad::Dir;

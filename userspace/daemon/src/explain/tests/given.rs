@@ -19,6 +19,7 @@ pub fn facts(address: &str) -> Facts {
         encap_port: 4500,
         sas: Vec::new(),
         gone: Vec::new(),
+        remembered_ms: None,
         samples: Vec::new(),
         counts: Vec::new(),
         prefix: prefix(address),
