@@ -39,12 +39,13 @@ impl Samples {
         }
         let news = plane.drop_samples()?;
         let (to, from) = channel(BACKLOG);
-        *place = Some(to.clone());
-        let mine = Arc::clone(self);
+        let (mine, all) = (Arc::clone(self), to.clone());
+        // It waits for the place before it tells anybody anything.
         std::thread::Builder::new()
             .name("gm-drops".into())
-            .spawn(move || mine.pass_on(&news, &to))
+            .spawn(move || mine.pass_on(&news, &all))
             .map_err(|e| ApiError::new("internal", format!("a thread does not start: {e}")))?;
+        *place = Some(to);
         Ok(from)
     }
 
