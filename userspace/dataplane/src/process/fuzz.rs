@@ -277,14 +277,26 @@ fn since(before: &[u64; Reason::COUNT], now: &[u64; Reason::COUNT]) -> [u64; Rea
     std::array::from_fn(|i| now[i] - before[i])
 }
 
+/// The IP packet of a frame. What is in front of it goes out as it came in, also
+/// where XDP would not have taken it for what the note says.
+fn behind_link(frame: &[u8]) -> Option<wire::IpPacket> {
+    if let L3::Ip(ip) = wire::parse_frame(frame) {
+        return Some(ip);
+    }
+    [14, 18, 22]
+        .iter()
+        .find_map(|l3| match wire::parse_ip(frame, *l3) {
+            L3::Ip(ip) if !ip.contradicts && ip.end == frame.len() => Some(ip),
+            _ => None,
+        })
+}
+
 /// The IP packets of frames that go out, put together where they are fragments.
 fn together(frames: Vec<Vec<u8>>, mtu: usize) -> Vec<Vec<u8>> {
     let mut pieces = Reassembler::new(LIMITS);
     let mut wholes = Vec::new();
     for frame in frames {
-        let L3::Ip(ip) = wire::parse_frame(&frame[..]) else {
-            panic!("a frame without an IP packet goes out");
-        };
+        let ip = behind_link(&frame).expect("a frame with an IP packet");
         assert!(
             !ip.contradicts && ip.end == frame.len(),
             "bytes too many or too few"
