@@ -14,8 +14,10 @@ mod net;
 mod talk;
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Barrier, Once};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gm_dataplane::{Error, Event, Fault, Reason};
 use net::{Net, WAIT, count, event, leaks, named};
@@ -115,6 +117,7 @@ fn a_worker_that_panics_is_started_again_with_its_sas() {
     let net = Net::new(4, [3, 1], 12);
     let talk = Talk::new(&net);
     let before: HashMap<_, _> = tops(&net);
+    let mut quickest = WAIT;
     talk.during(Duration::from_secs(1), || {
         for (fault, of) in [
             (Fault::Panic(1), 1),
@@ -122,8 +125,10 @@ fn a_worker_that_panics_is_started_again_with_its_sas() {
             (Fault::Panic(0), 0),
         ] {
             thread::sleep(A_WHILE);
+            let down = Instant::now();
             net.p.plane.fault(fault).unwrap();
             let said = event(&net.p.plane, |e| matches!(e, Event::WorkerRestarted { .. }));
+            quickest = quickest.min(down.elapsed());
             let Event::WorkerRestarted { worker, why } = said else {
                 unreachable!()
             };
@@ -132,6 +137,8 @@ fn a_worker_that_panics_is_started_again_with_its_sas() {
         }
         thread::sleep(A_WHILE);
     });
+    // Whatever else the machine has to do, once of three times.
+    assert!(quickest < Duration::from_secs(1), "{quickest:?}");
     // What the dead one had in hand, and what its rings held.
     let lost = talk.missed();
     assert!(lost <= 2 * 64 + 512, "{lost} datagrams are lost");
@@ -147,6 +154,52 @@ fn a_worker_that_panics_is_started_again_with_its_sas() {
     for (slot, top) in tops(&net) {
         assert!(top >= before.get(&slot).copied().unwrap_or(0));
     }
+}
+
+/// A worker is down as long as somebody holds what its supervisor needs: phones
+/// that need neither it nor its queues are answered all the time.
+#[test]
+#[ignore = "root: namespaces, BPF"]
+fn while_one_worker_is_down_the_others_carry_on() {
+    let mut net = Net::new(4, [4, 1], 32);
+    // Whoever looks at removed SAs holds it; there has to be one.
+    let gone = net.sets.pop().unwrap();
+    net.phones.pop();
+    net.p.plane.remove(gone[0]).unwrap();
+    let talk = Talk::new(&net);
+    talk.rounds(1);
+    let (held, free) = (Barrier::new(2), Barrier::new(2));
+    thread::scope(|scope| {
+        net.p.plane.fault(Fault::Panic(1)).unwrap();
+        scope.spawn(|| {
+            let holds = Once::new();
+            net.p.plane.gone(|_| {
+                holds.call_once(|| {
+                    held.wait();
+                    free.wait();
+                });
+                false
+            });
+        });
+        held.wait();
+        let restarted = |e: Event| matches!(e, Event::WorkerRestarted { worker: 1, .. });
+        talk.during(Duration::from_millis(300), || {
+            let before = talk.answered.load(Ordering::Relaxed);
+            let end = Instant::now() + WAIT;
+            // More than were under way when it died: 4 of each phone.
+            while talk.answered.load(Ordering::Relaxed) < before + 1000 && Instant::now() < end {
+                thread::sleep(Duration::from_millis(10));
+            }
+            let answered = talk.answered.load(Ordering::Relaxed) - before;
+            let early = net.p.plane.events().try_iter().any(restarted);
+            free.wait();
+            assert!(answered >= 1000, "{answered} answers");
+            assert!(!early, "it was not down");
+            event(&net.p.plane, |e| restarted(e.clone()));
+        });
+    });
+    talk.rounds(2);
+    leaks(&net.p.plane.stats().unwrap());
 }
 
 fn tops(net: &Net) -> HashMap<u32, u64> {

@@ -37,6 +37,8 @@ fn an_uplink_that_was_down_carries_on() {
     talk.rounds(2);
     for side in [&net.p, &net.u] {
         leaks(&side.plane.stats().unwrap());
+        // What either leaves in clear the other one drops and counts.
+        assert_eq!(count(&side.plane, Reason::CleartextProtected), 0);
     }
 }
 
