@@ -94,7 +94,8 @@ fn behind(n: usize, last: u8, rest: &[u8]) -> Vec<u8> {
     ];
     let mut b = rest.to_vec();
     for i in (0..n).rev() {
-        let next = if i + 1 == n { last } else { kinds[i + 1] };
+        let kind = |i: usize| kinds.get(i).copied().unwrap_or(DESTINATION);
+        let next = if i + 1 == n { last } else { kind(i + 1) };
         b = extension(next, &b);
     }
     v6(if n == 0 { last } else { kinds[0] }, &b)
@@ -120,5 +121,33 @@ fn ipv6_extension_headers_before_esp_are_stepped_over() {
         let counted = [(Reason::CleartextProtected, 1)];
         assert_eq!(lab.uplink(&clear).counted, counted, "{n}");
         assert_eq!(lab.tc("gm_tc_guard", &clear, 0).counted, counted, "{n}");
+    }
+}
+
+/// Six are walked; what more of them hide ends at every program.
+#[test]
+#[ignore = "needs root: run by ./tests/run"]
+fn a_chain_that_is_too_long_hides_nothing() {
+    let (mut lab, _, _) = lab();
+    let raw = Sa::of_slot(3, 0, OURS_V6, MODE_TRANS);
+    lab.install(3, raw);
+    for n in [7, 8, 12] {
+        for (last, rest) in [
+            (ESP, esp(raw.spi, 1)),
+            (UDP, udp(1, PROTECTED, b"x")),
+            (TCP, tcp(1, 5060)),
+        ] {
+            let frame = behind(n, last, &rest);
+            let counted = [(Reason::Malformed, 1)];
+            let ran = lab.uplink(&frame);
+            assert_eq!((ran.action, &ran.counted[..]), (XDP_DROP, &counted[..]));
+            let ran = lab.tc("gm_tc_guard", &frame, 0);
+            assert_eq!((ran.action, &ran.counted[..]), (TC_DROP, &counted[..]));
+            // And the other way.
+            let out = [&frame[..22], &frame[38..54], &frame[22..38], &frame[54..]].concat();
+            let ran = lab.tc("gm_tc_egress", &out, 0);
+            let counted = [(Reason::OutMalformed, 1)];
+            assert_eq!((ran.action, &ran.counted[..]), (TC_DROP, &counted[..]));
+        }
     }
 }
