@@ -251,8 +251,20 @@ impl Bench {
 /// Packets that XDP on the uplink has decided about. What it steers a worker
 /// ends, and outbound there is nothing, so the good ends are not counted twice.
 fn seen(reasons: &BTreeMap<&'static str, u64>) -> u64 {
-    let steered = [Reason::SteerEsp, Reason::SteerUdpEsp, Reason::SteerFragment];
-    let at_worker = [Reason::BadIcv, Reason::Dummy, Reason::SelectorMismatch];
+    let steered = [
+        Reason::SteerEsp,
+        Reason::SteerUdpEsp,
+        Reason::SteerFragment,
+        Reason::SteerIcmp,
+    ];
+    let at_worker = [
+        Reason::BadIcv,
+        Reason::Dummy,
+        Reason::SelectorMismatch,
+        Reason::FragmentLimit,
+        Reason::FragmentOverlap,
+        Reason::FragmentTimeout,
+    ];
     let get = |r: &Reason| reasons.get(r.name()).copied().unwrap_or(0);
     let dropped = Reason::ALL
         .iter()
