@@ -269,18 +269,35 @@ impl Crew {
 
     /// The others take what a worker had that is not started again.
     fn inherit(&mut self, worker: u8, lanes: Vec<Lane>, sadb: &Sadb) -> Result<(), Error> {
-        // A restart that has failed half way.
-        self.members[usize::from(worker)].handoff = None;
+        self.give_up(worker)?;
         let left = self.working();
         if left.is_empty() {
             return Err(Error::WorkerGone);
         }
         self.spread_buckets(&left, sadb)?;
+        self.forward(worker);
         for lane in lanes {
             let to = left[lane.number as usize % left.len()];
             self.give(to, vec![lane])?;
         }
         Ok(())
+    }
+
+    /// Where a restart has failed half way there is a worker: what nobody
+    /// commands ends by itself. Its SAs are nobody else's before it has.
+    fn give_up(&mut self, worker: u8) -> Result<(), Error> {
+        let member = &mut self.members[usize::from(worker)];
+        member.handoff = None;
+        let Some(thread) = member.thread.take() else {
+            return Ok(());
+        };
+        for _ in 0..500 {
+            if thread.is_finished() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Err(Error::WorkerGone)
     }
 
     /// Takes all lanes from the workers, has `f` change them, and gives them

@@ -15,6 +15,7 @@ use gm_xsk::{Frame, METADATA, Umem};
 use crate::parcel::{Desks, Mailbox, Parcel, Side, WAITING};
 use crate::process::Ctx;
 use crate::routes::{Buckets, Routes, bucket};
+use crate::stats::Counters;
 
 /// Bytes in front of what an ICMP error quotes.
 const ICMP_HEADER: usize = 8;
@@ -51,6 +52,16 @@ impl Ends for Ctx {
         };
         let outbound = side == Side::Stack;
         self.drop_packet(None, Reason::HandoverFull, (bytes, l3), outbound);
+    }
+}
+
+impl Ends for Counters {
+    fn ended(&self, reason: Reason) {
+        self.count(reason);
+    }
+
+    fn crowded_out(&self, _: Side, _: &[u8]) {
+        self.count(Reason::HandoverFull);
     }
 }
 

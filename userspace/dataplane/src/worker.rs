@@ -10,7 +10,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 
-use crossbeam::channel::Sender;
+use crossbeam::channel::{SendError, Sender, TryRecvError};
 use gm_abi::verdict::Reason;
 use gm_xsk::{Frame, METADATA};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -130,12 +130,20 @@ impl Worker {
                 looked = now;
                 self.process.expire(now);
             }
-            while let Ok(order) = self.inbox.orders.try_recv() {
-                if self.obey(order) {
+            loop {
+                let ends = match self.inbox.orders.try_recv() {
+                    Ok(order) => self.obey(order),
+                    Err(TryRecvError::Empty) => break,
+                    // It was given up: nobody knows of it any more.
+                    Err(TryRecvError::Disconnected) => true,
+                };
+                if ends {
                     return self.close();
                 }
             }
-            if self.packets == packets {
+            // What has just been unparked is no packet yet.
+            let waits = !self.lanes.is_empty() && self.process.hand.has_mail();
+            if self.packets == packets && !waits {
                 self.sleep(queued);
             }
         }
@@ -269,8 +277,11 @@ impl Worker {
             Command::Fault(fault) => self.break_something(fault),
             Command::Stop => stop = true,
         }
-        // Whoever asked may have given up.
-        let _ = order.done.send(report);
+        // Whoever asked may have given up: then the lanes stay.
+        if let Err(SendError(report)) = order.done.send(report) {
+            self.lanes.extend(report.taken);
+            self.lanes.sort_by_key(|lane| lane.number);
+        }
         stop
     }
 

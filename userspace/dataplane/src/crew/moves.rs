@@ -15,6 +15,7 @@ use gm_sadb::{Loaded, Sadb};
 
 use super::Crew;
 use crate::Error;
+use crate::divide::Hand;
 use crate::handoff::Command;
 use crate::routes::{Buckets, bucket_of, rebalance};
 use crate::table::Entry;
@@ -131,6 +132,13 @@ impl Crew {
         if let Some(thread) = member.thread.take() {
             let _ = thread.join();
         }
+        self.forward(worker);
         Ok(())
+    }
+
+    /// Sends on what waits for a worker that is no more.
+    pub(super) fn forward(&self, worker: u8) {
+        let mut hand = Hand::new(worker, self.routes.clone(), self.desks.clone());
+        hand.forward_all(&**self.shop.counters.of(worker));
     }
 }

@@ -3,17 +3,6 @@
 use gm_abi::maps::META_MAGIC;
 
 use super::*;
-use crate::stats::Counters;
-
-impl Ends for Counters {
-    fn ended(&self, reason: Reason) {
-        self.count(reason);
-    }
-
-    fn crowded_out(&self, _: Side, _: &[u8]) {
-        self.count(Reason::HandoverFull);
-    }
-}
 
 /// Slots: the SA of slot s has bucket s.
 const SLOTS: u32 = 256;

@@ -5,6 +5,7 @@ mod many;
 mod outbound;
 mod path;
 mod pieces;
+mod worker;
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;
