@@ -104,7 +104,8 @@ pub(super) async fn follow(State(app): Shared) -> Result<Response, Failure> {
 
 pub(super) async fn explain(State(app): Shared, Path(text): Path<String>) -> Answer {
     let phone = address(&text)?;
-    if app.config.is_local(phone) {
+    // Phones may know it by another one, which a NAT in front of it has.
+    if app.config.is_local(app.config.own(phone)) {
         let message = format!("{phone} is this host's own address");
         return Err(ApiError::new("bad-request", message)
             .hint("name the phone's, as gmespctl sa list or events show it")
