@@ -159,6 +159,14 @@ impl Tables {
             on.store(1, Ordering::Release);
         }
     }
+
+    /// Nobody refills any more: fragments are not limited, for what is left
+    /// would be the last ones.
+    pub(crate) fn unlimit_fragments(&self) {
+        if let Some(on) = self.state.get(STATE_FRAGMENT_RATE as usize) {
+            on.store(0, Ordering::Release);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -248,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn fragments_are_limited_from_the_first_refill_on() {
+    fn fragments_are_limited_from_the_first_refill_until_nobody_refills() {
         let t = Tables::in_memory();
         assert_eq!(t.state[STATE_FRAGMENT_RATE as usize].load(Relaxed), 0);
         t.refill_fragments(1000, 10);
@@ -256,5 +264,7 @@ mod tests {
         let tokens: Vec<u64> = t.fragment_tokens.iter().map(|w| w.load(Relaxed)).collect();
         assert_eq!((tokens[0], tokens[1]), (1000, 10));
         assert!(tokens[1..].iter().all(|n| *n == 10));
+        t.unlimit_fragments();
+        assert_eq!(t.state[STATE_FRAGMENT_RATE as usize].load(Relaxed), 0);
     }
 }

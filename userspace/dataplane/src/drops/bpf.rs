@@ -34,6 +34,13 @@ pub(super) struct BpfSide {
     pub workers: AllCounters,
 }
 
+/// gm-watch ends, by a panic even: the workers and their reassembly go on.
+impl Drop for BpfSide {
+    fn drop(&mut self) {
+        self.published.tables.unlimit_fragments();
+    }
+}
+
 impl Kernel for BpfSide {
     fn drain(&mut self, each: &mut dyn FnMut(DropSample)) {
         let Some(ring) = &mut self.samples else {
