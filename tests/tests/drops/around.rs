@@ -95,11 +95,7 @@ fn explain_says_that_the_network_cannot_reach_the_phone() {
     // Protocol unreachable, with the first eight bytes of ESP.
     let mut icmp = vec![3, 2, 0, 0, 0, 0, 0, 0];
     icmp.extend(&sealed[14..14 + 28]);
-    let sum: u32 = icmp
-        .chunks(2)
-        .map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])))
-        .sum();
-    let sum = !((sum >> 16) + (sum & 0xffff)) as u16;
+    let sum = gm_tests::checksum(&icmp);
     icmp[2..4].copy_from_slice(&sum.to_be_bytes());
     lab.send(&ue.frame(1, &icmp));
     let sample = lab.samples(ue, "peer-unreachable", 1).remove(0);

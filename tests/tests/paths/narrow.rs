@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use gm_dataplane::Reason;
 use gm_esp::{Mode, Suite};
+use gm_tests::checksum;
 use gm_tests::netns::{End, NetNs, veth};
 use gm_xsk::LinkSocket;
 use nix::sys::socket::{getsockopt, sockopt};
@@ -261,7 +262,7 @@ fn forged(p: IpAddr, u: IpAddr, spi: u32, seq: u32, macs: &[u8]) -> Vec<u8> {
         head[2..4].copy_from_slice(&(len as u16).to_be_bytes());
         head.extend(src);
         head.extend(dst);
-        let sum = sum(&head);
+        let sum = checksum(&head);
         head[10..12].copy_from_slice(&sum.to_be_bytes());
         head
     };
@@ -269,21 +270,13 @@ fn forged(p: IpAddr, u: IpAddr, spi: u32, seq: u32, macs: &[u8]) -> Vec<u8> {
     icmp.extend(ip(50, 1480, p.octets(), u.octets()));
     icmp.extend(spi.to_be_bytes());
     icmp.extend(seq.to_be_bytes());
-    let check = sum(&icmp);
+    let check = checksum(&icmp);
     icmp[2..4].copy_from_slice(&check.to_be_bytes());
     let mut frame = macs.to_vec();
     frame.extend([8, 0]);
     frame.extend(ip(1, 20 + icmp.len(), [10, 77, 1, 1], p.octets()));
     frame.extend(icmp);
     frame
-}
-
-fn sum(bytes: &[u8]) -> u16 {
-    let words = bytes
-        .chunks(2)
-        .map(|w| u32::from(w[0]) << 8 | u32::from(*w.get(1).unwrap_or(&0)));
-    let sum: u32 = words.sum();
-    !((sum >> 16) + (sum & 0xffff)) as u16
 }
 
 #[test]

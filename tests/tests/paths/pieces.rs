@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use gm_dataplane::Reason;
 use gm_engines::{Job, Key, Transform};
 use gm_esp::{Mode, Suite, fragment};
+use gm_tests::checksum;
 use gm_xsk::LinkSocket;
 
 use crate::FAMILIES;
@@ -21,29 +22,21 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-fn folded(bytes: &[u8], start: u32) -> u16 {
-    let word = |w: &[u8]| u32::from(w[0]) << 8 | u32::from(*w.get(1).unwrap_or(&0));
-    let mut sum = start + bytes.chunks(2).map(word).sum::<u32>();
-    while sum > 0xffff {
-        sum = (sum >> 16) + (sum & 0xffff);
-    }
-    !(sum as u16)
-}
-
 /// An IP packet with UDP.
 fn packet(ends: (IpAddr, IpAddr), ports: (u16, u16), payload: &[u8]) -> Vec<u8> {
     let addresses = [octets(ends.0), octets(ends.1)].concat();
     let len = (8 + payload.len()) as u16;
     let mut udp = [ports.0, ports.1, len, 0].map(u16::to_be_bytes).concat();
     udp.extend(payload);
-    let sum = folded(&udp, u32::from(!folded(&addresses, 17 + u32::from(len))));
+    let pseudo = [17u16.to_be_bytes(), len.to_be_bytes()].concat();
+    let sum = checksum(&[&addresses[..], &pseudo, &udp].concat());
     udp[6..8].copy_from_slice(&sum.max(1).to_be_bytes());
     let mut ip = match ends.0 {
         IpAddr::V4(_) => {
             let mut ip = vec![0x45, 0, 0, 0, 0, 77, 0, 0, 64, 17, 0, 0];
             ip[2..4].copy_from_slice(&(20 + len).to_be_bytes());
             ip.extend(&addresses);
-            let sum = folded(&ip, 0);
+            let sum = checksum(&ip);
             ip[10..12].copy_from_slice(&sum.to_be_bytes());
             return [ip, udp].concat();
         }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use gm_abi::wire::{SERVICE_VLAN, VLAN};
 use gm_dataplane::{Direction, Reason};
 use gm_esp::Suite;
-use gm_tests::netns::NetNs;
+use gm_tests::{checksum, netns::NetNs};
 use gm_xsk::LinkSocket;
 use rustix::net::{self, AddressFamily, SendFlags, SocketType, ipproto};
 
@@ -40,12 +40,8 @@ fn with_options(frame: &[u8]) -> Vec<u8> {
 fn fix_header(ip: &mut [u8]) {
     ip[10..12].fill(0);
     let header = usize::from(ip[0] & 15) * 4;
-    let sum: u32 = ip[..header]
-        .chunks(2)
-        .map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])))
-        .sum();
-    let sum = (sum >> 16) + (sum & 0xffff);
-    ip[10..12].copy_from_slice(&(!((sum >> 16) + sum) as u16).to_be_bytes());
+    let sum = checksum(&ip[..header]);
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
 /// Puts hop-by-hop options, destination options, a routing header that has arrived and
@@ -90,18 +86,6 @@ fn options_and_extension_headers_before_esp_are_stepped_over() {
         }
         assert_eq!(count(&lab.p.plane, Reason::Malformed), 0);
     }
-}
-
-/// The Internet checksum over some bytes.
-pub fn checksum(bytes: &[u8]) -> u16 {
-    let words = bytes
-        .chunks(2)
-        .map(|w| u32::from(u16::from_be_bytes([w[0], *w.get(1).unwrap_or(&0)])));
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum >> 16) + (sum & 0xffff);
-    }
-    !(sum as u16)
 }
 
 /// UDP from port_uc to port_ps with a good checksum.

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use gm_dataplane::Reason;
 use gm_esp::Suite;
+use gm_tests::checksum;
 
-use crate::headers::checksum;
 use crate::lab::{Family, PORT_PS, PORT_UC};
 use crate::middle::{P, U, ip_of};
 use crate::sockets::{count, fix_ipv4, grows, pass, udp};
