@@ -9,8 +9,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
-use gm_sadb::Sadb;
+use gm_sadb::{Dir, Sadb};
 
+use crate::config::map_addr;
 use crate::handoff::{self, Command, Handoff, NoAnswer, Report};
 use crate::lane::Lane;
 use crate::parcel::Desks;
@@ -170,6 +171,10 @@ impl Crew {
     pub(crate) fn load(&self, entry: Entry) -> Result<(), Error> {
         let bucket = bucket_of(&entry.sa, entry.dir);
         self.routes.set_slot(entry.slot, Some(bucket));
+        if entry.dir == Dir::Out && entry.sa.spec.outer.is_some() {
+            let to = map_addr(entry.sa.destination());
+            self.routes.set_tunnel(&to, entry.sa.spec.spi, bucket);
+        }
         let to = self.routes.owner(bucket);
         self.call(to, Command::Load(Box::new(entry))).map(drop)
     }

@@ -9,16 +9,13 @@ use std::sync::Arc;
 
 use gm_abi::maps::{META_ESP, META_FRAGMENT, META_ICMP, META_UDP_ESP, Meta, SPI_BASE};
 use gm_abi::verdict::Reason;
-use gm_abi::wire::{self, L3};
+use gm_abi::wire::{self, L3, Quoted, UDP, UDP_HEADER};
 use gm_xsk::{Frame, METADATA, Umem};
 
 use crate::parcel::{Desks, Mailbox, Parcel, Side, WAITING};
 use crate::process::Ctx;
 use crate::routes::{Buckets, Routes, bucket};
 use crate::stats::Counters;
-
-/// Bytes in front of what an ICMP error quotes.
-const ICMP_HEADER: usize = 8;
 
 /// Where a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,13 +160,29 @@ impl Hand {
                 L3::Ip(ip) => Some(bucket(&ip.src)),
                 _ => None,
             },
-            // It quotes what was sent to the phone.
-            META_ICMP => match wire::parse_ip(data, usize::from(meta.esp) + ICMP_HEADER) {
-                L3::Ip(ip) => Some(bucket(&ip.dst)),
-                _ => None,
-            },
+            META_ICMP => self.bucket_quoted(data),
             _ => None,
         }
+    }
+
+    /// An ICMP error quotes what was sent to the phone, or to the NAT that it is
+    /// behind.
+    fn bucket_quoted(&self, data: &[u8]) -> Option<u8> {
+        let L3::Ip(ip) = wire::parse_frame(data) else {
+            return None;
+        };
+        let mut quoted = Quoted::EMPTY;
+        if !wire::read_quoted(data, &ip, &mut quoted) {
+            return None;
+        }
+        let spi = data
+            .get(quoted.l4 + UDP_HEADER..)
+            .and_then(<[u8]>::first_chunk);
+        let tunnel = spi.filter(|_| quoted.proto == UDP).and_then(|spi| {
+            self.routes
+                .bucket_of_tunnel(&quoted.dst, u32::from_be_bytes(*spi))
+        });
+        Some(tunnel.unwrap_or_else(|| bucket(&quoted.dst)))
     }
 
     fn bucket_out(&self, data: &[u8]) -> Option<u8> {

@@ -3,6 +3,7 @@
 //! ```text
 //! peer's address --hash--> bucket (256) --Routes--> worker
 //! slot of an SA  --Routes--> bucket ------^
+//! a tunnel's address and SPI --Routes--^
 //! ```
 //!
 //! All SAs of a phone are in one bucket, and so in the hands of one worker;
@@ -29,11 +30,20 @@ const NONE: u16 = u16::MAX;
 
 /// The bucket of a peer's address, IPv4 as IPv4-mapped.
 pub(crate) fn bucket(peer: &Addr) -> u8 {
-    let (high, low) = peer.split_at(8);
+    let (high, low) = halves(peer);
+    (mix(high ^ low.rotate_left(32)) >> 56) as u8
+}
+
+fn halves(addr: &Addr) -> (u64, u64) {
+    let (high, low) = addr.split_at(8);
     let word = |half: &[u8]| half.iter().fold(0u64, |w, b| w << 8 | u64::from(*b));
-    // Multiplicative hashing: neighbours fall apart, the top bits are best.
-    let mixed = (word(high) ^ word(low).rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    ((mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) >> 56) as u8
+    (word(high), word(low))
+}
+
+/// Multiplicative hashing: neighbours fall apart, the top bits are best.
+fn mix(word: u64) -> u64 {
+    let mixed = word.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93)
 }
 
 /// The bucket of an SA: that of the address at its other end.
@@ -85,6 +95,10 @@ pub(crate) struct Routes {
     shared: AtomicBool,
     owners: [AtomicU8; BUCKETS],
     slots: Box<[AtomicU16]>,
+    /// Buckets of outbound tunnels, by a hash of where they lead and their SPI:
+    /// a NAT there has another address than the phone. Of two at one place the
+    /// later one stands there.
+    tunnels: Box<[AtomicU16]>,
 }
 
 impl Routes {
@@ -94,6 +108,9 @@ impl Routes {
             shared: AtomicBool::new(false),
             owners: std::array::from_fn(|_| AtomicU8::new(0)),
             slots: (0..slots).map(|_| AtomicU16::new(NONE)).collect(),
+            tunnels: (0..slots.max(1).saturating_mul(2))
+                .map(|_| AtomicU16::new(NONE))
+                .collect(),
         }
     }
 
@@ -128,6 +145,26 @@ impl Routes {
         if let Some(word) = self.slots.get(slot as usize) {
             word.store(bucket.map_or(NONE, u16::from), Ordering::Release);
         }
+    }
+
+    fn tunnel(&self, to: &Addr, spi: u32) -> Option<&AtomicU16> {
+        let (high, low) = halves(to);
+        let hash = mix(mix(high ^ low.rotate_left(32)) ^ u64::from(spi)) >> 32;
+        let places = self.tunnels.len() as u64;
+        self.tunnels.get(hash.checked_rem(places)? as usize)
+    }
+
+    /// Notes the bucket of an outbound tunnel that leads to `to`. It stays when
+    /// the SA goes: at worst an ICMP error about it goes to the wrong worker.
+    pub(crate) fn set_tunnel(&self, to: &Addr, spi: u32, bucket: u8) {
+        if let Some(word) = self.tunnel(to, spi) {
+            word.store(bucket.into(), Ordering::Release);
+        }
+    }
+
+    /// The bucket of the tunnel that leads to `to`.
+    pub(crate) fn bucket_of_tunnel(&self, to: &Addr, spi: u32) -> Option<u8> {
+        u8::try_from(self.tunnel(to, spi)?.load(Ordering::Acquire)).ok()
     }
 
     /// Number of slots.
@@ -205,6 +242,22 @@ mod tests {
         // Beyond: nothing happens.
         routes.set_slot(4, Some(1));
         assert_eq!(routes.bucket_of_slot(4), None);
+    }
+
+    #[test]
+    fn a_tunnel_is_found_by_where_it_leads_and_its_spi() {
+        let routes = Routes::new(4096);
+        let nat = map_addr(IpAddr::from([192, 0, 2, 1]));
+        // A thousand phones behind one NAT.
+        for spi in 0..1000 {
+            routes.set_tunnel(&nat, 70_000 + spi * 7, spi as u8);
+        }
+        let found = (0..1000u32)
+            .filter(|spi| routes.bucket_of_tunnel(&nat, 70_000 + spi * 7) == Some(*spi as u8));
+        assert!(found.count() > 800, "a few share their places");
+        let empty = Routes::new(0);
+        empty.set_tunnel(&nat, 1, 1);
+        assert_eq!(Routes::new(8).bucket_of_tunnel(&nat, 1), None);
     }
 
     proptest! {

@@ -223,7 +223,29 @@ fn what_has_no_slot_goes_by_the_phones_address() {
         &[&[3, 4, 0, 0, 0, 0, 5, 120][..], &quoted].concat(),
     ));
     let plain = frame(ip(us, phone, 17, &[0; 16]));
+    // A tunnel to a NAT: whose phone is behind it says the SPI.
+    let udp = [
+        &[17, 148, 17, 148, 0, 24, 0, 0][..],
+        &77u32.to_be_bytes(),
+        &[0; 4],
+    ]
+    .concat();
+    let quoted = ip(us, [192, 0, 2, 9], 17, &udp);
+    let about_nat = frame(ip(
+        router,
+        us,
+        1,
+        &[&[3, 3, 0, 0, 0, 0, 0, 0][..], &quoted].concat(),
+    ));
+    let other = (0..=255u8)
+        .find(|b| w.hands[0].place_of(*b) != w.hands[0].place_of(bucket(&mapped([192, 0, 2, 9]))))
+        .unwrap();
+    w.routes.set_tunnel(&mapped([192, 0, 2, 9]), 77, other);
     let hand = &w.hands[0];
+    assert_eq!(
+        hand.place(Side::Wire, &kind(META_ICMP, 34), &about_nat),
+        hand.place_of(other)
+    );
     assert_eq!(
         hand.place(Side::Wire, &kind(META_FRAGMENT, 34), &fragment),
         want
