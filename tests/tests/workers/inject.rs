@@ -4,12 +4,12 @@
 
 use std::collections::HashSet;
 use std::net::UdpSocket;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use gm_dataplane::{DataPlane, Direction, Reason};
+use gm_dataplane::{DataPlane, Direction, Reason, Stats};
 use gm_esp::Mode as Esp;
 use gm_tests::netns::NetNs;
 use gm_xsk::{Mode, RingSizes, Socket, Umem, nic};
@@ -89,7 +89,8 @@ impl Lab {
             }
         }
         let mut sealed = Vec::new();
-        while let Ok(packet) = frames.recv_timeout(Duration::from_millis(300)) {
+        while (sealed.len() as u64) < u64::from(n) * pieces {
+            let packet = frames.recv_timeout(WAIT).expect("it is sealed");
             assert_eq!(packet.direction, Direction::Out);
             sealed.push(packet.frame);
         }
@@ -98,28 +99,45 @@ impl Lab {
     }
 
     /// Sends on each queue the frames that `of` gives it, all queues at once.
+    /// However slow the workers are, they have two lots before them at most: what
+    /// gets lost is not lost for want of room.
     fn send(&self, frames: &[Vec<u8>], of: impl Fn(usize, u32) -> bool + Sync) {
-        // Not faster than a debug build opens, or fragments of one source are
-        // taken; and no queue runs ahead of the others by more than what a
-        // source may have waiting.
-        let pause = match frames.iter().any(|f| f.len() > 1000) {
-            true => Duration::from_millis(8),
-            false => Duration::from_millis(2),
+        let pieces = if frames.iter().any(|f| f.len() > 1000) {
+            3
+        } else {
+            1
         };
+        // A source may send so many fragments in a tenth of a second; what is
+        // whole needs no pause, so that several packets meet.
+        let pause = Duration::from_millis(if pieces > 1 { 30 } else { 1 });
+        let before = ended(&self.p_plane.stats().unwrap());
+        let copies: Vec<u64> = (0..frames.len())
+            .map(|i| (0..QUEUES).filter(|queue| of(i, *queue)).count() as u64)
+            .collect();
+        // Packets that have ended when all up to this lot are through.
+        let through = |lot: usize| before + copies[..lot * LOT].iter().sum::<u64>() / pieces;
+        let lost = AtomicBool::new(false);
         let (of, together) = (&of, &Barrier::new(QUEUES as usize));
         self.s.run(|| {
             thread::scope(|scope| {
                 for queue in 0..QUEUES {
+                    let (lost, through) = (&lost, &through);
                     scope.spawn(move || {
                         let mut sender = Sender::new(queue);
-                        for (n, some) in frames.chunks(64).enumerate() {
+                        for (n, some) in frames.chunks(LOT).enumerate() {
                             for (i, frame) in some.iter().enumerate() {
-                                if of(n * 64 + i, queue) {
+                                if of(n * LOT + i, queue) {
                                     sender.send(frame);
                                 }
                             }
                             sender.flush();
+                            if together.wait().is_leader() && !self.reaches(through(n)) {
+                                lost.store(true, Ordering::Relaxed);
+                            }
                             together.wait();
+                            if lost.load(Ordering::Relaxed) {
+                                break;
+                            }
                             thread::sleep(pause);
                         }
                         sender.socket.close(&mut sender.umem);
@@ -127,7 +145,77 @@ impl Lab {
                 }
             });
         });
+        let all = before + copies.iter().sum::<u64>() / pieces;
+        assert!(
+            !lost.into_inner() && self.reaches(all),
+            "packets are lost: {}",
+            self.story()
+        );
     }
+
+    /// Sends all frames on each queue as fast as may be; how many that is.
+    fn flood(&self, frames: &[Vec<u8>]) -> u64 {
+        self.s.run(|| {
+            thread::scope(|scope| {
+                for queue in 0..QUEUES {
+                    scope.spawn(move || {
+                        let mut sender = Sender::new(queue);
+                        for some in frames.chunks(LOT) {
+                            some.iter().for_each(|frame| sender.send(frame));
+                            sender.flush();
+                        }
+                        sender.socket.close(&mut sender.umem);
+                    });
+                }
+            });
+        });
+        frames.len() as u64 * u64::from(QUEUES)
+    }
+
+    /// Packets that were lost before a worker could judge them: on the wire, in
+    /// front of a socket, on the way to another worker.
+    fn lost(&self) -> u64 {
+        let stats = self.p_plane.stats().unwrap();
+        let sockets = stats.workers.iter().flat_map(|w| &w.sockets);
+        let sockets: u64 = sockets.map(|s| s.rx_dropped + s.rx_ring_full).sum();
+        let links = self.s.ip(&format!("-s link show {S}"));
+        let sent = links.split("TX:").nth(1).unwrap().lines().nth(1).unwrap();
+        let wire: u64 = sent.split_whitespace().nth(3).unwrap().parse().unwrap();
+        let room = [Reason::HandoverFull, Reason::NoFrame].map(|r| stats.get(r));
+        wire + sockets + room.iter().sum::<u64>()
+    }
+
+    /// Waits until so many packets have ended.
+    fn reaches(&self, n: u64) -> bool {
+        let end = Instant::now() + WAIT;
+        while ended(&self.p_plane.stats().unwrap()) < n {
+            if Instant::now() > end {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+
+    /// What gmesp and the kernel have counted, for messages.
+    fn story(&self) -> String {
+        let stats = self.p_plane.stats().unwrap();
+        let sockets = stats.workers.iter().flat_map(|w| &w.sockets);
+        let sockets: Vec<_> = sockets
+            .filter(|s| s.rx_dropped + s.rx_ring_full + s.fill_ring_empty > 0)
+            .collect();
+        let links = [(&self.p, P), (&self.s, S)].map(|(ns, d)| ns.ip(&format!("-s link show {d}")));
+        format!("{:?} {sockets:?} {}", named(&stats), links.concat())
+    }
+}
+
+/// Frames that are sent before anybody looks at what has become of them.
+const LOT: usize = 64;
+
+/// Packets that were judged.
+fn ended(stats: &Stats) -> u64 {
+    let ends = [Reason::Ok, Reason::Replay, Reason::Stale];
+    ends.map(|r| stats.get(r)).iter().sum()
 }
 
 /// A socket on one queue of the device towards the P-CSCF.
@@ -150,33 +238,51 @@ impl Sender {
         Sender { umem, socket }
     }
 
+    /// Waits while the kernel has what was sent before, as a slow receiver makes it.
     fn send(&mut self, bytes: &[u8]) {
-        let mut frame = self.umem.alloc().unwrap();
-        assert!(frame.write(bytes));
-        assert!(self.socket.send(&mut self.umem, frame).is_ok());
+        let end = Instant::now() + WAIT;
+        loop {
+            if let Some(mut frame) = self.umem.alloc() {
+                assert!(frame.write(bytes));
+                match self.socket.send(&mut self.umem, frame) {
+                    Ok(()) => return,
+                    Err(frame) => self.umem.free(frame),
+                }
+            }
+            assert!(Instant::now() < end, "the kernel keeps all frames");
+            let _ = self.socket.flush(&mut self.umem).unwrap();
+            thread::yield_now();
+        }
     }
 
     fn flush(&mut self) {
-        while self.socket.flush(&mut self.umem).unwrap().queued > 0 {}
+        while self.socket.flush(&mut self.umem).unwrap().queued > 0 {
+            thread::yield_now();
+        }
     }
 }
 
-/// Reads numbered datagrams until told that all were sent and none comes any
-/// more; each number once.
-fn read(socket: &UdpSocket, sent: &AtomicBool) -> HashSet<u32> {
+/// Reads numbered datagrams, each number once, until so many as `want` says are
+/// there and no other comes.
+fn read(socket: &UdpSocket, want: &OnceLock<u64>) -> HashSet<u32> {
     socket
-        .set_read_timeout(Some(Duration::from_millis(500)))
+        .set_read_timeout(Some(Duration::from_millis(300)))
         .unwrap();
     let (mut numbers, mut bytes) = (HashSet::new(), vec![0; 65_536]);
+    let mut last = Instant::now();
     loop {
-        let over = sent.load(Ordering::Relaxed);
+        let want = want.get().copied();
         match socket.recv(&mut bytes) {
             Ok(_) => {
                 let n = u32::from_be_bytes(*bytes.first_chunk().unwrap());
                 assert!(numbers.insert(n), "datagram {n} came twice");
+                last = Instant::now();
             }
-            Err(_) if over => return numbers,
-            Err(_) => {}
+            Err(_) => match want {
+                Some(want) if numbers.len() as u64 >= want => return numbers,
+                Some(_) if last.elapsed() > WAIT => return numbers,
+                _ => {}
+            },
         }
     }
 }
@@ -186,13 +292,23 @@ fn arrive(lab: &Lab, frames: &[Vec<u8>], of: impl Fn(usize, u32) -> bool + Sync)
     let ps = lab.p.run(|| udp(pcscf(false), PORT_PS));
     // What is lost here was not lost by the workers.
     rustix::net::sockopt::set_socket_recv_buffer_size_force(&ps, 64 << 20).unwrap();
-    let sent = AtomicBool::new(false);
+    let (before, want) = (count(&lab.p_plane, Reason::Ok), OnceLock::new());
     thread::scope(|scope| {
-        let reader = scope.spawn(|| read(&ps, &sent));
+        let reader = scope.spawn(|| read(&ps, &want));
+        let _zero = Final(&want);
         lab.send(frames, of);
-        sent.store(true, Ordering::Relaxed);
+        want.set(count(&lab.p_plane, Reason::Ok) - before).unwrap();
         reader.join().unwrap()
     })
+}
+
+/// Ends the reading, also when a test fails.
+struct Final<'a>(&'a OnceLock<u64>);
+
+impl Drop for Final<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.set(0);
+    }
 }
 
 #[test]
@@ -248,6 +364,37 @@ fn fragments_on_different_queues_come_together() {
         assert_eq!(stats.get(Reason::Ok), N.into());
         leaks(&stats);
     }
+}
+
+/// Senders that wait for nobody: whatever is not judged, somebody has counted,
+/// packet for packet.
+#[test]
+#[ignore = "root: namespaces, BPF"]
+fn what_is_too_much_for_the_workers_is_counted_to_the_last_packet() {
+    let lab = Lab::new(2);
+    install(&lab.p_plane, &lab.u_plane, phone(2), Esp::Trans, 1);
+    let frames = lab.sealed(3000, 100);
+    let (mut sent, end) = (0, Instant::now() + WAIT);
+    loop {
+        sent += lab.flood(&frames);
+        let end_of_round = Instant::now() + WAIT;
+        let (ended, lost) = loop {
+            let (ended, lost) = (ended(&lab.p_plane.stats().unwrap()), lab.lost());
+            if ended + lost >= sent || Instant::now() > end_of_round {
+                break (ended, lost);
+            }
+            thread::sleep(Duration::from_millis(1));
+        };
+        assert_eq!(ended + lost, sent, "{}", lab.story());
+        // That there is too much, a quick machine needs to be told again.
+        if lost > 0 {
+            break;
+        }
+        assert!(Instant::now() < end, "nothing was too much");
+    }
+    leaks(&lab.p_plane.stats().unwrap());
+    // Each was taken once at most, and the SA goes on.
+    assert!(count(&lab.p_plane, Reason::Ok) <= 3000);
 }
 
 /// SAs change hands while their packets come on all queues, in whole and in

@@ -18,8 +18,9 @@ pub const PORT_UC: u16 = 6064;
 pub const P: &str = "p0";
 pub const U: &str = "u0";
 
-/// Longer than a loaded machine takes, shorter than patience.
-pub const WAIT: Duration = Duration::from_secs(10);
+/// Longer than a loaded machine takes, shorter than patience. Nothing that goes
+/// well takes it.
+pub const WAIT: Duration = Duration::from_secs(30);
 
 /// The words of `ip` for so many queues.
 pub fn queues(n: u32) -> String {
