@@ -10,8 +10,8 @@ use gm_api::control::FlowEvent;
 /// Phones that have registered, and that have not.
 const MOST: [usize; 2] = [16_384, 4096];
 
-/// Steps that are kept of one phone.
-const STEPS: usize = 16;
+/// Steps that are kept of one phone, without what an SA of its set says too.
+const STEPS: usize = 8;
 
 /// What phones have done.
 #[derive(Debug, Default)]
@@ -78,7 +78,12 @@ impl Journal {
         if phone.steps.len() >= STEPS {
             phone.steps.pop_front();
         }
-        phone.steps.push_back(event.clone());
+        phone.steps.push_back(FlowEvent {
+            suite: None,
+            mode: None,
+            spis: BTreeMap::new(),
+            ..event.clone()
+        });
         let class = phone.class;
         if self.order[class].len() > MOST[class]
             && let Some((_, oldest)) = self.order[class].pop_first()
@@ -130,6 +135,21 @@ mod tests {
         };
         assert_eq!(names("192.0.2.7"), ["SM1", "SM6", "removed"]);
         assert!(names("192.0.2.8").is_empty() && journal.sets.is_empty());
+    }
+
+    #[test]
+    fn what_an_sa_says_too_is_not_kept() {
+        let mut journal = Journal::default();
+        let long = FlowEvent {
+            suite: Some("hmac-sha-1-96/aes-cbc".into()),
+            spis: [("uc".to_owned(), 1)].into(),
+            reason: Some("kept".into()),
+            ..step("SM6", Some("192.0.2.9:5060".into()), Some(1))
+        };
+        journal.note(&long);
+        let kept = journal.of("192.0.2.9".parse().unwrap()).remove(0);
+        assert_eq!((kept.suite, kept.spis.len()), (None, 0));
+        assert_eq!((kept.set, kept.reason), (Some(1), Some("kept".into())));
     }
 
     #[test]
