@@ -85,6 +85,7 @@ fn random_frames_get_the_verdict_of_user_space() {
         Reason::CleartextProtected,
         Reason::ClearIcmp,
         Reason::IcvLimited,
+        Reason::IcmpUnbelieved,
         Reason::FragmentRate,
     ];
     for reason in uplink {
@@ -153,7 +154,13 @@ fn culprit(world: &mut World, batch: &[Vec<u8>], seed: u64) -> ! {
     for frame in batch {
         let (reason, _) = world.expect(frame);
         let counted = world.lab.uplink(frame).counted;
-        let tokens = [Reason::SteerFragment, Reason::FragmentRate].contains(&reason);
+        let tokens = [
+            Reason::SteerFragment,
+            Reason::FragmentRate,
+            Reason::SteerIcmp,
+            Reason::IcmpUnbelieved,
+        ]
+        .contains(&reason);
         assert!(
             tokens || counted == [(reason, 1)],
             "seed {seed}: counted {counted:?}, not {reason:?}: {frame:02x?}"

@@ -6,7 +6,7 @@ use gm_abi::maps::{
     Addr, META_ESP, META_FRAGMENT, META_ICMP, META_MAGIC, META_UDP_ESP, MODE_TRANS,
     MODE_UDP_ENC_TUN, Meta, SPI_BASE, STATE_FRAGMENT_RATE, STATE_LIMITED, WINDOW_CELLS,
 };
-use gm_abi::source::{PREFIX_PLACES, PrefixDrops, place_of, prefix_of, tag_of};
+use gm_abi::source::{ICMP_TOKENS, PREFIX_PLACES, PrefixDrops, place_of, prefix_of, tag_of};
 use gm_abi::verdict::{Action, DROP_COUNT, Reason};
 use gm_abi::wire::{
     self, Bytes, Class, ETH_LEN, EncapPort, IPV4, IPV6, IpPacket, L3, MAX_VLAN_TAGS, SERVICE_VLAN,
@@ -128,7 +128,10 @@ impl World {
             self.lab.set_word("FRAGMENT_TOKENS", word, 0);
         }
         if on {
-            let mut tokens = HashMap::from([(0, dice.below(600) as i64)]);
+            let mut tokens = HashMap::from([
+                (0, dice.below(600) as i64),
+                (ICMP_TOKENS, dice.below(40) as i64 - 2),
+            ]);
             for source in &self.sources {
                 let word = 1 + place_of(prefix_of(source), SEED);
                 tokens.insert(word, dice.below(100) as i64 - 2);
@@ -161,12 +164,17 @@ impl World {
             && self.limited.contains(&prefix_of(&ip.src))
         {
             let port = ip.ports.map_or(0, |(port, _)| port);
-            if sa.tag != tag_of(&ip.src, port, SEED) {
+            // New, and left in peace: it may be another phone's behind the same NAT.
+            let open = sa.tag == 0 && !sa.limited;
+            if !open && sa.tag != tag_of(&ip.src, port, SEED) {
                 reason = Reason::IcvLimited;
             }
         }
         if reason == Reason::SteerFragment && !self.takes_fragment(&ip.src) {
             reason = Reason::FragmentRate;
+        }
+        if reason == Reason::SteerIcmp && !self.takes(ICMP_TOKENS) {
+            reason = Reason::IcmpUnbelieved;
         }
         self.count(reason, sa.map(|(slot, _)| slot), Some(&ip.src));
         let slot = sa.map_or(0, |(slot, _)| slot);
@@ -206,16 +214,17 @@ impl World {
     }
 
     fn takes_fragment(&mut self, src: &Addr) -> bool {
+        self.takes(1 + place_of(prefix_of(src), SEED)) && self.takes(0)
+    }
+
+    fn takes(&mut self, word: u32) -> bool {
         let Some(tokens) = &mut self.tokens else {
             return true;
         };
-        let mut take = |word: u32| {
-            let left = tokens.entry(word).or_default();
-            let one = *left > 0;
-            *left -= i64::from(one);
-            one
-        };
-        take(1 + place_of(prefix_of(src), SEED)) && take(0)
+        let left = tokens.entry(word).or_default();
+        let one = *left > 0;
+        *left -= i64::from(one);
+        one
     }
 
     fn count(&mut self, reason: Reason, slot: Option<u32>, src: Option<&Addr>) {
