@@ -14,6 +14,8 @@ mod sip;
 mod tests;
 mod words;
 
+use std::collections::BTreeSet;
+
 use gm_api::drops::{Explanation, Finding, Verdict, Weight};
 
 pub use advice::advice;
@@ -68,12 +70,32 @@ pub fn explain(facts: &Facts) -> Explanation {
         Verdict::Fine
     };
     found.push(state(facts, verdict));
+    found.extend(shared(facts));
     found.sort_by_key(|f| (f.finding.weight, f.rank));
     Explanation {
         address: facts.address,
         verdict,
         findings: found.into_iter().map(|f| f.finding).collect(),
     }
+}
+
+/// Sets of one phone: the one in use, and one that is coming or going.
+const SETS: usize = 2;
+
+/// Where an address is a NAT's, what is found is of any phone behind it.
+fn shared(facts: &Facts) -> Option<Found> {
+    let sets: BTreeSet<u64> = facts.sas.iter().filter_map(|row| row.sa.set).collect();
+    (sets.len() > SETS).then(|| {
+        let text = format!(
+            "{} has {} sets of SAs: several phones are behind it. What is said here is of all of \
+             them; that one is fine hides what another runs into.",
+            facts.address,
+            sets.len()
+        );
+        Found::new(1, "several-phones", Weight::State, text).advice(
+            "Each SA is listed here with what it has dropped, and how long ago its last packet was.",
+        )
+    })
 }
 
 /// How the SAs stand, whatever else there is.

@@ -144,3 +144,20 @@ fn a_core_that_does_not_decide_is_named() {
     f.steps[1].ago_ms = 2000;
     assert_eq!(explain(&f).verdict, Verdict::Fine);
 }
+
+#[test]
+fn several_phones_behind_one_address_are_said_to_be() {
+    let mut f = facts(UE);
+    f.sas = carried(sas(true), 100, 100);
+    f.sas.extend(newer(true));
+    let says_so = |f: &super::Facts| {
+        let said = explain(f);
+        said.findings.iter().any(|f| f.cause == "several-phones")
+    };
+    assert!(!says_so(&f), "a new registration is no other phone");
+    for row in newer(true) {
+        f.sas.push(row);
+        f.sas.last_mut().unwrap().sa.set = Some(5);
+    }
+    assert!(says_so(&f));
+}
