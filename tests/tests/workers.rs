@@ -117,7 +117,6 @@ fn a_worker_that_panics_is_started_again_with_its_sas() {
     let net = Net::new(4, [3, 1], 12);
     let talk = Talk::new(&net);
     let before: HashMap<_, _> = tops(&net);
-    let mut quickest = WAIT;
     talk.during(Duration::from_secs(1), || {
         for (fault, of) in [
             (Fault::Panic(1), 1),
@@ -125,10 +124,8 @@ fn a_worker_that_panics_is_started_again_with_its_sas() {
             (Fault::Panic(0), 0),
         ] {
             thread::sleep(A_WHILE);
-            let down = Instant::now();
             net.p.plane.fault(fault).unwrap();
             let said = event(&net.p.plane, |e| matches!(e, Event::WorkerRestarted { .. }));
-            quickest = quickest.min(down.elapsed());
             let Event::WorkerRestarted { worker, why } = said else {
                 unreachable!()
             };
@@ -137,8 +134,6 @@ fn a_worker_that_panics_is_started_again_with_its_sas() {
         }
         thread::sleep(A_WHILE);
     });
-    // Whatever else the machine has to do, once of three times.
-    assert!(quickest < Duration::from_secs(1), "{quickest:?}");
     // What the dead one had in hand, and what its rings held.
     let lost = talk.missed();
     assert!(lost <= 2 * 64 + 512, "{lost} datagrams are lost");
@@ -154,6 +149,28 @@ fn a_worker_that_panics_is_started_again_with_its_sas() {
     for (slot, top) in tops(&net) {
         assert!(top >= before.get(&slot).copied().unwrap_or(0));
     }
+}
+
+/// Once of three times, whatever else the machine has to do; not for machines
+/// that are emulated.
+#[test]
+#[ignore = "root: namespaces, BPF"]
+fn a_worker_that_panics_is_back_within_a_second() {
+    let net = Net::new(2, [2, 1], 6);
+    let talk = Talk::new(&net);
+    let times = talk.during(Duration::from_secs(1), || {
+        [0, 1, 0].map(|worker| {
+            let down = Instant::now();
+            net.p.plane.fault(Fault::Panic(worker)).unwrap();
+            event(&net.p.plane, |e| matches!(e, Event::WorkerRestarted { .. }));
+            let took = down.elapsed();
+            thread::sleep(A_WHILE);
+            took
+        })
+    });
+    let quickest = times.iter().min().unwrap();
+    assert!(*quickest < Duration::from_secs(1), "{times:?}");
+    talk.rounds(2);
 }
 
 /// A worker is down as long as somebody holds what its supervisor needs: phones
