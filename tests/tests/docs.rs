@@ -201,6 +201,19 @@ fn architecture_names_what_is_there() {
 }
 
 #[test]
+fn readme_says_of_every_reason_what_it_is() {
+    let readme = read(&root().join("README.md"));
+    let rest = readme.split_once("\n## When a packet does not arrive\n");
+    let section = rest.unwrap().1.split("\n## ").next().unwrap();
+    let rows: Vec<&str> = section.lines().filter(|l| l.starts_with("| `")).collect();
+    for reason in gm_abi::verdict::Reason::ALL {
+        let name = format!("`{}`", reason.name());
+        let named = |row: &&&str| row.split('|').nth(1).unwrap().contains(&name);
+        assert_eq!(rows.iter().filter(named).count(), 1, "{name}");
+    }
+}
+
+#[test]
 fn what_the_code_cites_is_written_down() {
     let architecture = read(&root().join("ARCHITECTURE.md"));
     let section = |from: &str| {
