@@ -8,7 +8,7 @@ use crossbeam::channel::Receiver;
 use gm_api::control::{ApiError, SaStatus, Stats};
 use gm_dataplane::{DropNews, DropSample, GoneSa, NewSa, PrefixCounts, TapPacket};
 
-/// A data plane. Every call returns when the worker has carried it out; none
+/// A data plane. Every call returns when its worker has carried it out; none
 /// may be made on a thread that drives async tasks.
 pub trait Plane: Send + Sync + 'static {
     /// Sets an SPI aside for an inbound SA; none of `avoid`.

@@ -23,7 +23,7 @@ use crate::notify::notify;
 use crate::sets::Sets;
 use crate::socket::ControlSocket;
 
-/// Threads for requests that wait for the worker. Each has a locked stack.
+/// Threads for requests that wait for a worker. Each has a locked stack.
 const BLOCKING_THREADS: usize = 8;
 
 /// Replay windows up to this size can be asked for per SA; where there are

@@ -22,7 +22,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/prebuilt/gm-xd
 
 /// XDP on the uplink: classify, precheck, steer.
 pub(crate) const XDP_UPLINK: &str = "gm_xdp_uplink";
-/// XDP on gm0x: everything IP to the worker.
+/// XDP on gm0x: everything IP to a worker.
 pub(crate) const XDP_GM0X: &str = "gm_xdp_gm0x";
 /// tc ingress of gm0: mark and redirect to the uplink's ingress.
 pub(crate) const TC_GM0: &str = "gm_tc_gm0";

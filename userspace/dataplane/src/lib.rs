@@ -22,9 +22,10 @@
 //! [`DataPlane::shutdown`]; after a SIGKILL the pinned policy stays.
 //!
 //! Who does what: `config` is the policy; `keeper` owns `devices`, `attach`ed
-//! programs, `pins` and the `lock`; `handoff` carries `control`'s commands to the `worker`,
-//! whose packets go through `process`; `publish` shows XDP the inbound SAs, `tables`
-//! is what BPF and workers share by source and by reason.
+//! programs, `pins` and the `lock`; `handoff` carries `control`'s commands to a `worker`,
+//! whose packets come by its `lane`s and go through `process`. `crew` is all workers, and
+//! `divide` gives each packet to the one that `routes` names. `publish` shows XDP the
+//! inbound SAs, `tables` is what BPF and workers share by source and by reason.
 #![forbid(unsafe_code)]
 
 mod attach;

@@ -192,7 +192,7 @@ impl DataPlane {
     ///
     /// # Errors
     /// [`Error::Bpf`] when a map cannot be read, [`Error::Down`]. A worker that
-    /// has stopped is there with its last counters.
+    /// has gone is in the sums only.
     pub fn stats(&self) -> Result<Stats, Error> {
         self.with(|c| c.stats())
     }
@@ -225,7 +225,7 @@ impl DataPlane {
         self.inner.events.clone()
     }
 
-    /// Stops the worker, detaches the programs, removes gm0 and the pins. What
+    /// Stops the workers, detaches the programs, removes gm0 and the pins. What
     /// was protected is no longer: this host sends in clear again. Idempotent.
     ///
     /// # Errors

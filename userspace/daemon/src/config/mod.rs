@@ -69,7 +69,7 @@ pub struct Gm {
     /// Threads for packets, 1 to the number of the uplink's queues.
     #[serde(default = "defaults::workers")]
     pub workers: u32,
-    /// CPU that the only worker is pinned to; the same as `cpus` with one.
+    /// CPU that the first worker is pinned to; the same as `cpus` with one.
     pub cpu: Option<usize>,
     /// CPUs that the workers are pinned to, by number; those beyond the list
     /// are not.

@@ -21,7 +21,7 @@ use crate::capture::Capture;
 pub(super) type Shared = State<Arc<App>>;
 pub(super) type Body = Result<Bytes, BytesRejection>;
 
-/// Runs what waits for the worker where waiting is allowed.
+/// Runs what waits for a worker where waiting is allowed.
 pub(super) async fn blocking<T, F>(app: &Arc<App>, work: F) -> Result<T, Failure>
 where
     T: Send + 'static,
