@@ -39,7 +39,9 @@ pub fn advice(reason: Reason) -> &'static str {
         }
         R::OutNoEncapPort => "nothing that verified has come from this phone through its NAT yet",
         R::OutTooBig => "does not fit and must not be cut; for TCP this corrects itself",
-        R::OutMalformed => "not parseable, or a fragment whose first one was not seen",
+        R::OutMalformed => {
+            "not parseable, more than two VLAN tags, or a fragment whose first one was not seen"
+        }
         R::OutSeqExhausted => "the SA has used its last number: the phone has to register again",
         R::IcvLimited => {
             "forgeries for an SA or from a source, more than are tried: gmespctl drops --by prefix \
