@@ -4,7 +4,7 @@
 use std::net::{IpAddr, UdpSocket};
 use std::sync::atomic::AtomicU64;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gm_dataplane::{Dir, NewSa, Reason, SaStatus, SetId, SetSpec};
 use gm_engines::{Job, Key, Transform, reference};
@@ -137,11 +137,9 @@ impl Far {
                 self.wire.send(frame).unwrap();
             }
             let want = ends + chunk.len() as u64;
-            for _ in 0..500 {
-                if self.ends() >= want {
-                    break;
-                }
-                thread::sleep(Duration::from_millis(10));
+            let end = Instant::now() + WAIT;
+            while self.ends() < want && Instant::now() < end {
+                thread::sleep(Duration::from_millis(1));
             }
             assert_eq!(self.ends(), want, "not every packet has one end");
             self.ps.set_read_timeout(Some(WAIT)).unwrap();

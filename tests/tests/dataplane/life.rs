@@ -65,7 +65,7 @@ pub fn detached(ns: &NetNs, device: &str) {
     let end = std::time::Instant::now() + WAIT;
     while attached(ns, device) > 0 {
         assert!(std::time::Instant::now() < end, "{device}");
-        std::thread::sleep(WAIT / 100);
+        std::thread::sleep(std::time::Duration::from_millis(50));
     }
 }
 

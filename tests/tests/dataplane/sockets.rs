@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use gm_dataplane::{DataPlane, Reason};
 use gm_xsk::LinkSocket;
 
-/// Longer than a loaded machine takes, shorter than patience.
-pub const WAIT: Duration = Duration::from_secs(5);
+/// Longer than a loaded machine takes, shorter than patience. Nothing that goes well takes it.
+pub const WAIT: Duration = Duration::from_secs(20);
 
 pub fn udp(ip: IpAddr, port: u16) -> UdpSocket {
     let s = UdpSocket::bind((ip, port)).unwrap();
@@ -38,11 +38,9 @@ pub fn count(plane: &DataPlane, reason: Reason) -> u64 {
 
 /// Waits until `reason` was counted `n` times more than `before`.
 pub fn grows(plane: &DataPlane, reason: Reason, before: u64, n: u64) {
-    for _ in 0..200 {
-        if count(plane, reason) >= before + n {
-            break;
-        }
-        thread::sleep(Duration::from_millis(10));
+    let end = Instant::now() + WAIT;
+    while count(plane, reason) < before + n && Instant::now() < end {
+        thread::sleep(Duration::from_millis(2));
     }
     assert_eq!(count(plane, reason), before + n, "{}", reason.name());
 }
