@@ -135,7 +135,7 @@ fn serve(
         match end {
             Some(End::Signal(name)) => tracing::info!("{name}: stopping"),
             Some(End::StdinClosed) => tracing::info!("stdin has closed: stopping"),
-            Some(End::WorkerStopped(why)) => bail!("a worker has stopped: {why}"),
+            Some(End::WorkerStopped(why)) => bail!("no worker is left: {why}"),
             Some(End::EdgeDied) => bail!("the SIP edge has failed"),
             None => {}
         }
