@@ -8,7 +8,7 @@
 //! ```
 
 use std::io::Write;
-use std::net::{IpAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 
 use gm_dataplane::Config;
@@ -287,13 +287,20 @@ fn all_sizes(lab: &PlaneLab, own: IpAddr, public: IpAddr, u: IpAddr) {
         lab.u.ns.run(|| udp(u, PORT_UC)),
     );
     let mut got = vec![0; 65_536];
+    let lost = |len, e| -> (usize, SocketAddr) {
+        let sides = [&lab.p, &lab.u].map(|side| {
+            let stats = side.plane.stats().unwrap();
+            (crate::lab::named(&stats), stats.workers)
+        });
+        panic!("{len} bytes between {own} and {u}: {e}; {sides:?}")
+    };
     for len in [0, 1, 100, 1400, 3000, 20_000] {
         let bytes: Vec<u8> = (0..len).map(|i| (i * 7 + len) as u8).collect();
         uc.send_to(&bytes, (public, PORT_PS)).unwrap();
-        let (n, from) = ps.recv_from(&mut got).unwrap();
+        let (n, from) = ps.recv_from(&mut got).unwrap_or_else(|e| lost(len, e));
         assert!(got[..n] == bytes && from == (u, PORT_UC).into(), "{len}");
         ps.send_to(&bytes, (u, PORT_UC)).unwrap();
-        let (n, from) = uc.recv_from(&mut got).unwrap();
+        let (n, from) = uc.recv_from(&mut got).unwrap_or_else(|e| lost(len, e));
         assert!(
             got[..n] == bytes && from == (public, PORT_PS).into(),
             "{len}"
