@@ -168,19 +168,21 @@ impl Run {
         assert_eq!(self.bench.umem.leaked(), 0);
     }
 
-    /// Gives the worker what has come in on the uplink, and judges what it does.
-    /// What each reason was counted.
+    /// How often each reason was counted since; once for each of the packets.
+    fn ended(&self, before: &[u64; Reason::COUNT], packets: usize) -> [u64; Reason::COUNT] {
+        let counted = since(before, &self.counters());
+        assert_eq!(counted.iter().sum::<u64>(), packets as u64, "one end each");
+        counted
+    }
+
+    /// Gives the worker what has come in on the uplink, and judges what it does:
+    /// how often each reason was counted.
     fn inbound(&mut self, batch: &[Given]) -> [u64; Reason::COUNT] {
         let before = self.counters();
         let batch: Vec<_> = batch.iter().map(|(f, m)| (f.as_slice(), *m)).collect();
         self.bench.inbound_at(&batch, self.now);
         self.no_leak();
-        let counted = since(&before, &self.counters());
-        assert_eq!(
-            counted.iter().sum::<u64>(),
-            batch.len() as u64,
-            "one end each"
-        );
+        let counted = self.ended(&before, batch.len());
         assert!(self.bench.wire().is_empty(), "what came in goes out");
         let wholes = together(self.bench.stack(), self.bench.process.ctx.settings.gm0_mtu);
         let count = |reason: Reason| counted[reason.index()] as usize;
@@ -227,12 +229,7 @@ impl Run {
         let frames: Vec<_> = batch.iter().map(Vec::as_slice).collect();
         self.bench.outbound_at(&frames, self.now);
         self.no_leak();
-        let counted = since(&before, &self.counters());
-        assert_eq!(
-            counted.iter().sum::<u64>(),
-            batch.len() as u64,
-            "one end each"
-        );
+        let counted = self.ended(&before, batch.len());
         let told = self.bench.stack();
         assert!(told.len() as u64 <= counted[Reason::OutTooBig.index()]);
         for frame in told {
