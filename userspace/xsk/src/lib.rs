@@ -38,4 +38,5 @@ pub use frame::{FRAME_SIZE, Frame, HEADROOM, METADATA};
 pub use link::LinkSocket;
 pub use setup::{Mode, RingSizes};
 pub use socket::{Flushed, Socket, Statistics};
+pub use sockopt::esp_in_udp;
 pub use umem::Umem;

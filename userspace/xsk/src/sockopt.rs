@@ -1,14 +1,18 @@
 //! The calls for which rustix has no safe form.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+
+/// Option of a UDP socket, and its value for ESP in UDP (linux/udp.h).
+const UDP_ENCAP: libc::c_int = 100;
+const UDP_ENCAP_ESPINUDP: libc::c_int = 2;
 
 /// Keeps a packet socket from seeing what the host itself sends.
 pub(crate) fn ignore_outgoing(fd: &OwnedFd) -> io::Result<()> {
     let one: libc::c_int = 1;
-    set(fd, PACKET_IGNORE_OUTGOING, &one)
+    set(fd.as_fd(), libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, &one)
 }
 
 /// Makes the interface promiscuous while the packet socket is open.
@@ -19,7 +23,12 @@ pub(crate) fn promiscuous(fd: &OwnedFd, ifindex: u32) -> io::Result<()> {
         mr_alen: 0,
         mr_address: [0; 8],
     };
-    set(fd, libc::PACKET_ADD_MEMBERSHIP, &member)
+    set(
+        fd.as_fd(),
+        libc::SOL_PACKET,
+        libc::PACKET_ADD_MEMBERSHIP,
+        &member,
+    )
 }
 
 /// Binds a packet socket to all protocols of one interface.
@@ -40,19 +49,39 @@ pub(crate) fn bind_link(fd: &OwnedFd, ifindex: u32) -> io::Result<()> {
     result(rc)
 }
 
-/// A value that the packet socket options here take.
+/// Gives ESP that comes to a UDP socket to the kernel's XFRM (RFC 3948): what has neither the
+/// non-ESP marker nor the one byte of a keepalive. The socket reads the rest, but for keepalives.
+///
+/// # Errors
+///
+/// What `setsockopt` said: `ENOPROTOOPT` for a socket that is not UDP.
+pub fn esp_in_udp(socket: impl AsFd) -> io::Result<()> {
+    set(
+        socket.as_fd(),
+        libc::IPPROTO_UDP,
+        UDP_ENCAP,
+        &UDP_ENCAP_ESPINUDP,
+    )
+}
+
+/// A value that the socket options here take.
 trait Plain {}
 impl Plain for libc::c_int {}
 impl Plain for libc::packet_mreq {}
 
-fn set<T: Plain>(fd: &OwnedFd, name: libc::c_int, value: &T) -> io::Result<()> {
+fn set<T: Plain>(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
     let len = size_of::<T>() as libc::socklen_t;
     // SAFETY: the pointer and the length are those of `value`; the kernel only
     // reads.
     let rc = unsafe {
         libc::setsockopt(
             fd.as_raw_fd(),
-            libc::SOL_PACKET,
+            level,
             name,
             std::ptr::from_ref(value).cast(),
             len,
