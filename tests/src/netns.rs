@@ -31,6 +31,10 @@ impl NetNs {
             .join()
             .unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))?;
         let ns = NetNs { ns };
+        // A router asks for neighbours from its link-local address. While that
+        // is still being looked for on the link it cannot, and gives up in the
+        // end on packets that a test waits for.
+        ns.run(|| std::fs::write("/proc/sys/net/ipv6/conf/default/dad_transmits", "0"))?;
         ns.ip("link set lo up");
         Ok(ns)
     }
