@@ -22,9 +22,9 @@ pub struct GoneSa {
     pub sa: SaStatus,
 }
 
-/// What was.
+/// What was; for other data planes too.
 #[derive(Debug, Default)]
-pub(crate) struct Past {
+pub struct Past {
     /// When the sets that there are were installed.
     installed: HashMap<SetId, u64>,
     /// Oldest first.
@@ -33,25 +33,31 @@ pub(crate) struct Past {
 
 impl Past {
     /// A set was installed, or installed again.
-    pub(crate) fn installed(&mut self, set: SetId) {
+    pub fn installed(&mut self, set: SetId) {
         self.installed.entry(set).or_insert_with(monotonic_ns);
     }
 
     /// Milliseconds since a set was installed.
-    pub(crate) fn age_ms(&self, set: SetId) -> Option<u64> {
+    pub fn age_ms(&self, set: SetId) -> Option<u64> {
         let at = self.installed.get(&set)?;
         Some(monotonic_ns().saturating_sub(*at) / 1_000_000)
     }
 
-    /// Since when nothing is forgotten of what was removed; `None`: nothing
-    /// ever was.
-    fn since(&self) -> Option<u64> {
+    /// The last 4096 SAs that were removed and that `wanted` wants, the newest first.
+    pub fn gone(&self, wanted: impl Fn(&GoneSa) -> bool) -> Vec<GoneSa> {
+        let newest = self.gone.iter().rev();
+        newest.filter(|gone| wanted(gone)).cloned().collect()
+    }
+
+    /// Since when nothing is forgotten of what was removed, nanoseconds of
+    /// CLOCK_MONOTONIC; `None`: nothing ever was.
+    pub fn since(&self) -> Option<u64> {
         let is_full = self.gone.len() >= REMEMBERED;
         self.gone.front().filter(|_| is_full).map(|gone| gone.at)
     }
 
     /// A set was removed; these were its SAs.
-    pub(crate) fn removed(&mut self, set: SetId, sas: impl IntoIterator<Item = SaStatus>) {
+    pub fn removed(&mut self, set: SetId, sas: impl IntoIterator<Item = SaStatus>) {
         self.installed.remove(&set);
         let at = monotonic_ns();
         for sa in sas {
@@ -97,11 +103,7 @@ impl DataPlane {
     /// The last 4096 SAs that were removed and that `wanted` wants, the newest
     /// first. Empty when the data plane is down.
     pub fn gone(&self, wanted: impl Fn(&GoneSa) -> bool) -> Vec<GoneSa> {
-        let all = |past: &Past| {
-            let newest = past.gone.iter().rev();
-            newest.filter(|gone| wanted(gone)).cloned().collect()
-        };
-        self.with(|c| Ok(all(&c.past))).unwrap_or_default()
+        self.with(|c| Ok(c.past.gone(wanted))).unwrap_or_default()
     }
 
     /// Since when all SAs that were removed are remembered, nanoseconds of

@@ -70,7 +70,7 @@ pub use error::Error;
 pub use event::Event;
 pub use gm_abi::verdict::{Action, Reason};
 pub use gm_sadb::{Dir, NewSa, Reserved, SadbError, SetId, SlotState};
-pub use gone::GoneSa;
+pub use gone::{GoneSa, Past};
 pub use plane::{DataPlane, SaStatus, SetSpec};
 pub use prefixes::PrefixCounts;
 #[cfg(fuzzing)]
