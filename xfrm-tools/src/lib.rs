@@ -15,6 +15,7 @@ pub mod capture;
 mod error;
 mod fragments;
 pub mod frame;
+pub mod kernel;
 pub mod open;
 pub mod output;
 pub mod seal;

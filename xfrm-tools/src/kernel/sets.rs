@@ -1,0 +1,386 @@
+//! Several SAs at once: all of them or none.
+
+use std::fmt;
+
+use gm_api::sad::Dir;
+
+use super::error::XfrmError;
+use super::plan::{Plan, is_our_policy};
+use super::policy::{Policy, PolicyDir, PolicyId};
+use super::state::{State, StateId};
+use super::xfrm::Xfrm;
+
+/// The tables, as this needs them; [`Xfrm`] has them.
+pub trait Tables {
+    /// One state.
+    ///
+    /// # Errors
+    /// [`XfrmError::Missing`].
+    fn state(&mut self, id: StateId) -> Result<State, XfrmError>;
+    /// Makes a state.
+    ///
+    /// # Errors
+    /// [`XfrmError::Exists`].
+    fn add_state(&mut self, state: &State) -> Result<(), XfrmError>;
+    /// Removes a state.
+    ///
+    /// # Errors
+    /// [`XfrmError::Missing`].
+    fn delete_state(&mut self, id: StateId) -> Result<(), XfrmError>;
+    /// One policy.
+    ///
+    /// # Errors
+    /// [`XfrmError::Missing`].
+    fn policy(&mut self, id: &PolicyId) -> Result<Policy, XfrmError>;
+    /// Makes a policy.
+    ///
+    /// # Errors
+    /// [`XfrmError::Exists`].
+    fn add_policy(&mut self, policy: &Policy) -> Result<(), XfrmError>;
+    /// Makes or replaces a policy.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    fn update_policy(&mut self, policy: &Policy) -> Result<(), XfrmError>;
+    /// Removes a policy.
+    ///
+    /// # Errors
+    /// [`XfrmError::Missing`].
+    fn delete_policy(&mut self, id: &PolicyId) -> Result<(), XfrmError>;
+}
+
+impl Tables for Xfrm {
+    fn state(&mut self, id: StateId) -> Result<State, XfrmError> {
+        Xfrm::state(self, id)
+    }
+    fn add_state(&mut self, state: &State) -> Result<(), XfrmError> {
+        Xfrm::add_state(self, state)
+    }
+    fn delete_state(&mut self, id: StateId) -> Result<(), XfrmError> {
+        Xfrm::delete_state(self, id)
+    }
+    fn policy(&mut self, id: &PolicyId) -> Result<Policy, XfrmError> {
+        Xfrm::policy(self, id)
+    }
+    fn add_policy(&mut self, policy: &Policy) -> Result<(), XfrmError> {
+        Xfrm::add_policy(self, policy)
+    }
+    fn update_policy(&mut self, policy: &Policy) -> Result<(), XfrmError> {
+        Xfrm::update_policy(self, policy)
+    }
+    fn delete_policy(&mut self, id: &PolicyId) -> Result<(), XfrmError> {
+        Xfrm::delete_policy(self, id)
+    }
+}
+
+/// Which policies to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum With {
+    /// Those of both directions.
+    AllPolicies,
+    /// The inbound ones: the set receives and does not send yet, see
+    /// [`activate`].
+    InboundPolicies,
+}
+
+/// What has become of something that was asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// States made, or removed.
+    pub states: usize,
+    /// Policies made, replaced or removed.
+    pub policies: usize,
+    /// States and policies that were there (or gone) already, or are needed by
+    /// others.
+    pub kept: usize,
+}
+
+/// Why nothing was done.
+#[derive(Debug, thiserror::Error)]
+pub struct SetError {
+    /// The SA at which it ended.
+    pub id: StateId,
+    /// The reason.
+    pub why: Reason,
+    /// What could not be taken back, and why not; empty: all was.
+    pub left: Vec<XfrmError>,
+}
+
+/// The reason of a [`SetError`].
+#[derive(Debug, thiserror::Error)]
+pub enum Reason {
+    /// The kernel's.
+    #[error(transparent)]
+    Kernel(#[from] XfrmError),
+    /// Another SA with this name is there.
+    #[error("another state has this SPI and destination already")]
+    OtherState,
+    /// Somebody else's policy has this selector.
+    #[error("a policy that is not ours exists: {0}")]
+    OtherPolicy(PolicyId),
+    /// The state is in the kernel, and is not ours.
+    #[error("the state is not one that this program made")]
+    NotOurs,
+}
+
+impl fmt::Display for SetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.id, self.why)?;
+        match self.left.as_slice() {
+            [] => f.write_str("; nothing was changed"),
+            [first, ..] => write!(
+                f,
+                "; and {} of what was done before could not be taken back: {first}",
+                self.left.len()
+            ),
+        }
+    }
+}
+
+/// How to take a step back.
+enum Undo {
+    State(StateId),
+    Policy(PolicyId),
+    Replaced(Box<Policy>),
+}
+
+struct Work<'a, T: Tables> {
+    tables: &'a mut T,
+    done: Vec<Undo>,
+    count: Done,
+}
+
+impl<T: Tables> Work<'_, T> {
+    fn state(&mut self, state: &State) -> Result<(), Reason> {
+        match self.tables.add_state(state) {
+            Ok(()) => {
+                self.done.push(Undo::State(state.id));
+                self.count.states += 1;
+                Ok(())
+            }
+            Err(e) if e.is_exists() => {
+                if !self.tables.state(state.id)?.is_same_sa(state) {
+                    return Err(Reason::OtherState);
+                }
+                // Its numbers have gone on since, and stay.
+                self.count.kept += 1;
+                Ok(())
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn policy(&mut self, policy: &Policy) -> Result<(), Reason> {
+        match self.tables.policy(&policy.id) {
+            Err(e) if e.is_missing() => {
+                self.tables.add_policy(policy)?;
+                self.done.push(Undo::Policy(policy.id));
+                self.count.policies += 1;
+            }
+            Err(e) => return Err(e.into()),
+            Ok(old) if old.is_same(policy) => self.count.kept += 1,
+            Ok(old) if is_our_policy(&old) => {
+                self.tables.update_policy(policy)?;
+                self.done.push(Undo::Replaced(Box::new(old)));
+                self.count.policies += 1;
+            }
+            Ok(_) => return Err(Reason::OtherPolicy(policy.id)),
+        }
+        Ok(())
+    }
+
+    /// Takes all steps back, the last one first.
+    fn undo(self) -> Vec<XfrmError> {
+        let tables = self.tables;
+        self.done
+            .into_iter()
+            .rev()
+            .filter_map(|step| {
+                let back = match step {
+                    Undo::State(id) => tables.delete_state(id),
+                    Undo::Policy(id) => tables.delete_policy(&id),
+                    Undo::Replaced(mut old) => {
+                        // The kernel gives a replacement the old one's number.
+                        old.index = 0;
+                        tables.update_policy(&old)
+                    }
+                };
+                back.err().filter(|e| !e.is_missing())
+            })
+            .collect()
+    }
+}
+
+fn all<'p, T: Tables>(
+    tables: &mut T,
+    steps: impl IntoIterator<Item = (&'p Plan, Step<'p>)>,
+) -> Result<Done, SetError> {
+    let mut work = Work {
+        tables,
+        done: Vec::new(),
+        count: Done::default(),
+    };
+    for (plan, step) in steps {
+        let result = match step {
+            Step::State => work.state(&plan.state),
+            Step::Policy(policy) => work.policy(policy),
+        };
+        if let Err(why) = result {
+            return Err(SetError {
+                id: plan.state.id,
+                why,
+                left: work.undo(),
+            });
+        }
+    }
+    Ok(work.count)
+}
+
+enum Step<'p> {
+    State,
+    Policy(&'p Policy),
+}
+
+/// Makes the states, the inbound ones first, then their policies. What is there
+/// already stays as it is, with its numbers. Policies of ours with the same
+/// selector are replaced.
+///
+/// # Errors
+/// [`SetError`] names the SA and the reason; what was made before is removed
+/// again, and what was replaced is put back.
+pub fn install<T: Tables>(tables: &mut T, plans: &[Plan], with: With) -> Result<Done, SetError> {
+    let of = |dir: Dir| plans.iter().filter(move |plan| plan.dir == dir);
+    let states = of(Dir::In).chain(of(Dir::Out));
+    let inbound = of(Dir::In);
+    let outbound = of(Dir::Out).filter(|_| with == With::AllPolicies);
+    let steps = states
+        .map(|plan| (plan, Step::State))
+        .chain(inbound.chain(outbound).flat_map(policy_steps));
+    all(tables, steps)
+}
+
+fn policy_steps(plan: &Plan) -> impl Iterator<Item = (&Plan, Step<'_>)> {
+    plan.policies
+        .iter()
+        .map(move |policy| (plan, Step::Policy(policy)))
+}
+
+/// Moves outbound traffic to these SAs, whatever it used before: each policy in
+/// one step.
+///
+/// # Errors
+/// As [`install`]; the policies are as before then.
+pub fn activate<T: Tables>(tables: &mut T, plans: &[Plan]) -> Result<Done, SetError> {
+    let outbound = plans.iter().filter(|plan| plan.dir == Dir::Out);
+    all(tables, outbound.flat_map(policy_steps))
+}
+
+/// Removes the outbound policies that still lead to these SAs.
+///
+/// # Errors
+/// The first one of the kernel; the others were removed all the same.
+pub fn retire<T: Tables>(tables: &mut T, plans: &[Plan]) -> Result<Done, SetError> {
+    let mut taking = Taking::new(tables);
+    for plan in plans.iter().filter(|plan| plan.dir == Dir::Out) {
+        taking.policies(plan, |_| false);
+    }
+    taking.end()
+}
+
+/// Removes the SAs: their states first, so that nothing leaves in the clear
+/// while a policy is still there, then the outbound policies that lead to them
+/// and the inbound ones that `needed` does not keep: another set may share
+/// them. What is gone already is no error. States that are not ours stay, see
+/// [`Reason::NotOurs`].
+///
+/// # Errors
+/// The first one; all else was removed all the same.
+pub fn remove<T: Tables>(
+    tables: &mut T,
+    plans: &[Plan],
+    needed: impl Fn(&Policy) -> bool,
+) -> Result<Done, SetError> {
+    let mut taking = Taking::new(tables);
+    for plan in plans {
+        taking.state(plan);
+    }
+    for plan in plans {
+        taking.policies(plan, &needed);
+    }
+    taking.end()
+}
+
+/// Removing goes on after an error.
+struct Taking<'a, T: Tables> {
+    tables: &'a mut T,
+    count: Done,
+    first: Option<(StateId, Reason)>,
+}
+
+impl<'a, T: Tables> Taking<'a, T> {
+    fn new(tables: &'a mut T) -> Taking<'a, T> {
+        Taking {
+            tables,
+            count: Done::default(),
+            first: None,
+        }
+    }
+
+    fn state(&mut self, plan: &Plan) {
+        let id = plan.state.id;
+        let result = match self.tables.state(id) {
+            Ok(state) if state.reqid == plan.state.reqid => self.tables.delete_state(id),
+            Ok(_) => return self.failed(id, Reason::NotOurs),
+            Err(e) => Err(e),
+        };
+        match result {
+            Ok(()) => self.count.states += 1,
+            Err(e) if e.is_missing() => self.count.kept += 1,
+            Err(e) => self.failed(id, e.into()),
+        }
+    }
+
+    fn policies(&mut self, plan: &Plan, needed: impl Fn(&Policy) -> bool) {
+        for policy in &plan.policies {
+            let result = match self.tables.policy(&policy.id) {
+                // One that leads to another SA by now is that one's.
+                Ok(now) if is_this(&now, policy) && !needed(&now) => {
+                    self.tables.delete_policy(&policy.id)
+                }
+                Ok(_) => {
+                    self.count.kept += 1;
+                    continue;
+                }
+                Err(e) => Err(e),
+            };
+            match result {
+                Ok(()) => self.count.policies += 1,
+                Err(e) if e.is_missing() => self.count.kept += 1,
+                Err(e) => self.failed(plan.state.id, e.into()),
+            }
+        }
+    }
+
+    fn failed(&mut self, id: StateId, why: Reason) {
+        self.first.get_or_insert((id, why));
+    }
+
+    fn end(self) -> Result<Done, SetError> {
+        match self.first {
+            None => Ok(self.count),
+            Some((id, why)) => Err(SetError {
+                id,
+                why,
+                left: Vec::new(),
+            }),
+        }
+    }
+}
+
+fn is_this(now: &Policy, planned: &Policy) -> bool {
+    let leads_to = |policy: &Policy| {
+        let template = policy.templates.first();
+        template.map(|template| (template.spi, template.reqid))
+    };
+    is_our_policy(now) && (planned.id.dir != PolicyDir::Out || leads_to(now) == leads_to(planned))
+}
