@@ -11,6 +11,7 @@ use std::net::IpAddr;
 
 use gm_api::sad::SadEntry;
 use gm_esp::{EspKeys, Mode, Outer, SaSpec, SelProto, Suite};
+use zeroize::Zeroizing;
 
 use super::numbers::Numbers;
 use super::policy::{Action, Policy, PolicyDir, PolicyId, Template};
@@ -456,9 +457,15 @@ pub fn keys(algorithms: &Algorithms) -> Result<EspKeys, Unfit> {
                 (SHA1 | "sha1", DES3 | "des3_ede") => Suite::HmacSha1DesEde3Cbc,
                 _ => return Err(Unfit::Algorithms),
             };
+            let mut integrity = Zeroizing::new(auth.key.bytes().to_vec());
+            // Some give IK as it is. HMAC fills its key with zeros anyway
+            // (RFC 2104 2), so that Annex I's 32 zero bits change nothing.
+            if suite.transform().integrity_key_len() == 20 && integrity.len() == 16 {
+                integrity = Zeroizing::new([&integrity[..], &[0; 4]].concat());
+            }
             let encryption = crypt.key.bytes();
             let encryption = (!encryption.is_empty()).then_some(encryption);
-            EspKeys::explicit(suite, Some(auth.key.bytes()), encryption, None).map_err(unfit)
+            EspKeys::explicit(suite, Some(&integrity), encryption, None).map_err(unfit)
         }
         _ => Err(Unfit::Algorithms),
     }

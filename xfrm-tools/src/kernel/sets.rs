@@ -101,7 +101,7 @@ pub struct SetError {
     /// The SA at which it ended.
     pub id: StateId,
     /// The reason.
-    pub why: Reason,
+    pub why: Box<Reason>,
     /// What could not be taken back, and why not; empty: all was.
     pub left: Vec<XfrmError>,
 }
@@ -228,7 +228,7 @@ fn all<'p, T: Tables>(
         if let Err(why) = result {
             return Err(SetError {
                 id: plan.state.id,
-                why,
+                why: Box::new(why),
                 left: work.undo(),
             });
         }
@@ -370,7 +370,7 @@ impl<'a, T: Tables> Taking<'a, T> {
             None => Ok(self.count),
             Some((id, why)) => Err(SetError {
                 id,
-                why,
+                why: Box::new(why),
                 left: Vec::new(),
             }),
         }

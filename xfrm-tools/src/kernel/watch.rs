@@ -55,8 +55,14 @@ pub enum Event {
     StateAdded(Box<State>),
     /// A state was changed: this is what the request said.
     StateUpdated(Box<State>),
-    /// A state was removed.
-    StateRemoved(StateId),
+    /// A state was removed by somebody.
+    StateRemoved {
+        /// The state.
+        id: StateId,
+        /// What it was at its end, with its last numbers: none is used any
+        /// more from then on.
+        last: Option<Box<State>>,
+    },
     /// A state has reached a limit; with `hard` it is gone.
     StateExpired {
         /// The state.

@@ -15,8 +15,9 @@ pub(crate) fn parse(reply: &Reply<'_>) -> Result<Option<Event>, Damaged> {
         nl::XFRM_MSG_NEWSA => Event::StateAdded(Box::new(state::parse(payload, state::FIXED)?)),
         nl::XFRM_MSG_UPDSA => Event::StateUpdated(Box::new(state::parse(payload, state::FIXED)?)),
         nl::XFRM_MSG_DELSA => {
-            let raw = nl::UserSaId::parse(payload).map_err(|_| Damaged("half a name"))?;
-            Event::StateRemoved(state::id_in(&raw)?)
+            let (id, state) = state::parse_removed(payload)?;
+            let last = state.map(Box::new);
+            Event::StateRemoved { id, last }
         }
         nl::XFRM_MSG_EXPIRE => {
             let raw = nl::UserExpire::parse(payload).map_err(|_| Damaged("half an expiry"))?;

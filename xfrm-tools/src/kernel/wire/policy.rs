@@ -142,7 +142,7 @@ pub(crate) const FIXED: usize = align(nl::XFRM_USER_POLICY_INFO_LEN);
 
 fn templates_in(value: &[u8]) -> Result<Vec<Template>, Damaged> {
     let len = nl::XFRM_USER_TEMPLATE_LEN;
-    if value.len() % len != 0 || value.len() / len > TEMPLATES {
+    if !value.len().is_multiple_of(len) || value.len() / len > TEMPLATES {
         return Err(Damaged("half a template, or too many"));
     }
     value

@@ -144,7 +144,23 @@ fn algorithm_in(value: &[u8], icv: bool) -> Result<Algorithm, Damaged> {
 /// NEWSA, UPDSA and what else begins with `xfrm_usersa_info` and has its
 /// attributes behind `fixed` bytes.
 pub(crate) fn parse(payload: &[u8], fixed: usize) -> Result<State, Damaged> {
-    let raw = nl::UserSaInfo::parse(payload).map_err(|_| Damaged("half a state"))?;
+    parse_parts(payload, || Attrs::after(payload, fixed))
+}
+
+/// DELSA: the name, and the state that it was in an attribute among its own.
+pub(crate) fn parse_removed(payload: &[u8]) -> Result<(StateId, Option<State>), Damaged> {
+    let raw = nl::UserSaId::parse(payload).map_err(|_| Damaged("half a name"))?;
+    let attrs = || Attrs::after(payload, nl::XFRM_USER_SA_ID_LEN);
+    for attr in attrs() {
+        if let (nl::XFRMA_SA, info) = attr? {
+            return Ok((id_in(&raw)?, Some(parse_parts(info, attrs)?)));
+        }
+    }
+    Ok((id_in(&raw)?, None))
+}
+
+fn parse_parts<'a>(info: &[u8], attrs: impl Fn() -> Attrs<'a>) -> Result<State, Damaged> {
+    let raw = nl::UserSaInfo::parse(info).map_err(|_| Damaged("half a state"))?;
     let v6 = is_v6(raw.family)?;
     let esn = raw.flags & nl::XFRM_STATE_ESN != 0;
     let mut state = State {
@@ -179,7 +195,7 @@ pub(crate) fn parse(payload: &[u8], fixed: usize) -> Result<State, Damaged> {
         mark: None,
         if_id: 0,
     };
-    for attr in Attrs::after(payload, fixed) {
+    for attr in attrs() {
         let (kind, value) = attr?;
         let number = || u32_at(value, 0).ok_or(Damaged("half a number"));
         match kind {
