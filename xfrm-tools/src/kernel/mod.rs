@@ -4,11 +4,12 @@
 //! * [`State`], [`Policy`], [`Numbers`]: what they are.
 //! * [`Watch`]: what happens to them.
 //! * [`plan`]: from an SA of ours to the kernel's state and policies, and back.
-//! * [`sets`]: several SAs, all or nothing.
+//! * [`sets`]: several SAs, all or nothing; [`diff`]: what is otherwise.
 //!
 //! No key is in an error or in `Debug`; buffers that held one are wiped. SPIs
 //! and ports are numbers in host byte order throughout.
 
+pub mod diff;
 mod error;
 mod numbers;
 pub mod plan;

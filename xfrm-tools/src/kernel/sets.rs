@@ -1,12 +1,14 @@
 //! Several SAs at once: all of them or none.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use gm_api::sad::Dir;
 
 use super::error::XfrmError;
-use super::plan::{Plan, is_our_policy};
+use super::plan::{Plan, is_our_policy, is_our_state};
 use super::policy::{Policy, PolicyDir, PolicyId};
+use super::select::Selector;
 use super::state::{State, StateId};
 use super::xfrm::Xfrm;
 
@@ -95,15 +97,26 @@ pub struct Done {
     pub kept: usize,
 }
 
-/// Why nothing was done.
+/// Why something was not done.
 #[derive(Debug, thiserror::Error)]
 pub struct SetError {
-    /// The SA at which it ended.
+    /// The SA at which it went wrong.
     pub id: StateId,
     /// The reason.
     pub why: Box<Reason>,
-    /// What could not be taken back, and why not; empty: all was.
-    pub left: Vec<XfrmError>,
+    /// What became of the rest.
+    pub rest: Rest,
+}
+
+/// What became of the rest of a request that went wrong.
+#[derive(Debug)]
+pub enum Rest {
+    /// All is as it was before.
+    Undone,
+    /// These steps back went wrong, too.
+    Left(Vec<XfrmError>),
+    /// It was done all the same: removing goes on.
+    Done(Done),
 }
 
 /// The reason of a [`SetError`].
@@ -126,13 +139,13 @@ pub enum Reason {
 impl fmt::Display for SetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.id, self.why)?;
-        match self.left.as_slice() {
-            [] => f.write_str("; nothing was changed"),
-            [first, ..] => write!(
-                f,
-                "; and {} of what was done before could not be taken back: {first}",
-                self.left.len()
-            ),
+        match &self.rest {
+            Rest::Undone => f.write_str("; all is as it was before"),
+            Rest::Done(_) => f.write_str("; the others were removed"),
+            Rest::Left(errors) => {
+                write!(f, "; taking back what was done before failed, too:")?;
+                errors.iter().try_for_each(|error| write!(f, " {error};"))
+            }
         }
     }
 }
@@ -190,11 +203,10 @@ impl<T: Tables> Work<'_, T> {
     }
 
     /// Takes all steps back, the last one first.
-    fn undo(self) -> Vec<XfrmError> {
+    fn undo(self) -> Rest {
         let tables = self.tables;
-        self.done
-            .into_iter()
-            .rev()
+        let steps = self.done.into_iter().rev();
+        let left: Vec<XfrmError> = steps
             .filter_map(|step| {
                 let back = match step {
                     Undo::State(id) => tables.delete_state(id),
@@ -207,7 +219,11 @@ impl<T: Tables> Work<'_, T> {
                 };
                 back.err().filter(|e| !e.is_missing())
             })
-            .collect()
+            .collect();
+        match left.is_empty() {
+            true => Rest::Undone,
+            false => Rest::Left(left),
+        }
     }
 }
 
@@ -229,7 +245,7 @@ fn all<'p, T: Tables>(
             return Err(SetError {
                 id: plan.state.id,
                 why: Box::new(why),
-                left: work.undo(),
+                rest: work.undo(),
             });
         }
     }
@@ -310,6 +326,27 @@ pub fn remove<T: Tables>(
     taking.end()
 }
 
+/// Which inbound policies a removal of `plans` must leave: those whose packets
+/// another state of ours among `states` is for.
+pub fn shared<'a>(states: &'a [State], plans: &'a [Plan]) -> impl Fn(&Policy) -> bool + 'a {
+    let staying: HashSet<Selector> = states
+        .iter()
+        .filter(|state| is_our_state(state))
+        .filter(|state| plans.iter().all(|plan| plan.state.id != state.id))
+        .map(|state| Selector {
+            proto: 0,
+            ..state.selector
+        })
+        .collect();
+    move |policy| {
+        policy.id.dir == PolicyDir::In
+            && staying.contains(&Selector {
+                proto: 0,
+                ..policy.id.selector
+            })
+    }
+}
+
 /// Removing goes on after an error.
 struct Taking<'a, T: Tables> {
     tables: &'a mut T,
@@ -371,7 +408,7 @@ impl<'a, T: Tables> Taking<'a, T> {
             Some((id, why)) => Err(SetError {
                 id,
                 why: Box::new(why),
-                left: Vec::new(),
+                rest: Rest::Done(self.count),
             }),
         }
     }
