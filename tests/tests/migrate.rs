@@ -1,0 +1,140 @@
+//! Migration from a P-CSCF whose SAs are in the kernel: Kamailio with ims_ipsec_pcscf, a
+//! phone (gm-ue on a data plane of its own), and gmespd that takes the SAs over and gives
+//! them back. Needs a kernel with ESP: tests/vm runs it.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::print_stdout,
+    reason = "what was said is shown when a test fails"
+)]
+
+#[path = "migrate/core.rs"]
+mod core;
+#[path = "migrate/kamailio.rs"]
+mod kamailio;
+#[path = "migrate/lab.rs"]
+mod lab;
+#[path = "migrate/phone.rs"]
+mod phone;
+// Programs, files and subscribers are those of the tests with SIPp.
+#[allow(dead_code)]
+#[path = "sipp/lab.rs"]
+mod common;
+
+use gm_ue::events::UeEvent;
+use gm_xfrm::kernel::State;
+use lab::Lab;
+use phone::{Phone, Registered};
+
+/// Marks what is Kamailio's in the kernel: the "user" of its selectors.
+const MARK: u32 = 143_956_232_u32.swap_bytes();
+
+/// Whether this kernel does ESP; says so where it does not.
+fn has_esp() -> bool {
+    let ns = gm_tests::netns::NetNs::new().expect("root");
+    let words = "xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x1000 \
+                 mode transport aead rfc4106(gcm(aes)) \
+                 0x0000000000000000000000000000000000000000 128";
+    let mut ip = std::process::Command::new("ip");
+    ip.args(words.split_whitespace());
+    let has = ns.run(|| ip.output()).expect("ip runs").status.success();
+    if !has {
+        println!("SKIPPED: this kernel has no ESP; the step vm has two that do");
+    }
+    has
+}
+
+/// SPI, ports from and to, of the four SAs of a registration: those that Kamailio
+/// receives on, those that it sends on.
+fn four(of: &Registered) -> [(u32, u16, u16); 4] {
+    let ([uc, us, pc, ps], spi) = (of.ports, of.spis);
+    [
+        (spi[3], uc, ps),
+        (spi[2], us, pc),
+        (spi[0], ps, uc),
+        (spi[1], pc, us),
+    ]
+}
+
+/// Kamailio has put this registration's four SAs into the kernel, as it does.
+fn assert_in_kernel(lab: &Lab, of: &Registered) {
+    for (spi, from, to) in four(of) {
+        let state = lab.state(spi);
+        let selector = state.selector;
+        let ports = (selector.sport.exact(), selector.dport.exact());
+        assert_eq!(ports, (Some(from), Some(to)));
+        assert_eq!((state.reqid, state.numbers.window), (spi, 32));
+        assert_eq!((selector.user, selector.proto), (MARK, 0));
+        let auth = state.algorithms.auth.expect("HMAC");
+        assert_eq!(
+            (auth.name.as_str(), auth.key.bytes().len()),
+            ("hmac(sha1)", 16)
+        );
+    }
+}
+
+/// Packets that Kamailio's host has received and sent on a registration's SAs.
+fn packets(lab: &Lab, of: &Registered) -> (u64, u64) {
+    let state = |(spi, ..): (u32, u16, u16)| lab.state(spi);
+    let [a, b, c, d] = four(of).map(state);
+    let received = |state: &State| state.numbers.top;
+    (received(&a) + received(&b), c.numbers.seq + d.numbers.seq)
+}
+
+fn leave(phone: &mut Phone) {
+    phone.say("deregister");
+    phone.until(|event| matches!(event, UeEvent::Deregistered).then_some(()));
+}
+
+#[test]
+#[ignore = "needs root, kamailio and a kernel with ESP"]
+fn a_phone_registers_at_kamailio_and_messages_go_through_the_kernels_sas() {
+    if !has_esp() {
+        return;
+    }
+    for suite in ["hmac-sha-1-96/aes-cbc", "hmac-sha-1-96/null"] {
+        let mut lab = Lab::new();
+        let mut phone = lab.phone(suite);
+        let registered = phone.register();
+        assert_eq!(registered.suite, suite);
+        assert_eq!((lab.states().len(), lab.policies()), (4, 4));
+        assert_in_kernel(&lab, &registered);
+        // SM7; SM12.
+        assert_eq!(packets(&lab, &registered), (1, 1));
+        phone.echo("hello");
+        lab.answers(1);
+        // MESSAGE, its answer, the echo, the answer to that.
+        assert_eq!(packets(&lab, &registered), (3, 3));
+        lab.assert_nothing_dropped();
+        // Kamailio takes what is its with it.
+        lab.kamailio.take().expect("kamailio runs").end();
+        assert_eq!((lab.states().len(), lab.policies()), (0, 0));
+    }
+}
+
+#[test]
+#[ignore = "needs root, kamailio and a kernel with ESP"]
+fn renewals_that_kamailio_challenges_move_to_new_sas_beside_the_old_ones() {
+    if !has_esp() {
+        return;
+    }
+    let lab = Lab::new();
+    let mut phone = lab.phone("hmac-sha-1-96/aes-cbc");
+    let first = phone.register();
+    phone.echo("one");
+    let second = phone.register();
+    phone.echo("two");
+    lab.core.message("from the core");
+    phone.receive("from the core");
+    lab.answers(3);
+    assert_in_kernel(&lab, &first);
+    assert_in_kernel(&lab, &second);
+    // Kamailio keeps port_ps, the phone port_us.
+    assert_eq!(first.ports[1], second.ports[1]);
+    assert_eq!(first.ports[3], second.ports[3]);
+    assert_ne!(first.ports[2], second.ports[2]);
+    // The renewal's REGISTER and its challenge; nothing after.
+    assert_eq!(packets(&lab, &first), (4, 4));
+    assert_eq!(packets(&lab, &second), (4, 4));
+    lab.assert_nothing_dropped();
+    leave(&mut phone);
+}
