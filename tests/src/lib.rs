@@ -1,6 +1,7 @@
 //! Tests that cross crates, in namespaces and against oracles.
 #![forbid(unsafe_code)]
 
+pub mod kernel;
 pub mod netns;
 
 /// The Internet checksum (RFC 1071) over some bytes; an odd last one counts as
