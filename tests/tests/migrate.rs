@@ -28,21 +28,6 @@ use phone::{Phone, Registered};
 /// Marks what is Kamailio's in the kernel: the "user" of its selectors.
 const MARK: u32 = 143_956_232_u32.swap_bytes();
 
-/// Whether this kernel does ESP; says so where it does not.
-fn has_esp() -> bool {
-    let ns = gm_tests::netns::NetNs::new().expect("root");
-    let words = "xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x1000 \
-                 mode transport aead rfc4106(gcm(aes)) \
-                 0x0000000000000000000000000000000000000000 128";
-    let mut ip = std::process::Command::new("ip");
-    ip.args(words.split_whitespace());
-    let has = ns.run(|| ip.output()).expect("ip runs").status.success();
-    if !has {
-        println!("SKIPPED: this kernel has no ESP; the step vm has two that do");
-    }
-    has
-}
-
 /// SPI, ports from and to, of the four SAs of a registration: those that Kamailio
 /// receives on, those that it sends on.
 fn four(of: &Registered) -> [(u32, u16, u16); 4] {
@@ -86,11 +71,9 @@ fn leave(phone: &mut Phone) {
 }
 
 #[test]
-#[ignore = "needs root, kamailio and a kernel with ESP"]
+#[ignore = "needs a kernel with ESP, and kamailio"]
 fn a_phone_registers_at_kamailio_and_messages_go_through_the_kernels_sas() {
-    if !has_esp() {
-        return;
-    }
+    gm_tests::needs_esp!();
     for suite in ["hmac-sha-1-96/aes-cbc", "hmac-sha-1-96/null"] {
         let mut lab = Lab::new();
         let mut phone = lab.phone(suite);
@@ -112,11 +95,9 @@ fn a_phone_registers_at_kamailio_and_messages_go_through_the_kernels_sas() {
 }
 
 #[test]
-#[ignore = "needs root, kamailio and a kernel with ESP"]
+#[ignore = "needs a kernel with ESP, and kamailio"]
 fn renewals_that_kamailio_challenges_move_to_new_sas_beside_the_old_ones() {
-    if !has_esp() {
-        return;
-    }
+    gm_tests::needs_esp!();
     let lab = Lab::new();
     let mut phone = lab.phone("hmac-sha-1-96/aes-cbc");
     let first = phone.register();
