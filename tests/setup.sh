@@ -15,8 +15,8 @@ readonly BPF_PACKAGES=(
     zlib1g-dev libzstd-dev libxml2-dev libffi-dev libedit-dev
 )
 
-# The proxy that the second door's example is for.
-readonly KAMAILIO=(kamailio kamailio-utils-modules kamailio-extra-modules)
+# The proxy that the second door's example is for, and that SAs are taken over from.
+readonly KAMAILIO=(kamailio kamailio-utils-modules kamailio-extra-modules kamailio-ims-modules)
 
 # need_packages PACKAGE...: Debian packages.
 need_packages() {
@@ -107,6 +107,8 @@ need_bpf_toolchain() {
 need_vm() {
     local kernel status
     need_program ip iproute2 && need_program python3 python3 && need_program zstd zstd || return
+    # What the tests run inside, where the file tree is this machine's.
+    need_program nft nftables && need_program sipp sip-tester && need_packages "${KAMAILIO[@]}" || return
     for kernel in 6.1 6.12; do
         logged 1200 "vm-fetch-$kernel" tests/vm/fetch "$kernel" && continue
         status=$?

@@ -26,7 +26,7 @@ MODULES = """
     xfrm_user esp4 esp6
     authenc authencesn seqiv echainiv gcm ctr cbc ecb ghash_generic
     aes_generic crypto_null hmac sha1_generic md5 des_generic
-    drbg jitterentropy_rng sha512_generic crc32c_generic
+    drbg sha512_generic crc32c_generic
     nf_tables nft_chain_nat nft_nat nft_masq nft_redir nft_ct nft_xfrm nft_limit nft_log
     nft_reject_inet nft_fib_inet nf_log_syslog nf_conntrack nf_conntrack_netlink
     udp_tunnel ip6_udp_tunnel

@@ -14,8 +14,9 @@ declare -A tests=(
     [killed]="after SIGKILL nothing goes in clear, and a successor takes over"
     [daemon]="gmespd starts, is killed, takes over and ends cleanly"
     [demo]="gmespd demo"
+    [migrate]="a phone at Kamailio's ims_ipsec_pcscf, whose SAs are the kernel's"
 )
-order=(verifier vlan bpf traffic workers clsact killed daemon demo)
+order=(verifier vlan bpf traffic workers clsact killed daemon demo migrate)
 # The older kernel shows more: its verifier knows less, and it has clsact only.
 declare -A only=([clsact]=6.12 [bpf]=6.1 [workers]=6.1)
 
@@ -39,3 +40,4 @@ test_killed() {
 }
 test_daemon() { rust process ''; }
 test_demo() { "$(program gmespd)" demo; }
+test_migrate() { rust migrate ''; }
