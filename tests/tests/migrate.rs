@@ -76,7 +76,7 @@ fn a_phone_registers_at_kamailio_and_messages_go_through_the_kernels_sas() {
     gm_tests::needs_esp!();
     for suite in ["hmac-sha-1-96/aes-cbc", "hmac-sha-1-96/null"] {
         let mut lab = Lab::new();
-        let mut phone = lab.phone(suite);
+        let mut phone = lab.phone(suite, "udp");
         let registered = phone.register();
         assert_eq!(registered.suite, suite);
         assert_eq!((lab.states().len(), lab.policies()), (4, 4));
@@ -99,7 +99,7 @@ fn a_phone_registers_at_kamailio_and_messages_go_through_the_kernels_sas() {
 fn renewals_that_kamailio_challenges_move_to_new_sas_beside_the_old_ones() {
     gm_tests::needs_esp!();
     let lab = Lab::new();
-    let mut phone = lab.phone("hmac-sha-1-96/aes-cbc");
+    let mut phone = lab.phone("hmac-sha-1-96/aes-cbc", "udp");
     let first = phone.register();
     phone.echo("one");
     let second = phone.register();
@@ -118,4 +118,19 @@ fn renewals_that_kamailio_challenges_move_to_new_sas_beside_the_old_ones() {
     assert_eq!(packets(&lab, &second), (4, 4));
     lab.assert_nothing_dropped();
     leave(&mut phone);
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP, and kamailio"]
+fn a_phone_that_speaks_tcp_has_its_connections_in_the_kernels_sas() {
+    gm_tests::needs_esp!();
+    let lab = Lab::new();
+    let mut phone = lab.phone("hmac-sha-1-96/aes-cbc", "tcp");
+    let registered = phone.register();
+    assert_in_kernel(&lab, &registered);
+    phone.echo("hello");
+    lab.core.message("from the core");
+    phone.receive("from the core");
+    lab.answers(2);
+    lab.assert_nothing_dropped();
 }

@@ -50,9 +50,9 @@ impl Lab {
         }
     }
 
-    /// A phone that offers this suite.
-    pub fn phone(&self, suite: &str) -> Phone {
-        Phone::start(&self.ue, self.dir.path(), suite)
+    /// A phone that offers this suite and sends over "udp" or "tcp".
+    pub fn phone(&self, suite: &str, transport: &str) -> Phone {
+        Phone::start(&self.ue, self.dir.path(), suite, transport)
     }
 
     /// Waits until the core has had so many answers to MESSAGEs of its own: only then are

@@ -34,15 +34,17 @@ pub struct Phone {
 }
 
 impl Phone {
-    /// A phone that offers one suite; its keys go to keys.toml in `dir`.
-    pub fn start(ns: &NetNs, dir: &Path, suite: &str) -> Phone {
+    /// A phone that offers one suite and sends over "udp" or "tcp"; its keys go to
+    /// keys.toml in `dir`.
+    pub fn start(ns: &NetNs, dir: &Path, suite: &str, transport: &str) -> Phone {
         let config = dir.join("ue.toml");
         write_private(
             &config,
             &format!(
                 "[ue]\nuplink = \"u0\"\naddress = \"{UE}\"\npcscf = \"{PCSCF}:5060\"\n\
                  domain = \"{DOMAIN}\"\nimpi = \"ue1@{DOMAIN}\"\nimpu = \"sip:ue1@{DOMAIN}\"\n\
-                 k = \"{K}\"\nopc = \"{OPC}\"\nsuites = [\"{suite}\"]\n[ue.habits]\nrenew = false\n"
+                 k = \"{K}\"\nopc = \"{OPC}\"\nsuites = [\"{suite}\"]\n[ue.habits]\nrenew = false\n\
+                 transport = \"{transport}\"\n"
             ),
         );
         let mut command = Command::new(program("gm-ue"));
