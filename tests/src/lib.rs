@@ -3,6 +3,7 @@
 
 pub mod kernel;
 pub mod netns;
+pub mod plane;
 
 /// The Internet checksum (RFC 1071) over some bytes; an odd last one counts as
 /// the first of two.

@@ -81,7 +81,8 @@ impl Lab {
         let text = format!(
             "[gm]\nuplinks = [\"p0\"]\naddresses = [\"10.77.0.1\", \"fd77::1\"]\n\
              server_ports = [{PORT_PS}]\nclient_ports = [{PORT_PC}]\nmax_sas = 64\n\
-             pin_dir = \"off\"\n[control]\nsocket = \"{}\"\n[log]\nlevel = \"warn\"\n",
+             pin_dir = \"off\"\n{}[control]\nsocket = \"{}\"\n[log]\nlevel = \"warn\"\n",
+            gm_tests::plane::lines(),
             socket.display()
         );
         write_private(&config, &text);

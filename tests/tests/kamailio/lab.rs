@@ -379,6 +379,9 @@ fn configure(dir: &Path, core: Core) -> (String, PathBuf) {
         table.insert(key.into(), value);
     };
     set("gm", "pin_dir", "off".into());
+    if gm_tests::plane::is_kernel() {
+        set("gm", "data_plane", "kernel".into());
+    }
     set("control", "socket", socket.display().to_string().into());
     set("control", "token_file", token.display().to_string().into());
     if core != Core::Test {

@@ -133,6 +133,8 @@ pub struct Plan {
     pub own: &'static str,
     /// Lines of `[gm]`.
     pub gm: &'static str,
+    /// Lines of `[home]`.
+    pub home: &'static str,
 }
 
 impl Plan {
@@ -148,6 +150,7 @@ impl Plan {
             edge: "",
             own: PCSCF,
             gm: "",
+            home: "",
         }
     }
 }
@@ -169,6 +172,7 @@ impl Plan {
             edge: "",
             own: PCSCF,
             gm: "",
+            home: "",
         }
     }
 }
@@ -215,18 +219,20 @@ impl Lab {
             &config,
             &format!(
                 "[gm]\nuplinks = [\"p0\"]\naddresses = [\"{}\"]\nserver_ports = [5066]\n\
-                 client_ports = [\"5067-5074\"]\nmax_sas = {}\npin_dir = \"off\"\n{}\
+                 client_ports = [\"5067-5074\"]\nmax_sas = {}\npin_dir = \"off\"\n{}{}\
                  [control]\nsocket = \"{}\"\n\
                  [edge]\nsip_port = 5060\nport_ps = 5066\nport_pc = \"5067-5074\"\n\
                  home = \"embedded\"\n{}[edge.timers]\nlinger_s = 1\n\
-                 [home]\ndomain = \"{DOMAIN}\"\nsubscribers = \"{}\"\n\
+                 [home]\ndomain = \"{DOMAIN}\"\nsubscribers = \"{}\"\n{}\
                  [log]\nlevel = \"warn\"\n",
                 plan.own,
                 plan.max_sas,
                 plan.gm,
+                gm_tests::plane::lines(),
                 socket.display(),
                 plan.edge,
-                subscribers.display()
+                subscribers.display(),
+                plan.home
             ),
         );
         let config = config.display().to_string();
