@@ -32,6 +32,9 @@ MODULES = """
     udp_tunnel ip6_udp_tunnel
 """.split()
 
+# What newer kernels have inside of other modules.
+OLDER = "nft_objref".split()
+
 # How a kernel image may hold the kernel: the first bytes, and who reads on.
 COMPRESSIONS = [
     (b"\xfd7zXZ\0", lambda data: lzma.LZMADecompressor().decompress(data)),
@@ -90,6 +93,8 @@ class Modules:
         for name in BOOT + MODULES:
             if name not in self.files and name not in self.builtin:
                 sys.exit(f"Linux {self.release} has no module {name}")
+            self.add(name)
+        for name in OLDER:
             self.add(name)
 
     def add(self, name):
