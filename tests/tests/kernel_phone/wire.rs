@@ -1,0 +1,128 @@
+//! What the router between phone and gmespd sees, from both sides.
+
+use std::fs::File;
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use gm_abi::wire::{ESP, L3, TCP, UDP, parse_frame};
+use gm_xsk::LinkSocket;
+
+use crate::net::Net;
+
+/// Where keys and capture of a run go: out of the VM, or with the laboratory.
+pub fn place(net: &Net, name: &str) -> PathBuf {
+    let out = std::env::var_os("GM_VM_OUT").map(|out| Path::new(&out).join("kernel_phone"));
+    let place = out.unwrap_or_else(|| net.lab.dir.path().to_owned());
+    let place = place.join(name);
+    std::fs::create_dir_all(&place).expect("a folder");
+    place
+}
+
+/// A running capture of both of the router's interfaces: what the kernel has sealed
+/// comes to one, what gmesp has sealed to the other.
+pub struct Wire {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<Frame>>,
+}
+
+/// A frame, and which of the interfaces it came to.
+pub struct Frame {
+    bytes: Vec<u8>,
+    from_phone: bool,
+}
+
+impl Wire {
+    /// Begins.
+    pub fn new(net: &Net) -> Wire {
+        let sides = net.middle.run(|| ["m0", "m1"].map(LinkSocket::bind));
+        let sides = sides.map(|s| s.expect("a packet socket"));
+        for side in &sides {
+            side.set_receive_buffer(4 << 20).expect("room");
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || collect(&sides, &told));
+        Wire { stop, thread }
+    }
+
+    /// Ends; every frame, in the order in which they came.
+    pub fn frames(self) -> Vec<Frame> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("frames")
+    }
+}
+
+fn collect(sides: &[LinkSocket; 2], stop: &AtomicBool) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    let mut buffer = vec![0; 65_535];
+    loop {
+        let last = stop.load(Ordering::Relaxed);
+        let before = frames.len();
+        for (side, from_phone) in sides.iter().zip([true, false]) {
+            loop {
+                match side.recv(&mut buffer) {
+                    Ok(len) => frames.push(Frame {
+                        bytes: buffer[..len].to_vec(),
+                        from_phone,
+                    }),
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                    Err(e) => panic!("a packet socket: {e}"),
+                }
+            }
+        }
+        if last {
+            return frames;
+        }
+        if frames.len() == before {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// Frames with ESP in them, raw or in UDP, of each side; and no frame shows a protected
+/// port to whoever looks. Fragments but the first show nothing.
+pub fn is_all_esp(frames: &[Frame], protected: &[u16]) -> [usize; 2] {
+    let mut esp = [0; 2];
+    for frame in frames {
+        let L3::Ip(ip) = parse_frame(frame.bytes.as_slice()) else {
+            continue;
+        };
+        let ports = ip.ports.map_or([0, 0], |(src, dst)| [src, dst]);
+        match ip.proto {
+            UDP | TCP => {
+                let shown = ports.iter().find(|port| protected.contains(port));
+                assert_eq!(shown, None, "in clear: {:02x?}", frame.bytes);
+                if ip.proto == UDP && ports.contains(&4500) {
+                    esp[usize::from(!frame.from_phone)] += 1;
+                }
+            }
+            ESP => esp[usize::from(!frame.from_phone)] += 1,
+            _ => {}
+        }
+    }
+    esp
+}
+
+/// A pcap of Ethernet frames, readable by its owner.
+pub fn write(path: &Path, frames: &[Frame]) {
+    let written = || -> io::Result<()> {
+        let mut out = BufWriter::new(File::create(path)?);
+        // Version 2.4, no time zone, no limit, Ethernet.
+        for word in [0xa1b2_c3d4, 2 | 4 << 16, 0, 0, 65_535, 1u32] {
+            out.write_all(&word.to_le_bytes())?;
+        }
+        for (second, frame) in (0u32..).zip(frames) {
+            let len = frame.bytes.len() as u32;
+            for word in [second, 0, len, len] {
+                out.write_all(&word.to_le_bytes())?;
+            }
+            out.write_all(&frame.bytes)?;
+        }
+        out.flush()
+    };
+    written().unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+}
