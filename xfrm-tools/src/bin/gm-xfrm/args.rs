@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use gm_api::sad::REPLAY_WINDOWS;
 
-/// ESP of the IMS Gm link, offline: expand keys, open and seal captures.
+/// ESP of the IMS Gm link: expand keys, open and seal captures, and set up the
+/// kernel's own ESP.
 #[derive(Parser)]
 #[command(name = "gm-xfrm", version, after_help = EXAMPLES)]
 pub struct Cli {
@@ -18,9 +19,11 @@ Examples:
   gm-xfrm keys --alg null --ealg aes-gcm --keys-from keys.txt
   gm-xfrm pcap open --sad SAD.toml --out plain.pcap --report report.jsonl esp.pcap
   gm-xfrm pcap seal --sad SAD.toml --out esp.pcap plain.pcap
+  gm-xfrm install --sad SAD.toml
+  gm-xfrm list
 
-Exit codes: 0 done; 1 a file cannot be read or written; 2 wrong use or an
-error in SAD.toml.";
+Exit codes: 0 done; 1 a file cannot be read or written, or the kernel refuses;
+2 wrong use or an error in SAD.toml.";
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -30,6 +33,16 @@ pub enum Command {
     /// Open or seal the packets of a capture
     #[command(subcommand, after_help = SAD_HELP)]
     Pcap(PcapCommand),
+    /// Install SAs and their policies in the kernel, all of them or none
+    Install(crate::install::InstallArgs),
+    /// Remove SAs and their policies from the kernel
+    Remove(crate::remove::RemoveArgs),
+    /// List the kernel's SAs and policies
+    List(crate::list::ListArgs),
+    /// Compare SAD.toml with the kernel
+    Diff(crate::diff::DiffArgs),
+    /// Print what happens to the kernel's SAs and policies
+    Watch(crate::watch::WatchArgs),
 }
 
 const KEYS_HELP: &str = "\
