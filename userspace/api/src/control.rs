@@ -55,7 +55,8 @@ pub struct ErrorBody {
     pub error: ApiError,
 }
 
-/// What went wrong, for programs (`code`) and for people (the rest).
+/// What went wrong, for programs (`code`) and for people (the rest). `unsupported`:
+/// the data plane that runs has nothing of the kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ApiError {
@@ -161,7 +162,8 @@ pub struct SaStatus {
     /// ports are the ones learned, absent until then.
     #[serde(flatten)]
     pub sa: SaRow,
-    /// `installing`, `live`, `standby`, `retiring` or `removing`.
+    /// `installing`, `live`, `standby`, `retiring`, `removing`, or `gone`: with the
+    /// data plane `kernel`, where somebody else has removed it.
     pub state: String,
     /// The highest sequence number accepted, 0 for an outbound SA.
     pub top: u64,
@@ -204,7 +206,8 @@ pub struct StateReply {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Stats {
-    /// Packets by reason; every reason is there, zero or not.
+    /// Packets by reason. With the data plane `xdp` every reason is there, zero or
+    /// not; with `kernel` those that the kernel counts.
     pub reasons: BTreeMap<String, u64>,
     /// SIP messages that were refused, by reason in kebab case; reasons with none
     /// are left out.
@@ -286,6 +289,12 @@ pub struct Health {
     pub pid: u32,
     /// Seconds since it started.
     pub uptime_s: u64,
+    /// What carries the packets: `xdp`, or `kernel` (XFRM).
+    #[serde(default = "xdp")]
+    pub data_plane: String,
+    /// What this data plane lacks of what `xdp` has, for people; empty with `xdp`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<String>,
     /// Names of the uplinks.
     pub uplinks: Vec<String>,
     /// Addresses of the Gm link.
@@ -300,6 +309,10 @@ pub struct Health {
     pub registrations: usize,
     /// File of the wire capture that runs.
     pub capture: Option<String>,
+}
+
+fn xdp() -> String {
+    "xdp".to_owned()
 }
 
 /// Start a wire capture: what crosses the uplink, still sealed. Only root and the

@@ -61,7 +61,9 @@ pub(crate) fn execute(args: Args, input: &mut dyn Read, out: &mut dyn Write) -> 
             if !refusals.is_empty() {
                 writeln!(out, "{refusals}")?;
             }
-            writeln!(out, "{}", table::workers(&stats))?;
+            if !stats.workers.is_empty() {
+                writeln!(out, "{}", table::workers(&stats))?;
+            }
         }
         Command::Health { json } => {
             let health = runtime.block_on(client.health())?;

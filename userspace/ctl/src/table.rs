@@ -168,19 +168,27 @@ pub fn health(health: &Health) -> String {
     } else {
         "off".into()
     };
-    format!(
-        "status:    {}\nversion:   {}\npid:       {}\nuptime:    {} s\nuplinks:   {}\naddresses: {}\nSAs:       {} of {}\nedge:      {}\ncapture:   {}",
-        health.status,
-        health.version,
-        health.pid,
-        health.uptime_s,
-        health.uplinks.join(", "),
-        addresses.join(", "),
-        health.sas,
-        health.max_sas,
-        edge,
-        health.capture.as_deref().unwrap_or("off"),
-    )
+    let mut lines = vec![
+        ("status", health.status.clone()),
+        ("version", health.version.clone()),
+        ("pid", health.pid.to_string()),
+        ("uptime", format!("{} s", health.uptime_s)),
+        ("plane", health.data_plane.clone()),
+        ("uplinks", health.uplinks.join(", ")),
+        ("addresses", addresses.join(", ")),
+        ("SAs", format!("{} of {}", health.sas, health.max_sas)),
+        ("edge", edge),
+        (
+            "capture",
+            health.capture.clone().unwrap_or_else(|| "off".into()),
+        ),
+    ];
+    lines.extend(health.lost.iter().map(|lost| ("lost", lost.clone())));
+    let lines: Vec<String> = lines
+        .iter()
+        .map(|(name, value)| format!("{:<11}{value}", format!("{name}:")))
+        .collect();
+    lines.join("\n")
 }
 
 /// The time of day, UTC, of milliseconds since 1970.

@@ -71,6 +71,7 @@ pub fn explain(facts: &Facts) -> Explanation {
     };
     found.push(state(facts, verdict));
     found.extend(shared(facts));
+    found.extend(blind(facts));
     found.sort_by_key(|f| (f.finding.weight, f.rank));
     Explanation {
         address: facts.address,
@@ -94,6 +95,20 @@ fn shared(facts: &Facts) -> Option<Found> {
         );
         Found::new(1, "several-phones", Weight::State, text).advice(
             "Each SA is listed here with what it has dropped, and how long ago its last packet was.",
+        )
+    })
+}
+
+/// What cannot be known of what was dropped.
+fn blind(facts: &Facts) -> Option<Found> {
+    facts.is_blind.then(|| {
+        let text =
+            "The data plane is the kernel's: it does not show which packets it drops. What is \
+                    said here is from the SAs' own counters and from SIP."
+                .to_owned();
+        Found::new(2, "kernel-data-plane", Weight::State, text).advice(
+            "/proc/net/xfrm_stat counts why ESP was dropped, for all phones together; tcpdump \
+             shows what comes.",
         )
     })
 }

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use crate::config::PlaneKind;
 use caps::{CapSet, Capability, CapsHashSet};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -53,7 +54,17 @@ pub fn raise_file_limit() {
 /// | IPC_LOCK | locked memory |
 /// | NET_BIND_SERVICE | ports below 1024, if configured |
 /// | SYS_ADMIN | mounting and unmounting the bpffs, only where it is our own |
-fn needed(pin_dir: Option<&Path>) -> CapsHashSet {
+///
+/// The kernel's data plane loads no programs and has no packet sockets: NET_ADMIN is for
+/// XFRM there, and for `nft`, a child of ours, which makes the guard.
+fn needed(plane: PlaneKind, pin_dir: Option<&Path>) -> CapsHashSet {
+    if plane == PlaneKind::Kernel {
+        return CapsHashSet::from([
+            Capability::CAP_NET_ADMIN,
+            Capability::CAP_IPC_LOCK,
+            Capability::CAP_NET_BIND_SERVICE,
+        ]);
+    }
     let mut keep = CapsHashSet::from([
         Capability::CAP_NET_ADMIN,
         Capability::CAP_NET_RAW,
@@ -83,9 +94,15 @@ fn on_systems_bpffs(mounts: &str, dir: &Path) -> bool {
 /// Gives up every capability but those that are needed, for good and for all
 /// children. Capabilities belong to threads: to be called while there is one.
 /// Whoever has fewer to begin with keeps what he has of them.
-pub fn drop_capabilities(pin_dir: Option<&Path>) -> Result<(), caps::errors::CapsError> {
+pub fn drop_capabilities(
+    plane: PlaneKind,
+    pin_dir: Option<&Path>,
+) -> Result<(), caps::errors::CapsError> {
     let permitted = caps::read(None, CapSet::Permitted)?;
-    let keep: CapsHashSet = needed(pin_dir).intersection(&permitted).copied().collect();
+    let keep: CapsHashSet = needed(plane, pin_dir)
+        .intersection(&permitted)
+        .copied()
+        .collect();
     if permitted.contains(&Capability::CAP_SETPCAP) {
         for capability in caps::read(None, CapSet::Bounding)?.difference(&keep) {
             caps::drop(None, CapSet::Bounding, *capability)?;
@@ -118,17 +135,19 @@ mod tests {
         assert!(!on_systems_bpffs(&[other, own].concat(), dir));
         assert!(!on_systems_bpffs(other, dir));
         assert!(!on_systems_bpffs(systems, Path::new("/run/gmesp/pins")));
-        assert!(!needed(None).contains(&Capability::CAP_SYS_ADMIN));
+        let needed = |plane| needed(plane, None);
+        assert!(!needed(PlaneKind::Xdp).contains(&Capability::CAP_SYS_ADMIN));
+        assert!(!needed(PlaneKind::Kernel).contains(&Capability::CAP_BPF));
     }
 
     #[test]
     fn a_thread_gives_up_the_rest() {
         // On a thread of its own: the others keep theirs.
         std::thread::spawn(|| {
-            drop_capabilities(None).unwrap();
+            drop_capabilities(PlaneKind::Xdp, None).unwrap();
             for set in [CapSet::Effective, CapSet::Permitted] {
                 let left = caps::read(None, set).unwrap();
-                assert!(left.is_subset(&needed(None)), "{left:?}");
+                assert!(left.is_subset(&needed(PlaneKind::Xdp, None)), "{left:?}");
             }
             assert!(!caps::has_cap(None, CapSet::Permitted, Capability::CAP_SYS_PTRACE).unwrap());
         })

@@ -62,9 +62,13 @@ impl Plane for DataPlane {
         DataPlane::drop_samples(self).map_err(error)
     }
 
-    fn recent_drops(&self, phone: Option<IpAddr>, limit: usize) -> Vec<DropSample> {
+    fn recent_drops(
+        &self,
+        phone: Option<IpAddr>,
+        limit: usize,
+    ) -> Result<Vec<DropSample>, ApiError> {
         let wanted = |sample: &DropSample| phone.is_none_or(|phone| sample.peer() == phone);
-        DataPlane::recent_drops(self, wanted, limit)
+        Ok(DataPlane::recent_drops(self, wanted, limit))
     }
 
     fn gone(&self, phone: IpAddr, spis: &[u32]) -> Vec<GoneSa> {
@@ -106,7 +110,8 @@ pub fn direction(dir: Dir) -> sad::Dir {
     }
 }
 
-fn row(status: gm_dataplane::SaStatus) -> SaStatus {
+/// A row for people.
+pub fn row(status: gm_dataplane::SaStatus) -> SaStatus {
     let mut sa = SaRow::from_spec(&status.spec);
     sa.set = Some(status.set.0);
     sa.seq = Some(status.seq);
@@ -190,7 +195,8 @@ fn worker(worker: gm_dataplane::WorkerStats) -> WorkerRow {
     }
 }
 
-fn error(error: Error) -> ApiError {
+/// An error for people.
+pub fn error(error: Error) -> ApiError {
     let code = match &error {
         Error::Sadb(SadbError::Full { .. }) | Error::Full(_) => "full",
         Error::Sadb(SadbError::UnknownSet(_)) => "not-found",

@@ -4,6 +4,7 @@
 use crossbeam::channel::Sender;
 use std::net::IpAddr;
 
+use crate::config::PlaneKind;
 use crossbeam::channel::Receiver;
 use gm_api::control::{ApiError, SaStatus, Stats};
 use gm_dataplane::{DropNews, DropSample, GoneSa, NewSa, PrefixCounts, TapPacket};
@@ -11,6 +12,15 @@ use gm_dataplane::{DropNews, DropSample, GoneSa, NewSa, PrefixCounts, TapPacket}
 /// A data plane. Every call returns when its worker has carried it out; none
 /// may be made on a thread that drives async tasks.
 pub trait Plane: Send + Sync + 'static {
+    /// Which one it is.
+    fn kind(&self) -> PlaneKind {
+        PlaneKind::Xdp
+    }
+    /// What it lacks of what [`PlaneKind::Xdp`] has, for people. What is asked for all the
+    /// same is answered with the error `unsupported`.
+    fn lost(&self) -> &'static [&'static str] {
+        &[]
+    }
     /// Sets an SPI aside for an inbound SA; none of `avoid`.
     fn reserve(&self, avoid: &[u32]) -> Result<u32, ApiError>;
     /// Gives a reserved SPI back.
@@ -35,7 +45,11 @@ pub trait Plane: Send + Sync + 'static {
     /// Samples of dropped packets from now on.
     fn drop_samples(&self) -> Result<Receiver<DropNews>, ApiError>;
     /// The newest samples, of one phone or of all, the newest first.
-    fn recent_drops(&self, phone: Option<IpAddr>, limit: usize) -> Vec<DropSample>;
+    fn recent_drops(
+        &self,
+        phone: Option<IpAddr>,
+        limit: usize,
+    ) -> Result<Vec<DropSample>, ApiError>;
     /// SAs that were removed: this phone's, and those with these SPIs; the
     /// newest first.
     fn gone(&self, phone: IpAddr, spis: &[u32]) -> Vec<GoneSa>;

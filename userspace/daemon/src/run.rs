@@ -1,18 +1,18 @@
 //! `gmespd run`: puts the parts together, waits, and takes them apart again.
 
 use std::io::{Read, Write};
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use crossbeam::channel::Receiver;
 use gm_api::control::FlowEvent;
-use gm_dataplane::{DataPlane, Event};
+use gm_dataplane::Event;
 use gm_home::Subscriber;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::config::Config;
+use crate::config::{Config, PlaneKind};
 use crate::control::{self, App, Token};
 use crate::door;
 use crate::edge;
@@ -20,16 +20,12 @@ use crate::events::Events;
 use crate::harden;
 use crate::home;
 use crate::notify::notify;
+use crate::running::{self, Running};
 use crate::sets::Sets;
 use crate::socket::ControlSocket;
 
 /// Threads for requests that wait for a worker. Each has a locked stack.
 const BLOCKING_THREADS: usize = 8;
-
-/// Replay windows up to this size can be asked for per SA; where there are
-/// very many SAs, only up to the configured size, for memory's sake.
-const LARGEST_WINDOW: u32 = 4096;
-const MANY_SAS: u32 = 1 << 16;
 
 /// Why the daemon ends.
 enum End {
@@ -46,7 +42,8 @@ pub fn run(config: Config, subscribers: Vec<Subscriber>, until_stdin_closes: boo
     let (socket, listener) =
         ControlSocket::bind(&config.control.socket, config.control.mode_bits()?, group)?;
     let http = Http::open(&config)?;
-    harden::drop_capabilities(pin_dir(&config)).context("capabilities cannot be dropped")?;
+    harden::drop_capabilities(config.gm.data_plane, running::pin_dir(&config))
+        .context("capabilities cannot be dropped")?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -65,7 +62,7 @@ pub fn run(config: Config, subscribers: Vec<Subscriber>, until_stdin_closes: boo
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let plane = DataPlane::start(plane_config(&config)).context("the data plane does not start")?;
+    let plane = Running::start(&config).context("the data plane does not start")?;
     if let (Some(table), Some(domain)) = (&config.home, config.home_domain()) {
         let edge = config.edge.as_ref().filter(|edge| edge.speaks_sip());
         let edge = edge
@@ -94,13 +91,13 @@ fn serve(
     config: &Config,
     runtime: &tokio::runtime::Runtime,
     (listener, http): (std::os::unix::net::UnixListener, Option<Http>),
-    plane: &DataPlane,
+    plane: &Running,
     end: mpsc::UnboundedSender<End>,
     ends: &mut mpsc::UnboundedReceiver<End>,
 ) -> Result<()> {
-    let sets = Sets::new(Arc::new(plane.clone()));
+    let sets = Sets::new(plane.plane());
     let app = App::new(config.clone(), sets, Events::new());
-    watch_plane(plane, Arc::clone(&app), end)?;
+    watch_plane(plane.events(), Arc::clone(&app), end)?;
     let edge = edge::start(&app, runtime.handle())?;
     if let Some(door) = door::start(&app)? {
         app.open(door);
@@ -173,8 +170,11 @@ fn ready(config: &Config) -> Result<()> {
         .map(ToString::to_string)
         .collect();
     let line = format!(
-        "gmespd is ready: uplink {}, addresses {}, control socket {}",
-        config.gm.uplinks.join(", "),
+        "gmespd is ready: {}, addresses {}, control socket {}",
+        match config.gm.data_plane {
+            PlaneKind::Xdp => format!("uplink {}", config.gm.uplinks.join(", ")),
+            PlaneKind::Kernel => "data plane kernel".to_owned(),
+        },
         addresses.join(", "),
         config.control.socket.display(),
     );
@@ -188,36 +188,6 @@ fn ready(config: &Config) -> Result<()> {
 fn tell_manager(state: &str) {
     if let Err(error) = notify(state) {
         tracing::warn!(%error, "the service manager does not hear {state}");
-    }
-}
-
-fn pin_dir(config: &Config) -> Option<&Path> {
-    let dir = config.gm.pin_dir.as_path();
-    (dir.as_os_str() != "off").then_some(dir)
-}
-
-fn plane_config(config: &Config) -> gm_dataplane::Config {
-    let gm = &config.gm;
-    let ranges = |ports: &[crate::config::PortRange]| ports.iter().map(|p| p.0.clone()).collect();
-    gm_dataplane::Config {
-        uplink: gm.uplinks.first().cloned().unwrap_or_default(),
-        addresses: gm.addresses.clone(),
-        advertised: config.advertised(),
-        server_ports: ranges(&gm.server_ports),
-        client_ports: ranges(&gm.client_ports),
-        max_sas: gm.max_sas,
-        replay_window: if gm.max_sas > MANY_SAS {
-            gm.replay_window
-        } else {
-            LARGEST_WINDOW
-        },
-        encap_port: gm.encap_port,
-        workers: gm.workers,
-        cpus: gm.cpu.map_or_else(|| gm.cpus.clone(), |cpu| vec![cpu]),
-        pin_dir: pin_dir(config).map(Path::to_owned),
-        gm0: gm.gm0.clone(),
-        follow_encap_port: gm.follow_encap_port,
-        ..gm_dataplane::Config::default()
     }
 }
 
@@ -252,8 +222,11 @@ fn watch_stdin(end: mpsc::UnboundedSender<End>) -> Result<()> {
 }
 
 /// Logs what the data plane says and passes it on, until it has shut down.
-fn watch_plane(plane: &DataPlane, app: Arc<App>, end: mpsc::UnboundedSender<End>) -> Result<()> {
-    let events = plane.events();
+fn watch_plane(
+    events: Receiver<Event>,
+    app: Arc<App>,
+    end: mpsc::UnboundedSender<End>,
+) -> Result<()> {
     std::thread::Builder::new()
         .name("gm-events".into())
         .spawn(move || {

@@ -176,11 +176,15 @@ impl Plane for Fake {
         Ok(from)
     }
 
-    fn recent_drops(&self, phone: Option<IpAddr>, limit: usize) -> Vec<DropSample> {
+    fn recent_drops(
+        &self,
+        phone: Option<IpAddr>,
+        limit: usize,
+    ) -> Result<Vec<DropSample>, ApiError> {
         let state = self.state.lock().unwrap();
         let all = state.samples.iter().copied();
         let phones = all.filter(|s| phone.is_none_or(|phone| s.peer() == phone));
-        phones.take(limit).collect()
+        Ok(phones.take(limit).collect())
     }
 
     fn gone(&self, phone: IpAddr, spis: &[u32]) -> Vec<GoneSa> {

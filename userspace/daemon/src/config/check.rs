@@ -27,24 +27,6 @@ impl Config {
     fn check_gm(&self) -> Result {
         let gm = &self.gm;
         let bad = |key: &str, what: String, hint: &str| Err(ConfigError::at("gm", key, what, hint));
-        match gm.uplinks.len() {
-            0 => {
-                return bad(
-                    "uplinks",
-                    "is empty".into(),
-                    "name the interface towards the phones",
-                );
-            }
-            1 => {}
-            n => {
-                let what = format!("{n} uplinks are listed, this version drives exactly one");
-                return bad(
-                    "uplinks",
-                    what,
-                    "keep one and run no second daemon on this host",
-                );
-            }
-        }
         if gm.workers == 0 {
             return bad("workers", "is 0".into(), "one does, more share the load");
         }
@@ -78,6 +60,7 @@ impl Config {
             }
         }
         self.check_advertised()?;
+        self.check_plane()?;
         for (key, ports) in [
             ("server_ports", &gm.server_ports),
             ("client_ports", &gm.client_ports),

@@ -5,6 +5,7 @@ mod check;
 mod edge;
 mod locate;
 mod log;
+mod plane;
 mod ports;
 mod sip;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use serde::Deserialize;
 
 pub use edge::Edge;
 pub use log::{Log, filter};
+pub use plane::PlaneKind;
 pub use ports::PortRange;
 
 /// The whole file.
@@ -42,7 +44,12 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gm {
-    /// Interfaces towards the phones; exactly one for now.
+    /// What carries the packets.
+    #[serde(default)]
+    pub data_plane: PlaneKind,
+    /// Interfaces towards the phones; exactly one for now. The kernel's data plane
+    /// needs none.
+    #[serde(default)]
     pub uplinks: Vec<String>,
     /// Addresses of this host on the Gm link.
     pub addresses: Vec<IpAddr>,
@@ -217,8 +224,14 @@ impl Config {
     /// What is allowed, and yet worth a line in the log at every start.
     pub fn warnings(&self) -> Vec<String> {
         let edge = self.edge.as_ref().filter(|edge| edge.enabled);
-        edge.map(|edge| edge.warnings(&self.gm.addresses))
-            .unwrap_or_default()
+        let mut warnings = edge
+            .map(|edge| edge.warnings(&self.gm.addresses))
+            .unwrap_or_default();
+        if self.gm.data_plane == PlaneKind::Kernel {
+            let lost = crate::kernel::LOST.iter();
+            warnings.extend(lost.map(|lost| format!("lost with data_plane = \"kernel\": {lost}")));
+        }
+        warnings
     }
 }
 

@@ -31,6 +31,7 @@ impl IntoResponse for Failure {
             "too-large" => StatusCode::PAYLOAD_TOO_LARGE,
             "full" => StatusCode::INSUFFICIENT_STORAGE,
             "stopped" => StatusCode::SERVICE_UNAVAILABLE,
+            "unsupported" => StatusCode::NOT_IMPLEMENTED,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         (status, Json(ErrorBody { error: self.0 })).into_response()

@@ -18,7 +18,9 @@ use super::answer::{Answer, Failure, json};
 use super::events::stream;
 use super::handlers::{Body, Shared, blocking, parse};
 use super::serve::Peer;
+use crate::config::PlaneKind;
 use crate::explain::{self, Facts};
+use crate::kernel;
 use crate::samples::{self, Names};
 
 type Parameters = Query<HashMap<String, String>>;
@@ -69,7 +71,7 @@ pub(super) async fn recent(State(app): Shared, Query(query): Parameters) -> Answ
     let phone = query.get("address").map(|text| address(text)).transpose()?;
     let all = blocking(&app, move |app| {
         let mut names = Names::default();
-        let samples = app.sets.plane().recent_drops(phone, limit);
+        let samples = app.sets.plane().recent_drops(phone, limit)?;
         Ok(samples.iter().map(|s| names.sample(s)).collect::<Vec<_>>())
     })
     .await?;
@@ -137,7 +139,14 @@ pub(super) async fn set_workers(
 }
 
 async fn count_workers(app: &Arc<App>) -> Result<u32, Failure> {
-    let stats = blocking(app, |app| app.sets.plane().stats()).await?;
+    let stats = blocking(app, |app| {
+        let plane = app.sets.plane();
+        match plane.kind() {
+            PlaneKind::Xdp => plane.stats(),
+            PlaneKind::Kernel => Err(kernel::no_workers()),
+        }
+    })
+    .await?;
     Ok(u32::try_from(stats.workers.len()).unwrap_or(u32::MAX))
 }
 

@@ -171,7 +171,11 @@ pub(super) async fn stats(State(app): Shared) -> Answer {
 }
 
 pub(super) async fn health(State(app): Shared) -> Answer {
-    let sas = blocking(&app, |app| app.sets.plane().list()).await?.len();
+    let (sas, kind, lost) = blocking(&app, |app| {
+        let plane = app.sets.plane();
+        Ok((plane.list()?.len(), plane.kind(), plane.lost()))
+    })
+    .await?;
     let gm = &app.config.gm;
     json(Health {
         status: if *app.stopping().borrow() {
@@ -183,6 +187,8 @@ pub(super) async fn health(State(app): Shared) -> Answer {
         version: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),
         uptime_s: app.started.elapsed().as_secs(),
+        data_plane: kind.name().into(),
+        lost: lost.iter().map(|line| (*line).to_owned()).collect(),
         uplinks: gm.uplinks.clone(),
         addresses: gm.addresses.clone(),
         sas,

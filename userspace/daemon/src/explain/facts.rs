@@ -8,6 +8,7 @@ use gm_api::drops::Weight;
 use gm_api::sad::Dir;
 use gm_dataplane::{DropSample, Reason, monotonic_ns};
 
+use crate::config::PlaneKind;
 use crate::control::App;
 
 /// Samples that are looked at.
@@ -36,6 +37,8 @@ pub struct Facts {
     pub uptime_ms: u64,
     /// UDP port of ESP in UDP; 0: none.
     pub encap_port: u16,
+    /// The data plane shows no packets that it drops: that none is known says nothing.
+    pub is_blind: bool,
     /// Its SAs, both directions.
     pub sas: Vec<SaStatus>,
     /// SAs that were removed: its own, and those with SPIs that it still uses.
@@ -97,8 +100,12 @@ impl Facts {
         let plane = app.sets.plane();
         let now = monotonic_ns();
         let since = |at: u64| now.saturating_sub(at) / 1_000_000;
-        let samples: Vec<Seen> = plane
-            .recent_drops(Some(address), SAMPLES)
+        let is_blind = plane.kind() == PlaneKind::Kernel;
+        let recent = match is_blind {
+            true => Vec::new(),
+            false => plane.recent_drops(Some(address), SAMPLES)?,
+        };
+        let samples: Vec<Seen> = recent
             .into_iter()
             .map(|sample| Seen {
                 ago_ms: since(sample.at),
@@ -134,7 +141,10 @@ impl Facts {
                 }
             });
         let gone = gone.collect();
-        let counts = plane.prefix_drops_of(address)?;
+        let counts = match is_blind {
+            true => None,
+            false => plane.prefix_drops_of(address)?,
+        };
         let stats = plane.counters()?;
         let is_peer = |row: &SaStatus| {
             let (inner, outer) = match row.sa.dir {
@@ -149,6 +159,7 @@ impl Facts {
             address,
             uptime_ms: app.uptime_ms(),
             encap_port: app.config.gm.encap_port,
+            is_blind,
             sas,
             gone,
             remembered_ms: plane.gone_since().map(since),

@@ -128,6 +128,13 @@ fn never(facts: &Facts, age: u64, sealed: u64, in_udp: bool) -> Found {
              group and the host's own firewall. If it does: did the phone accept the challenge?",
         )
     };
+    // What no SA has counted may have come all the same: nobody would know.
+    let weight = if facts.is_blind {
+        evidence.retain(|line| !line.starts_with("nothing at all"));
+        Weight::Hint
+    } else {
+        Weight::Cause
+    };
     // What is counted without a sample may be of now.
     let dropped = facts.count(ARRIVED);
     if dropped > 0 {
@@ -137,7 +144,7 @@ fn never(facts: &Facts, age: u64, sealed: u64, in_udp: bool) -> Found {
             facts.prefix
         ));
     }
-    Found::new(24, cause, Weight::Cause, text)
+    Found::new(24, cause, weight, text)
         .evidence(evidence)
         .advice(advice)
 }

@@ -368,3 +368,25 @@ fn more_spis_than_a_person_reads_are_not_told() {
     let found: Vec<Found> = super::inbound::findings(&f);
     assert_eq!(found.len(), 4);
 }
+
+#[test]
+fn explain_blames_no_silence_where_the_data_plane_shows_no_drops() {
+    let mut f = facts(UE);
+    f.sas = sas(true);
+    f.is_blind = true;
+    let said = super::explain(&f);
+    let found = |cause: &str| said.findings.iter().find(|f| f.cause == cause).unwrap();
+    let silence = found("udp-blocked-outbound");
+    assert_eq!(silence.weight, gm_api::drops::Weight::Hint);
+    assert!(
+        !silence
+            .evidence
+            .iter()
+            .any(|line| line.contains("nothing at all"))
+    );
+    assert!(
+        found("kernel-data-plane")
+            .text
+            .contains("does not show which packets it drops")
+    );
+}

@@ -17,6 +17,7 @@ pub fn facts(address: &str) -> Facts {
         address,
         uptime_ms: 3_600_000,
         encap_port: 4500,
+        is_blind: false,
         sas: Vec::new(),
         gone: Vec::new(),
         remembered_ms: None,
