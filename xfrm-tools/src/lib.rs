@@ -13,8 +13,11 @@
 
 pub mod capture;
 mod error;
+pub mod export;
 mod fragments;
 pub mod frame;
+pub mod group;
+pub mod import;
 pub mod kernel;
 pub mod open;
 pub mod output;

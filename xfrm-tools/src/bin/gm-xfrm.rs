@@ -13,6 +13,10 @@ mod args;
 mod common;
 #[path = "gm-xfrm/diff.rs"]
 mod diff;
+#[path = "gm-xfrm/export.rs"]
+mod export;
+#[path = "gm-xfrm/import.rs"]
+mod import;
 #[path = "gm-xfrm/install.rs"]
 mod install;
 #[path = "gm-xfrm/list.rs"]
@@ -49,6 +53,8 @@ fn main() -> ExitCode {
         Command::List(args) => done(list::run(&args)),
         Command::Diff(args) => diff::run(&args),
         Command::Watch(args) => done(watch::run(&args)),
+        Command::Export(args) => done(export::run(&args)),
+        Command::Import(args) => done(import::run(&args)),
     };
     match result {
         Ok(code) => code,

@@ -21,6 +21,8 @@ Examples:
   gm-xfrm pcap seal --sad SAD.toml --out esp.pcap plain.pcap
   gm-xfrm install --sad SAD.toml
   gm-xfrm list
+  gm-xfrm export --sad SAD.toml --format wireshark --show-keys --out esp_sa
+  gm-xfrm import --out SAD.toml
 
 Exit codes: 0 done; 1 a file cannot be read or written, or the kernel refuses;
 2 wrong use or an error in SAD.toml.";
@@ -43,6 +45,10 @@ pub enum Command {
     Diff(crate::diff::DiffArgs),
     /// Print what happens to the kernel's SAs and policies
     Watch(crate::watch::WatchArgs),
+    /// Write SAs for iproute2, Wireshark or programs
+    Export(crate::export::ExportArgs),
+    /// Write the kernel's SAs as SAD.toml
+    Import(crate::import::ImportArgs),
 }
 
 const KEYS_HELP: &str = "\

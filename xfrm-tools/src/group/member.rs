@@ -1,0 +1,249 @@
+//! What one state is: its traffic, its direction, its policies.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use gm_api::sad::Dir;
+use gm_esp::SelProto;
+
+use super::{LeftOut, Member, Why, direction};
+use crate::kernel::plan::{self, Unfit};
+use crate::kernel::{Action, ESP, Net, Policy, PolicyDir, Ports, Selector, State, Template, Wrap};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// Policies that protect something, so that a state's are found without
+/// looking at all.
+pub(super) struct Index<'p> {
+    /// By the reqid of their template.
+    by_reqid: HashMap<u32, Vec<&'p Policy>>,
+    /// Of those for any reqid, by the one host that they are from and to.
+    by_hosts: HashMap<(IpAddr, IpAddr), Vec<&'p Policy>>,
+    /// The others for any reqid.
+    wide: Vec<&'p Policy>,
+}
+
+impl<'p> Index<'p> {
+    pub(super) fn new(policies: &'p [Policy]) -> Index<'p> {
+        let mut index = Index {
+            by_reqid: HashMap::new(),
+            by_hosts: HashMap::new(),
+            wide: Vec::new(),
+        };
+        for policy in policies {
+            // Gm has one transformation (ESP), never a chain of several.
+            let ([template], Action::Allow) = (policy.templates.as_slice(), policy.action) else {
+                continue;
+            };
+            let of = &policy.id.selector;
+            if policy.id.dir == PolicyDir::Forward || template.proto != ESP {
+                continue;
+            }
+            if template.reqid != 0 {
+                index
+                    .by_reqid
+                    .entry(template.reqid)
+                    .or_default()
+                    .push(policy);
+            } else if of.src.is_host() && of.dst.is_host() {
+                let hosts = (of.src.addr, of.dst.addr);
+                index.by_hosts.entry(hosts).or_default().push(policy);
+            } else {
+                index.wide.push(policy);
+            }
+        }
+        index
+    }
+
+    /// The state as an SA of Gm.
+    pub(super) fn member(
+        &self,
+        state: &State,
+        is_local: &impl Fn(IpAddr) -> bool,
+    ) -> Result<Member, Box<LeftOut>> {
+        let left = |why: Why, sa: Option<Member>| {
+            Box::new(LeftOut {
+                id: state.id,
+                why,
+                sa: sa.map(Box::new),
+            })
+        };
+        let policies = self.policies(state);
+        let traffic = traffic(state, &policies).map_err(|why| left(why, None))?;
+        let found = plan::found_with(state, traffic).map_err(|why| left(why.into(), None))?;
+        let dir = dir(state, &policies, is_local);
+        let policies = policies
+            .into_iter()
+            .filter(|policy| dir.is_none_or(|dir| direction(policy) == dir))
+            .cloned()
+            .collect();
+        let member = Member {
+            found,
+            dir,
+            state: state.clone(),
+            policies,
+        };
+        if traffic.src_port.is_none() || traffic.dst_port.is_none() {
+            return Err(left(Why::Traffic, Some(member)));
+        }
+        if dir.is_none() {
+            return Err(left(Why::Direction, Some(member)));
+        }
+        Ok(member)
+    }
+
+    /// The policies that take this state.
+    fn policies(&self, state: &State) -> Vec<&'p Policy> {
+        let of = &state.selector;
+        // In transport mode the packets have the state's own addresses.
+        let hosts = match state.wrap {
+            Wrap::Transport => Some((state.src, state.id.dst)),
+            _ if of.src.is_host() && of.dst.is_host() => Some((of.src.addr, of.dst.addr)),
+            _ => None,
+        };
+        let by_hosts: Vec<&'p Policy> = match hosts {
+            Some(hosts) => self.by_hosts.get(&hosts).cloned().unwrap_or_default(),
+            None => self.by_hosts.values().flatten().copied().collect(),
+        };
+        let by_reqid = self.by_reqid.get(&state.reqid).into_iter().flatten();
+        by_reqid
+            .chain(&by_hosts)
+            .chain(&self.wide)
+            .filter(|policy| takes(policy, state))
+            .copied()
+            .collect()
+    }
+}
+
+/// Whether a policy's template and traffic are this state's.
+fn takes(policy: &Policy, state: &State) -> bool {
+    let Some(template) = policy.templates.first() else {
+        return false;
+    };
+    let of = &policy.id.selector;
+    let any_or = |addr: IpAddr, is: IpAddr| addr.is_unspecified() || addr == is;
+    let outside = any_or(template.src, state.src) && any_or(template.dst, state.id.dst);
+    let inside = match state.wrap {
+        Wrap::Transport => covers(&of.src, state.src) && covers(&of.dst, state.id.dst),
+        _ => true,
+    };
+    template.wrap == state.wrap
+        && (template.reqid == 0 || template.reqid == state.reqid)
+        && (template.spi == 0 || template.spi == state.id.spi)
+        && policy.id.mark == state.mark
+        && policy.id.if_id == state.if_id
+        && outside
+        && inside
+        && meet(of, &state.selector)
+}
+
+/// Whether there is a packet that both are for.
+fn meet(a: &Selector, b: &Selector) -> bool {
+    let nets = |a: &Net, b: &Net| {
+        is_any(a) || is_any(b) || {
+            let (wide, narrow) = if a.prefix <= b.prefix { (a, b) } else { (b, a) };
+            covers(wide, narrow.addr)
+        }
+    };
+    let ports = |a: &Ports, b: &Ports| (a.port ^ b.port) & a.mask & b.mask == 0;
+    nets(&a.src, &b.src)
+        && nets(&a.dst, &b.dst)
+        && ports(&a.sport, &b.sport)
+        && ports(&a.dport, &b.dport)
+        && (a.proto == 0 || b.proto == 0 || a.proto == b.proto)
+}
+
+/// Whether the address is of the net.
+fn covers(net: &Net, addr: IpAddr) -> bool {
+    let same = |a: u128, b: u128, width: u32| {
+        let rest = width.saturating_sub(net.prefix.into());
+        (a ^ b).checked_shr(rest).unwrap_or(0) == 0
+    };
+    match (net.addr, addr) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => same(a.to_bits().into(), b.to_bits().into(), 32),
+        (IpAddr::V6(a), IpAddr::V6(b)) => same(a.to_bits(), b.to_bits(), 128),
+        // A selector that was left out is one of IPv4 with no bits.
+        _ => is_any(net),
+    }
+}
+
+fn is_any(net: &Net) -> bool {
+    net.prefix == 0
+}
+
+/// The hosts and ports of an SA: what the state says, and what it leaves open
+/// as all its policies say it. Where nobody names ports they stay any.
+fn traffic(state: &State, policies: &[&Policy]) -> Result<gm_esp::Selector, Why> {
+    if !matches!(state.selector.proto, 0 | TCP | UDP) {
+        return Err(Why::Protocol);
+    }
+    let mut narrow = state.selector;
+    if state.wrap == Wrap::Transport {
+        // The packets of a transport mode SA have its addresses (RFC 4301 4.1).
+        for (net, addr) in [
+            (&mut narrow.src, state.src),
+            (&mut narrow.dst, state.id.dst),
+        ] {
+            if is_any(net) {
+                *net = Net::host(addr);
+            }
+        }
+    }
+    let own = narrow;
+    for (at, policy) in policies.iter().enumerate() {
+        let of = &policy.id.selector;
+        let mut said = own;
+        for (net, by) in [(&mut said.src, &of.src), (&mut said.dst, &of.dst)] {
+            if is_any(net) {
+                *net = *by;
+            }
+        }
+        for (ports, by) in [(&mut said.sport, &of.sport), (&mut said.dport, &of.dport)] {
+            if ports.mask == 0 {
+                *ports = *by;
+            }
+        }
+        if at > 0 && said != narrow {
+            return Err(Why::Policies);
+        }
+        narrow = said;
+    }
+    let exact = |ports: &Ports| match (ports.mask, ports.exact()) {
+        (0, _) => Ok(None),
+        (_, Some(port)) => Ok(Some(port)),
+        _ => Err(Why::Unfit(Unfit::Selector)),
+    };
+    if !narrow.src.is_host() || !narrow.dst.is_host() {
+        return Err(Why::Unfit(Unfit::Selector));
+    }
+    Ok(gm_esp::Selector {
+        src: narrow.src.addr,
+        dst: narrow.dst.addr,
+        src_port: exact(&narrow.sport)?,
+        dst_port: exact(&narrow.dport)?,
+        proto: SelProto::UdpTcp,
+    })
+}
+
+/// Inbound or outbound: by the policies that name the state, else by those that
+/// take any, else by which end is this host.
+fn dir(state: &State, policies: &[&Policy], is_local: &impl Fn(IpAddr) -> bool) -> Option<Dir> {
+    let names = |template: &Template| template.reqid != 0 || template.spi != 0;
+    let (naming, any): (Vec<&Policy>, Vec<&Policy>) = policies
+        .iter()
+        .copied()
+        .partition(|policy| policy.templates.first().is_some_and(names));
+    let one = |policies: &[&Policy]| {
+        let first = direction(policies.first()?);
+        let all = policies.iter().all(|policy| direction(policy) == first);
+        all.then_some(first)
+    };
+    one(&naming).or_else(|| one(&any)).or_else(|| {
+        match (is_local(state.src), is_local(state.id.dst)) {
+            (true, false) => Some(Dir::Out),
+            (false, true) => Some(Dir::In),
+            _ => None,
+        }
+    })
+}
