@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::{Config, ConfigError};
 
 /// `[gm] data_plane`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum PlaneKind {
     /// XDP and AF_XDP with workers of this daemon.

@@ -16,6 +16,7 @@ use super::child::Child;
 use super::netns::Netns;
 use super::phone::write_private;
 use super::{DOMAIN, PCSCF, interrupt};
+use crate::config::PlaneKind;
 
 const START: Duration = Duration::from_secs(15);
 
@@ -62,8 +63,8 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts gmespd and waits until it is well.
-    pub fn start(netns: &Netns, dir: &Path) -> Result<Daemon> {
-        let (config, socket) = configure(dir)?;
+    pub fn start(netns: &Netns, dir: &Path, plane: PlaneKind) -> Result<Daemon> {
+        let (config, socket) = configure(dir, plane)?;
         let mut command = Command::new("/proc/self/exe");
         command
             .args(["run", "--until-stdin-closes", "--config"])
@@ -141,7 +142,7 @@ impl Daemon {
     }
 }
 
-fn configure(dir: &Path) -> Result<(PathBuf, PathBuf)> {
+fn configure(dir: &Path, plane: PlaneKind) -> Result<(PathBuf, PathBuf)> {
     let socket = dir.join("control.sock");
     let subscribers = (0..USERS).map(user).fold(String::new(), |mut text, user| {
         let _ = writeln!(
@@ -153,11 +154,12 @@ fn configure(dir: &Path) -> Result<(PathBuf, PathBuf)> {
     });
     let subscribers = write_private(&dir.join("subscribers.toml"), &subscribers)?;
     let config = format!(
-        "[gm]\nuplinks = [\"pc0\"]\naddresses = [\"{PCSCF}\"]\nserver_ports = [5066]\n\
+        "[gm]\ndata_plane = \"{}\"\nuplinks = [\"pc0\"]\naddresses = [\"{PCSCF}\"]\nserver_ports = [5066]\n\
          client_ports = [\"5067-5074\"]\nmax_sas = 64\npin_dir = \"off\"\n\n\
          [control]\nsocket = \"{}\"\n\n\
          [edge]\nsip_port = 5060\nport_ps = 5066\nport_pc = \"5067-5074\"\nhome = \"embedded\"\n\
          \n[edge.timers]\nlinger_s = 1\n\n[home]\ndomain = \"{DOMAIN}\"\nsubscribers = \"{}\"\n",
+        plane.name(),
         socket.display(),
         subscribers.display()
     );

@@ -37,6 +37,7 @@ use self::keys::Keys;
 use self::netns::Netns;
 use self::report::Stage;
 use self::wire::{NatSpec, Wire};
+use crate::config::PlaneKind;
 
 /// Domain of the demo's home network.
 pub const DOMAIN: &str = "home.test";
@@ -57,6 +58,9 @@ pub struct Args {
     /// Print one JSON object at the end instead of the story.
     #[arg(long)]
     pub json: bool,
+    /// What carries the packets at the P-CSCF; the phone's are carried by XDP.
+    #[arg(long, value_name = "PLANE", value_enum, default_value_t = PlaneKind::Xdp)]
+    pub data_plane: PlaneKind,
     /// Keep the capture, and the keys to open it with, in this directory.
     #[arg(long, value_name = "DIR")]
     pub pcap: Option<PathBuf>,
@@ -85,10 +89,14 @@ fn play(args: &Args, stage: &mut Stage) -> Result<()> {
 
     stage.scene("A wire between a phone and a P-CSCF, in namespaces of their own");
     let set = Set::build(args, stage)?;
-    let daemon = Daemon::start(&set.pcscf, &scratch.0)?;
+    let daemon = Daemon::start(&set.pcscf, &scratch.0, args.data_plane)?;
     stage.say(&format!(
-        "   gmespd runs in {} on pc0, {PCSCF}",
-        set.pcscf.name()
+        "   gmespd runs in {} on pc0, {PCSCF}{}",
+        set.pcscf.name(),
+        match args.data_plane {
+            PlaneKind::Xdp => "",
+            PlaneKind::Kernel => "; its ESP is the kernel's",
+        }
     ));
 
     let played = scenes::play(&set, &daemon, &keys, &scratch.0, stage);
