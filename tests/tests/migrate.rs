@@ -9,6 +9,8 @@
 
 #[path = "migrate/core.rs"]
 mod core;
+#[path = "migrate/files.rs"]
+mod files;
 #[path = "migrate/kamailio.rs"]
 mod kamailio;
 #[path = "migrate/lab.rs"]
