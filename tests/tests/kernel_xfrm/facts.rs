@@ -15,15 +15,15 @@ use gm_xfrm::kernel::{Event, Numbers, Topic, Watch};
 use crate::ground::{PHONE, PORTS, PRIVATE, US, Way, address, keys, spec, tables, with_esp};
 
 /// This host and a phone.
-struct Two {
-    us: NetNs,
-    phone: NetNs,
+pub struct Two {
+    pub us: NetNs,
+    pub phone: NetNs,
 }
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Two {
-    fn new() -> Option<Two> {
+    pub fn new() -> Option<Two> {
         let us = with_esp()?;
         let phone = NetNs::new().expect("root");
         let addresses = |v4: &str, v6: &str| [format!("{v4}/24"), format!("{v6}/64")];
@@ -46,7 +46,7 @@ impl Two {
     }
 
     /// Both ends of two SAs, there and back.
-    fn install(&self, spi: u32, set: u64, suite: Suite, way: Way) -> [Vec<Plan>; 2] {
+    pub fn install(&self, spi: u32, set: u64, suite: Suite, way: Way) -> [Vec<Plan>; 2] {
         let (to_us, to_phone) = (
             spec(spi, suite, way, Dir::In),
             spec(spi + 1, suite, way, Dir::Out),
@@ -107,13 +107,13 @@ fn waits(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-fn socket(ns: &NetNs, addr: IpAddr, port: u16) -> UdpSocket {
+pub fn socket(ns: &NetNs, addr: IpAddr, port: u16) -> UdpSocket {
     let socket = ns.run(|| UdpSocket::bind((addr, port))).expect("a socket");
     socket.set_read_timeout(Some(PATIENCE)).expect("a setting");
     socket
 }
 
-fn hears(socket: &UdpSocket, words: &[u8]) -> SocketAddr {
+pub fn hears(socket: &UdpSocket, words: &[u8]) -> SocketAddr {
     let mut buffer = [0; 100];
     let (length, from) = socket.recv_from(&mut buffer).expect("a datagram");
     assert_eq!(&buffer[..length], words);
@@ -129,7 +129,7 @@ fn ends(way: Way) -> (IpAddr, IpAddr) {
 }
 
 /// The sockets that take ESP in UDP.
-fn encap(two: &Two) -> [UdpSocket; 2] {
+pub fn encap(two: &Two) -> [UdpSocket; 2] {
     let at = |ns: &NetNs, addr: &str, port: u16| {
         let socket = socket(ns, address(addr), port);
         gm_xsk::esp_in_udp(&socket).expect("ESP in UDP");

@@ -7,7 +7,10 @@ use gm_xfrm::kernel::{State, Xfrm};
 
 use crate::ground::{Way, four, tables, with_esp};
 
-fn contents(xfrm: &mut Xfrm) -> (Vec<(u32, u32)>, Vec<(String, u32)>) {
+/// SPI and reqid of each state; each policy with the SPI that it leads to.
+type Contents = (Vec<(u32, u32)>, Vec<(String, u32)>);
+
+fn contents(xfrm: &mut Xfrm) -> Contents {
     let states = xfrm.states().expect("a dump");
     let mut states: Vec<_> = states.iter().map(|s| (s.id.spi, s.reqid)).collect();
     let policies = xfrm.policies().expect("a dump");

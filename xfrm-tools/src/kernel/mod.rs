@@ -14,6 +14,7 @@ mod error;
 mod numbers;
 pub mod plan;
 mod policy;
+mod read;
 mod select;
 pub mod sets;
 mod socket;
@@ -25,9 +26,11 @@ mod xfrm;
 pub use error::{Subject, XfrmError};
 pub use numbers::{MAX_WINDOW, Numbers, kernel_window};
 pub use policy::{Action, Policy, PolicyDir, PolicyId, Template};
+pub use read::{Message, read};
 pub use select::{Net, Ports, Selector, Wrap, unspecified};
 pub use state::{
     Algorithm, Algorithms, Counters, ESP, ESP_IN_UDP, Encap, Mark, Secret, State, StateId,
 };
 pub use watch::{Event, Topic, Watch};
+pub use wire::Damaged;
 pub use xfrm::{MAX_ENTRIES, Xfrm};

@@ -169,23 +169,23 @@ pub(crate) fn id_in(payload: &[u8]) -> Result<Option<PolicyId>, Damaged> {
     let Some(dir) = dir_in(raw.direction) else {
         return Ok(None);
     };
-    let mut id = PolicyId {
-        dir,
-        selector: selector_in(&raw.selector, None)?,
-        mark: None,
-        if_id: 0,
-    };
+    let (mut whole, mut mark) = (None, None);
     for attr in Attrs::after(payload, nl::XFRM_USER_POLICY_ID_LEN) {
         match attr? {
-            // The kernel says whole which one it was.
-            (nl::XFRMA_POLICY, value) => {
-                if let Some(policy) = parse(value, value.len())? {
-                    id.selector = policy.id.selector;
-                }
-            }
-            (nl::XFRMA_MARK, value) => id.mark = mark_in(value)?,
+            (nl::XFRMA_POLICY, value) => whole = parse(value, value.len())?,
+            (nl::XFRMA_MARK, value) => mark = mark_in(value)?,
             _ => {}
         }
     }
-    Ok(Some(id))
+    let selector = match whole {
+        // One that was removed by its number has no selector in its name.
+        Some(policy) => policy.id.selector,
+        None => selector_in(&raw.selector, None)?,
+    };
+    Ok(Some(PolicyId {
+        dir,
+        selector,
+        mark,
+        if_id: 0,
+    }))
 }
