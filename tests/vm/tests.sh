@@ -14,9 +14,13 @@ declare -A tests=(
     [killed]="after SIGKILL nothing goes in clear, and a successor takes over"
     [daemon]="gmespd starts, is killed, takes over and ends cleanly"
     [demo]="gmespd demo"
+    [kernel]="gm_xfrm::kernel and gm-xfrm against a real kernel"
+    [phone]="the kernel as a real phone: SIP over UDP sockets and SIPp's TCP in its ESP"
     [migrate]="a phone at Kamailio's ims_ipsec_pcscf, whose SAs are the kernel's"
+    [kernel-plane-e2e]="gmespd on the kernel's ESP: the end-to-end tests with phones, SIPp and Kamailio"
 )
-order=(verifier vlan bpf traffic workers clsact killed daemon demo migrate)
+order=(verifier vlan bpf traffic workers clsact killed daemon demo
+    kernel phone migrate kernel-plane-e2e)
 # The older kernel shows more: its verifier knows less, and it has clsact only.
 declare -A only=([clsact]=6.12 [bpf]=6.1 [workers]=6.1)
 
@@ -40,4 +44,15 @@ test_killed() {
 }
 test_daemon() { rust process ''; }
 test_demo() { "$(program gmespd)" demo; }
+test_kernel() { rust kernel_xfrm ''; }
+test_phone() { rust kernel_phone ''; }
 test_migrate() { rust migrate ''; }
+test_kernel-plane-e2e() {
+    local program status=0
+    export GM_TEST_DATA_PLANE=kernel
+    for program in process gm_ue sipp kamailio drops; do
+        rust_but kernel-plane-skip "$program" || status=$?
+    done
+    unset GM_TEST_DATA_PLANE
+    return "$status"
+}
