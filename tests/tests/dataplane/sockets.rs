@@ -20,16 +20,25 @@ pub fn udp(ip: IpAddr, port: u16) -> UdpSocket {
 /// Sends `len` bytes from `from` to `to` and expects them there, from the
 /// right source.
 pub fn pass(from: &UdpSocket, to: &UdpSocket, len: usize) {
+    try_pass(from, to, len).unwrap_or_else(|e| panic!("{e}"));
+}
+
+/// The same, with what went wrong in words.
+pub fn try_pass(from: &UdpSocket, to: &UdpSocket, len: usize) -> Result<(), String> {
     let bytes: Vec<u8> = (0..len).map(|i| (i * 7 + len) as u8).collect();
-    from.send_to(&bytes, to.local_addr().unwrap()).unwrap();
+    let source = from.local_addr().unwrap();
     let mut got = vec![0; 65_536];
-    let (n, source) = to
-        .recv_from(&mut got)
-        .unwrap_or_else(|e| panic!("{len} bytes: {e}"));
-    assert_eq!(
-        (&got[..n], source),
-        (&bytes[..], from.local_addr().unwrap())
-    );
+    from.send_to(&bytes, to.local_addr().unwrap())
+        .and_then(|_| to.recv_from(&mut got))
+        .map_err(|e| format!("{len} bytes: {e}"))
+        .and_then(
+            |(n, seen)| match (&got[..n], seen) == (&bytes[..], source) {
+                true => Ok(()),
+                false => Err(format!(
+                    "{len} bytes: {n} others came, from {seen}, not {source}"
+                )),
+            },
+        )
 }
 
 pub fn count(plane: &DataPlane, reason: Reason) -> u64 {

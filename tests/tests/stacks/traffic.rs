@@ -16,6 +16,8 @@ pub struct Traffic {
     sent: AtomicU64,
     came: AtomicU64,
     stop: AtomicBool,
+    /// Between two datagrams.
+    pause: Duration,
     seen: Mutex<Vec<bool>>,
 }
 
@@ -44,6 +46,9 @@ impl Traffic {
             let mut bytes = vec![number as u8; len];
             bytes[..8].copy_from_slice(&number.to_be_bytes());
             from.send_to(&bytes, to).unwrap();
+            if !self.pause.is_zero() {
+                std::thread::sleep(self.pause);
+            }
         }
     }
 
@@ -102,7 +107,21 @@ impl Traffic {
 /// Runs `f` while traffic flows both ways between two sockets; what it is given waits until so
 /// many more have come, each way. Nothing may get lost.
 pub fn during<T>(a: &UdpSocket, b: &UdpSocket, f: impl FnOnce(&dyn Fn(u64)) -> T) -> T {
-    let (there, back) = (Traffic::default(), Traffic::default());
+    during_paced(a, b, Duration::ZERO, f)
+}
+
+/// The same with a pause between two datagrams: others want the processor too.
+pub fn during_paced<T>(
+    a: &UdpSocket,
+    b: &UdpSocket,
+    pause: Duration,
+    f: impl FnOnce(&dyn Fn(u64)) -> T,
+) -> T {
+    let traffic = || Traffic {
+        pause,
+        ..Traffic::default()
+    };
+    let (there, back) = (traffic(), traffic());
     std::thread::scope(|s| {
         s.spawn(|| there.send(a, b));
         s.spawn(|| there.receive(b));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use gm_api::control::{
     AddReply, AddRequest, ApiError, CaptureReply, CaptureRequest, ErrorBody, FlowEvent, Health,
-    RemoveReply, SaStatus, Stats, path,
+    RemoveReply, SaStatus, StateReply, Stats, path,
 };
 use gm_api::drops::{self, DropLine, DropReport, DropSample, Explanation, PrefixRow, Workers};
 use http_body_util::{BodyExt, Full};
@@ -102,6 +102,18 @@ impl Client {
             NONE,
         )
         .await
+    }
+
+    /// Switches outbound traffic over to a set.
+    pub async fn activate(&self, set: u64) -> Result<StateReply, ClientError> {
+        self.json(Method::POST, &format!("{}/{set}/activate", path::SA), NONE)
+            .await
+    }
+
+    /// A set sends no more, and still accepts.
+    pub async fn retire(&self, set: u64) -> Result<StateReply, ClientError> {
+        self.json(Method::POST, &format!("{}/{set}/retire", path::SA), NONE)
+            .await
     }
 
     /// Counters.
