@@ -56,7 +56,8 @@ impl<'p> Index<'p> {
         index
     }
 
-    /// The state as an SA of Gm.
+    /// The state as an SA of Gm. Policies that name a state (its reqid or its
+    /// SPI) say more of it than those that take any.
     pub(super) fn member(
         &self,
         state: &State,
@@ -69,12 +70,20 @@ impl<'p> Index<'p> {
                 sa: sa.map(Box::new),
             })
         };
-        let policies = self.policies(state);
-        let traffic = traffic(state, &policies).map_err(|why| left(why, None))?;
+        let (naming, any): (Vec<_>, Vec<_>) =
+            self.policies(state).into_iter().partition(|policy| {
+                let names = |template: &Template| template.reqid != 0 || template.spi != 0;
+                policy.templates.first().is_some_and(names)
+            });
+        let narrow = traffic(state, if naming.is_empty() { &any } else { &naming });
+        let narrow = narrow.map_err(|why| left(why, None))?;
+        let traffic = exact(&narrow).map_err(|why| left(why, None))?;
         let found = plan::found_with(state, traffic).map_err(|why| left(why.into(), None))?;
-        let dir = dir(state, &policies, is_local);
-        let policies = policies
+        let dir = dir(state, &naming, &any, is_local);
+        let policies = naming
             .into_iter()
+            .chain(any)
+            .filter(|policy| meet(&policy.id.selector, &narrow))
             .filter(|policy| dir.is_none_or(|dir| direction(policy) == dir))
             .cloned()
             .collect();
@@ -173,8 +182,8 @@ fn is_any(net: &Net) -> bool {
 }
 
 /// The hosts and ports of an SA: what the state says, and what it leaves open
-/// as all its policies say it. Where nobody names ports they stay any.
-fn traffic(state: &State, policies: &[&Policy]) -> Result<gm_esp::Selector, Why> {
+/// as all these policies say it. Where nobody names ports they stay any.
+fn traffic(state: &State, policies: &[&Policy]) -> Result<Selector, Why> {
     if !matches!(state.selector.proto, 0 | TCP | UDP) {
         return Err(Why::Protocol);
     }
@@ -209,37 +218,42 @@ fn traffic(state: &State, policies: &[&Policy]) -> Result<gm_esp::Selector, Why>
         }
         narrow = said;
     }
-    let exact = |ports: &Ports| match (ports.mask, ports.exact()) {
+    Ok(narrow)
+}
+
+/// The same where it is between two hosts, each with one port or any.
+fn exact(of: &Selector) -> Result<gm_esp::Selector, Why> {
+    let one = |ports: &Ports| match (ports.mask, ports.exact()) {
         (0, _) => Ok(None),
         (_, Some(port)) => Ok(Some(port)),
         _ => Err(Why::Unfit(Unfit::Selector)),
     };
-    if !narrow.src.is_host() || !narrow.dst.is_host() {
+    if !of.src.is_host() || !of.dst.is_host() {
         return Err(Why::Unfit(Unfit::Selector));
     }
     Ok(gm_esp::Selector {
-        src: narrow.src.addr,
-        dst: narrow.dst.addr,
-        src_port: exact(&narrow.sport)?,
-        dst_port: exact(&narrow.dport)?,
+        src: of.src.addr,
+        dst: of.dst.addr,
+        src_port: one(&of.sport)?,
+        dst_port: one(&of.dport)?,
         proto: SelProto::UdpTcp,
     })
 }
 
 /// Inbound or outbound: by the policies that name the state, else by those that
 /// take any, else by which end is this host.
-fn dir(state: &State, policies: &[&Policy], is_local: &impl Fn(IpAddr) -> bool) -> Option<Dir> {
-    let names = |template: &Template| template.reqid != 0 || template.spi != 0;
-    let (naming, any): (Vec<&Policy>, Vec<&Policy>) = policies
-        .iter()
-        .copied()
-        .partition(|policy| policy.templates.first().is_some_and(names));
+fn dir(
+    state: &State,
+    naming: &[&Policy],
+    any: &[&Policy],
+    is_local: &impl Fn(IpAddr) -> bool,
+) -> Option<Dir> {
     let one = |policies: &[&Policy]| {
         let first = direction(policies.first()?);
         let all = policies.iter().all(|policy| direction(policy) == first);
         all.then_some(first)
     };
-    one(&naming).or_else(|| one(&any)).or_else(|| {
+    one(naming).or_else(|| one(any)).or_else(|| {
         match (is_local(state.src), is_local(state.id.dst)) {
             (true, false) => Some(Dir::Out),
             (false, true) => Some(Dir::In),
