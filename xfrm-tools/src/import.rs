@@ -23,13 +23,21 @@ pub enum ImportError {
     Wrong(#[from] SadError),
 }
 
-/// The file, and lines about SAs that it cannot have.
+/// The file, and lines about SAs that it cannot have or that were not safe.
 ///
 /// # Errors
 /// [`ImportError`]; what is returned has been read back as it will be.
 pub fn file(grouped: &Grouped) -> Result<(Zeroizing<String>, Vec<String>), ImportError> {
-    let mut refused = Vec::new();
-    let mut fit = |sa: &SadEntry| {
+    let mut remarks = Vec::new();
+    for member in grouped.members().filter(|member| member.is_unprotected()) {
+        remarks.push(format!(
+            "{}: no replay window in the kernel, which therefore does not know what has come: \
+             what was captured before is accepted once more",
+            member.state.id
+        ));
+    }
+    let mut sas = grouped.entries();
+    sas.retain(|sa: &SadEntry| {
         let last = if sa.spec.esn {
             i64::MAX as u64
         } else {
@@ -38,15 +46,95 @@ pub fn file(grouped: &Grouped) -> Result<(Zeroizing<String>, Vec<String>), Impor
         let used_up = sa.seq.is_some_and(|seq| seq > last);
         if used_up {
             let (spi, to) = (sa.spec.spi, sa.destination());
-            refused.push(format!(
+            remarks.push(format!(
                 "SPI {spi:#010x} to {to}: left out: its numbers are used up"
             ));
         }
         !used_up
-    };
-    let mut sas = grouped.entries();
-    sas.retain(&mut fit);
+    });
     let text = sad::file(COMMENT, &sas)?;
     Sad::parse("the SAs", &text)?;
-    Ok((text, refused))
+    Ok((text, remarks))
+}
+
+#[cfg(test)]
+mod tests {
+    use gm_api::sad::Dir;
+
+    use super::*;
+    use crate::group::group;
+    use crate::kernel::{Numbers, plan};
+
+    /// A set of one SA each way, with these numbers in the kernel.
+    fn grouped(seq: u64, top: u64, window: u32, esn: bool) -> Grouped {
+        let sa = |spi: u32, src: u8, dst: u8, from: u16, to: u16| {
+            format!(
+                "[[sa]]\nspi = {spi}\nmode = \"trans\"\nsrc = \"192.0.2.{src}\"\n\
+                 dst = \"192.0.2.{dst}\"\nsrc_port = {from}\ndst_port = {to}\n\
+                 alg = \"null\"\nealg = \"aes-gcm\"\nesn = {esn}\n\
+                 ik = \"a1a2a3a4a5a6a7a8a9aaabacadaeafa0\"\n\
+                 ck = \"c1c2c3c4c5c6c7c8c9cacbcccdcecfc0\"\n"
+            )
+        };
+        let text = sa(4096, 2, 1, 31_000, 5064) + &sa(4097, 1, 2, 5064, 31_000);
+        let sad = Sad::parse("SAD.toml", &text).unwrap();
+        let (mut states, mut policies) = (Vec::new(), Vec::new());
+        for (sa, dir) in sad.entries.iter().zip([Dir::In, Dir::Out]) {
+            let numbers = Numbers {
+                seq,
+                top,
+                window,
+                esn,
+                ..Numbers::default()
+            };
+            let plan = plan::sa_with(&sa.spec, &sa.keys, dir, 1, numbers);
+            states.push(plan.state);
+            policies.extend(plan.policies);
+        }
+        group(&states, &policies, |_| false)
+    }
+
+    fn seqs(grouped: &Grouped) -> (Vec<Option<u64>>, Vec<String>) {
+        let (text, remarks) = file(grouped).unwrap();
+        let sad = Sad::parse("SAD.toml", &text).unwrap();
+        (sad.entries.iter().map(|sa| sa.seq).collect(), remarks)
+    }
+
+    #[test]
+    fn numbers_are_the_next_ones() {
+        assert_eq!(seqs(&grouped(0, 0, 64, false)).0, [None, Some(1)]);
+        assert_eq!(seqs(&grouped(7, 9, 64, false)).0, [Some(10), Some(8)]);
+        let last = u64::from(u32::MAX);
+        assert_eq!(
+            seqs(&grouped(last - 1, last - 1, 64, false)).0,
+            [Some(last), Some(last)]
+        );
+    }
+
+    #[test]
+    fn an_sa_without_a_number_left_is_not_written() {
+        let last = u64::from(u32::MAX);
+        let (seqs, remarks) = seqs(&grouped(last, last, 64, false));
+        assert_eq!(seqs, []);
+        assert_eq!(remarks.len(), 2);
+        assert!(remarks[0].contains("numbers are used up"), "{remarks:?}");
+    }
+
+    #[test]
+    fn extended_numbers_go_on_above_32_bits() {
+        let last = u64::from(u32::MAX);
+        let (seqs, _) = seqs(&grouped(last, last + 5, 64, true));
+        assert_eq!(seqs, [Some(last + 6), Some(last + 1)]);
+    }
+
+    #[test]
+    fn a_kernel_without_a_window_is_told_of() {
+        let (seqs, remarks) = seqs(&grouped(7, 0, 0, false));
+        assert_eq!(seqs, [None, Some(8)]);
+        assert_eq!(remarks.len(), 1);
+        assert!(
+            remarks[0].contains("SPI 0x00001000 to 192.0.2.1: no replay window"),
+            "{remarks:?}"
+        );
+    }
 }

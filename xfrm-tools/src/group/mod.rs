@@ -14,7 +14,8 @@
 //! Known writers: Kamailio's ims_ipsec_pcscf and OpenSIPS's proto_ipsec give
 //! each state an exact selector with protocol 0 and a reqid of its own (the SPI;
 //! OpenSIPS: the SPI's octets swapped), and each policy the same selector and
-//! one template with that reqid. [`crate::kernel::plan`] is ours.
+//! one template with that reqid; siphon-sip has reqid 0, and the SPI in the
+//! template. [`crate::kernel::plan`] is ours.
 
 mod member;
 mod sets;
@@ -149,6 +150,12 @@ pub fn group(states: &[State], policies: &[Policy], is_local: impl Fn(IpAddr) ->
 }
 
 impl Grouped {
+    /// All SAs: those of the sets, then those that are in none.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        let in_sets = self.sets.iter().flat_map(|set| &set.sas);
+        in_sets.chain(self.left_out.iter().filter_map(|left| left.sa.as_deref()))
+    }
+
     /// The SAs as SAD.toml has them: those of the sets with the set's number,
     /// from 1, then those that are in none.
     ///
@@ -187,13 +194,10 @@ impl Member {
         }
     }
 
-    /// Whether the SA has no number left to send.
-    pub fn is_used_up(&self) -> bool {
-        let last = match self.found.spec.esn {
-            true => i64::MAX as u64,
-            false => u64::from(u32::MAX),
-        };
-        self.found.numbers.seq >= last
+    /// Whether the kernel keeps no replay window for an inbound SA (siphon-sip
+    /// asks for none): it then does not know which numbers have come.
+    pub fn is_unprotected(&self) -> bool {
+        self.dir == Some(Dir::In) && self.state.numbers.window == 0
     }
 }
 

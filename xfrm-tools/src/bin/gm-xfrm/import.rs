@@ -45,10 +45,10 @@ pub fn run(args: &ImportArgs) -> Result<(), Failure> {
     }
     let (states, policies) = kernel()?;
     let grouped = group::group(&states, &policies, local(&args.local));
-    let (text, refused) = import::file(&grouped).map_err(unreadable)?;
+    let (text, remarks) = import::file(&grouped).map_err(unreadable)?;
     report(&grouped);
-    for refused in refused {
-        say(&refused);
+    for remark in remarks {
+        say(&remark);
     }
     write(&args.out, &text, true)
 }
