@@ -31,3 +31,35 @@ mod tcp;
 mod udp;
 #[path = "kernel_phone/wire.rs"]
 mod wire;
+
+use gm_esp::Suite;
+
+use net::{Map, Net};
+use wire::Wire;
+
+/// The fewest ESP packets of a life, each way.
+const FEWEST: usize = 10;
+
+/// A life in every suite on one gmespd, which has refused nothing; what a router sees of
+/// them is ESP.
+fn in_every_suite(map: &'static Map, name: &str, lives: fn(&Net, &mut Wire, Suite)) {
+    let net = Net::new(map);
+    let mut wire = Wire::new(&net, name);
+    for suite in Suite::ALL {
+        lives(&net, &mut wire, suite);
+    }
+    net.lab.settles(0, 0);
+    let esp = wire.ends();
+    println!("{name}: ESP of the kernel and of gmesp: {esp:?}");
+    let fewest = FEWEST * Suite::ALL.len();
+    assert!(esp.iter().all(|n| *n >= fewest), "{esp:?}");
+    if gm_tests::plane::is_kernel() {
+        // It has no counters by these names; ESP that it refuses is an answer that misses.
+        return;
+    }
+    for reason in ["bad-icv", "replay", "selector-mismatch", "unknown-spi"] {
+        assert_eq!(net.lab.count(reason), 0, "{reason}");
+    }
+    net.lab.counts("ok", fewest as u64);
+    net.lab.counts("sealed", fewest as u64);
+}

@@ -7,7 +7,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use gm_esp::{Mode, Suite};
@@ -15,12 +14,12 @@ use gm_sip::sa_set::SetToken;
 use gm_sip::ue::{Ignored, Ue, UeConfig, UeEvent, UeInput, UeOutput};
 use gm_sip::{Packet, Randomness, SaSetRequest, Transport};
 use gm_ue::agent::{Sim, System};
-use gm_ue::keys_out::KeysOut;
 use gm_ue::usim::Usim;
 
 use crate::ip_xfrm::IpXfrm;
 use crate::lab::{DOMAIN, K, OPC};
 use crate::net::Net;
+use crate::wire::Wire;
 
 /// Longer than an emulated machine takes for any step.
 const WAIT: Duration = Duration::from_secs(60);
@@ -43,7 +42,7 @@ pub struct Phone<'a> {
     sockets: HashMap<SocketAddr, UdpSocket>,
     sets: HashMap<SetToken, SaSetRequest>,
     events: VecDeque<UeEvent>,
-    keys: KeysOut,
+    wire: &'a mut Wire,
     began: Instant,
     ahead: Duration,
     /// What goes through SAs is sent by somebody else.
@@ -52,9 +51,9 @@ pub struct Phone<'a> {
 }
 
 impl<'a> Phone<'a> {
-    /// A phone that offers one suite, and the mode that its network needs. Its keys go
-    /// into `keys`.
-    pub fn new(net: &'a Net, suite: Suite, keys: &Path) -> Phone<'a> {
+    /// A phone that offers one suite, and the mode that its network needs. `wire`
+    /// is told of its keys.
+    pub fn new(net: &'a Net, suite: Suite, wire: &'a mut Wire) -> Phone<'a> {
         let address = |text: &str| text.parse::<IpAddr>().expect("an address");
         let local = address(net.map.phone);
         let pcscf = SocketAddr::new(address(net.map.pcscf), SIP);
@@ -78,7 +77,7 @@ impl<'a> Phone<'a> {
             sockets: HashMap::new(),
             sets: HashMap::new(),
             events: VecDeque::new(),
-            keys: KeysOut::create(keys).expect("a file"),
+            wire,
             began: Instant::now(),
             ahead: Duration::ZERO,
             by_others: false,
@@ -278,7 +277,7 @@ impl<'a> Phone<'a> {
 
     fn install(&mut self, request: SaSetRequest) {
         self.kernel.install(&request);
-        self.keys.write(&request).expect("the keys are kept");
+        self.wire.installed(&request);
         if !self.by_others {
             for port in ports(&request) {
                 self.socket(port);

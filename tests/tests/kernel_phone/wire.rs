@@ -9,35 +9,37 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use gm_abi::wire::{ESP, L3, TCP, UDP, parse_frame};
+use gm_sip::SaSetRequest;
+use gm_ue::keys_out::KeysOut;
 use gm_xsk::LinkSocket;
 
 use crate::net::Net;
 
-/// Where keys and capture of a run go: out of the VM, or with the laboratory.
-pub fn place(net: &Net, name: &str) -> PathBuf {
-    let out = std::env::var_os("GM_VM_OUT").map(|out| Path::new(&out).join("kernel_phone"));
-    let place = out.unwrap_or_else(|| net.lab.dir.path().to_owned());
-    let place = place.join(name);
-    std::fs::create_dir_all(&place).expect("a folder");
-    place
-}
-
 /// A running capture of both of the router's interfaces: what the kernel has sealed
-/// comes to one, what gmesp has sealed to the other.
+/// comes to one, what gmesp has sealed to the other. And the keys of all that.
 pub struct Wire {
+    place: PathBuf,
+    keys: KeysOut,
+    /// Protected ports of both ends.
+    ports: Vec<u16>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Vec<Frame>>,
 }
 
 /// A frame, and which of the interfaces it came to.
-pub struct Frame {
+struct Frame {
     bytes: Vec<u8>,
     from_phone: bool,
 }
 
 impl Wire {
-    /// Begins.
-    pub fn new(net: &Net) -> Wire {
+    /// Begins. Keys and capture come out of a VM, under this name, or stay with the
+    /// laboratory.
+    pub fn new(net: &Net, name: &str) -> Wire {
+        let out = std::env::var_os("GM_VM_OUT").map(|out| Path::new(&out).join("kernel_phone"));
+        let place = out.unwrap_or_else(|| net.lab.dir.path().to_owned());
+        let place = place.join(name);
+        std::fs::create_dir_all(&place).expect("a folder");
         let sides = net.middle.run(|| ["m0", "m1"].map(LinkSocket::bind));
         let sides = sides.map(|s| s.expect("a packet socket"));
         for side in &sides {
@@ -45,14 +47,30 @@ impl Wire {
         }
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || collect(&sides, &told));
-        Wire { stop, thread }
+        Wire {
+            keys: KeysOut::create(&place.join("sad.toml")).expect("a file"),
+            place,
+            ports: Vec::new(),
+            stop,
+            thread: std::thread::spawn(move || collect(&sides, &told)),
+        }
     }
 
-    /// Ends; every frame, in the order in which they came.
-    pub fn frames(self) -> Vec<Frame> {
+    /// Has the keys of a set written.
+    pub fn installed(&mut self, set: &SaSetRequest) {
+        self.keys.write(set).expect("the keys are kept");
+        for ends in [set.params.ue_ends, set.params.pcscf_ends] {
+            self.ports.extend([ends.port_c, ends.port_s]);
+        }
+    }
+
+    /// Ends; how often ESP came from each side, in UDP or not. Nothing has shown a
+    /// protected port to whoever looks, and the capture is written.
+    pub fn ends(self) -> [usize; 2] {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("frames")
+        let frames = self.thread.join().expect("frames");
+        write(&self.place.join("capture.pcap"), &frames);
+        esp(&frames, &self.ports)
     }
 }
 
@@ -83,9 +101,8 @@ fn collect(sides: &[LinkSocket; 2], stop: &AtomicBool) -> Vec<Frame> {
     }
 }
 
-/// Frames with ESP in them, raw or in UDP, of each side; and no frame shows a protected
-/// port to whoever looks. Fragments but the first show nothing.
-pub fn is_all_esp(frames: &[Frame], protected: &[u16]) -> [usize; 2] {
+/// Frames with ESP of each side; fragments of it but the first do not count.
+fn esp(frames: &[Frame], protected: &[u16]) -> [usize; 2] {
     let mut esp = [0; 2];
     for frame in frames {
         let L3::Ip(ip) = parse_frame(frame.bytes.as_slice()) else {
@@ -108,7 +125,7 @@ pub fn is_all_esp(frames: &[Frame], protected: &[u16]) -> [usize; 2] {
 }
 
 /// A pcap of Ethernet frames, readable by its owner.
-pub fn write(path: &Path, frames: &[Frame]) {
+fn write(path: &Path, frames: &[Frame]) {
     let written = || -> io::Result<()> {
         let mut out = BufWriter::new(File::create(path)?);
         // Version 2.4, no time zone, no limit, Ethernet.
