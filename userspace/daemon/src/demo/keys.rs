@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use gm_api::sad::Sad;
-use gm_esp::keys::EspKeys;
-use gm_esp::suite::Suite;
+use gm_xfrm::export::wireshark;
 
 use super::phone::write_private;
 use super::report::Stage;
@@ -49,12 +48,7 @@ impl Keys {
         }
         write_private(&out.join("sad.toml"), &sad)?;
         let parsed = Sad::parse("sad.toml", &sad).context("the demo's own SAD")?;
-        let mut table = String::from(
-            "# Wireshark: Preferences, Protocols, ESP, ESP SAs; or copy to the profile as esp_sa.\n",
-        );
-        for sa in &parsed.entries {
-            table.push_str(&line(sa.spec.spi, sa.spec.suite, &sa.keys));
-        }
+        let table = wireshark::table(&parsed.entries);
         write_private(&out.join("esp_sa"), &table)?;
         stage.scene("Kept for Wireshark, Scapy and gm-xfrm");
         for (file, what) in [
@@ -88,34 +82,4 @@ fn as_seen_on_the_wire(text: &str, number: usize) -> String {
     }
     seen.push('\n');
     seen
-}
-
-/// A line of Wireshark's table. Its AES-GCM wants the salt behind the key.
-fn line(spi: u32, suite: Suite, keys: &EspKeys) -> String {
-    let hex = |key: Option<&[u8]>| {
-        key.map(|k| format!("0x{}", hex::encode(k)))
-            .unwrap_or_default()
-    };
-    let cipher = match suite {
-        Suite::HmacSha1Null | Suite::HmacMd5Null => "NULL",
-        Suite::HmacSha1AesCbc | Suite::HmacMd5AesCbc => "AES-CBC [RFC3602]",
-        Suite::HmacSha1DesEde3Cbc | Suite::HmacMd5DesEde3Cbc => "TripleDES-CBC [RFC2451]",
-        Suite::NullAesGcm => "AES-GCM with 16 octet ICV [RFC4106]",
-        Suite::AesGmacNull => {
-            return format!("# SPI {spi:#010x}: AES-GMAC, which Wireshark cannot do\n");
-        }
-    };
-    let mac = match suite.alg() {
-        "hmac-sha-1-96" => "HMAC-SHA-1-96 [RFC2404]",
-        "hmac-md5-96" => "HMAC-MD5-96 [RFC2403]",
-        _ => "NULL",
-    };
-    let salt = keys.salt().map(hex::encode).unwrap_or_default();
-    let (cipher_key, mac_key) = (hex(keys.encryption()) + &salt, hex(keys.integrity()));
-    let mut text = String::new();
-    let _ = writeln!(
-        text,
-        "\"IPv4\",\"*\",\"*\",\"{spi:#010x}\",\"{cipher}\",\"{cipher_key}\",\"{mac}\",\"{mac_key}\""
-    );
-    text
 }
