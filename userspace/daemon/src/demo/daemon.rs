@@ -57,6 +57,7 @@ const USERS: usize = 6;
 /// A running gmespd.
 pub struct Daemon {
     process: Child,
+    plane: PlaneKind,
     client: Client,
     runtime: tokio::runtime::Runtime,
 }
@@ -84,6 +85,7 @@ impl Daemon {
             .build()?;
         let mut daemon = Daemon {
             process,
+            plane,
             client: Client::new(socket),
             runtime,
         };
@@ -101,6 +103,11 @@ impl Daemon {
                 Err(_) => std::thread::sleep(Duration::from_millis(20)),
             }
         }
+    }
+
+    /// What carries its packets.
+    pub fn plane(&self) -> PlaneKind {
+        self.plane
     }
 
     /// Its SAs.

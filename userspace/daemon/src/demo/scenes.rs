@@ -12,6 +12,8 @@ use super::keys::Keys;
 use super::phone::{Phone, Registration};
 use super::report::Stage;
 use super::wire::{Attack, Network};
+use crate::config::PlaneKind;
+
 use super::{DOMAIN, NAT_PRIVATE, PCSCF, Set, UE, UE_PRIVATE, interrupt, links};
 
 /// How long a counter may take to move.
@@ -132,6 +134,10 @@ fn behind_a_nat(
     cast.talk(&mut phone, stage)?;
     let before = cast.daemon.encap_port()?;
     cast.set.wire.rebind()?;
+    if cast.daemon.plane() == PlaneKind::Kernel {
+        // The first packet teaches the port; what answers it at once may go to the old one.
+        let _ = phone.echo("from another port of the NAT");
+    }
     let echo = phone.echo("after the NAT has given us another port")?;
     let after = cast.daemon.encap_port()?;
     let port = |p: Option<u16>| p.map_or("unknown".to_owned(), |p| p.to_string());

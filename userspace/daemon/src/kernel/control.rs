@@ -235,7 +235,9 @@ impl Control {
             return Ok(());
         }
         let is_news = sends.iter().any(|p| *p != port);
-        let slots: Vec<(usize, u32)> = entries.iter().map(|e| e.slot).enumerate().collect();
+        let mut slots: Vec<(usize, u32)> = entries.iter().map(|e| e.slot).enumerate().collect();
+        // What sends comes first: an answer may be on its way.
+        slots.sort_by_key(|(at, _)| entries.get(*at).map(|e| e.plan.dir == plan::Dir::In));
         for (at, slot) in slots {
             let Some(entry) = self.book.entries_mut(set).get_mut(at) else {
                 continue;
