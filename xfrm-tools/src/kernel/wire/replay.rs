@@ -112,3 +112,7 @@ pub(crate) fn legacy_in(value: &[u8], window: u8) -> Result<Numbers, Damaged> {
     }
     Ok(numbers)
 }
+
+#[cfg(test)]
+#[path = "replay_tests.rs"]
+mod tests;
