@@ -23,7 +23,6 @@ mod phone;
 mod common;
 
 use gm_ue::events::UeEvent;
-use gm_xfrm::kernel::State;
 use lab::Lab;
 use phone::{Phone, Registered};
 
@@ -59,12 +58,20 @@ fn assert_in_kernel(lab: &Lab, of: &Registered) {
     }
 }
 
-/// Packets that Kamailio's host has received and sent on a registration's SAs.
-fn packets(lab: &Lab, of: &Registered) -> (u64, u64) {
-    let state = |(spi, ..): (u32, u16, u16)| lab.state(spi);
-    let [a, b, c, d] = four(of).map(state);
-    let received = |state: &State| state.numbers.top;
-    (received(&a) + received(&b), c.numbers.seq + d.numbers.seq)
+/// The highest numbers that Kamailio's host has received and sent on a registration's
+/// SAs, those of both directions together. None below is missing: what the kernel has
+/// accepted is as many.
+fn numbers(lab: &Lab, of: &Registered) -> (u64, u64) {
+    let [a, b, c, d] = four(of).map(|(spi, ..)| lab.state(spi));
+    for state in [&a, &b] {
+        assert_eq!(state.numbers.top, state.counters.packets, "{:?}", state.id);
+    }
+    let (received, sent) = ([a, b], [c, d]);
+    let received = received.iter().map(|state| state.numbers.top);
+    (
+        received.sum(),
+        sent.iter().map(|state| state.numbers.seq).sum(),
+    )
 }
 
 fn leave(phone: &mut Phone) {
@@ -83,12 +90,14 @@ fn a_phone_registers_at_kamailio_and_messages_go_through_the_kernels_sas() {
         assert_eq!(registered.suite, suite);
         assert_eq!((lab.states().len(), lab.policies()), (4, 4));
         assert_in_kernel(&lab, &registered);
-        // SM7; SM12.
-        assert_eq!(packets(&lab, &registered), (1, 1));
+        // SM7; SM12. More where the machine is so slow that they are sent again.
+        let (received, sent) = numbers(&lab, &registered);
+        assert!(received >= 1 && sent >= 1);
         phone.echo("hello");
         lab.answers(1);
         // MESSAGE, its answer, the echo, the answer to that.
-        assert_eq!(packets(&lab, &registered), (3, 3));
+        let now = numbers(&lab, &registered);
+        assert!(now.0 >= received + 2 && now.1 >= sent + 2, "{now:?}");
         lab.assert_nothing_dropped();
         // Kamailio takes what is its with it.
         lab.kamailio.take().expect("kamailio runs").end();
@@ -105,6 +114,7 @@ fn renewals_that_kamailio_challenges_move_to_new_sas_beside_the_old_ones() {
     let first = phone.register();
     phone.echo("one");
     let second = phone.register();
+    let (received, _) = numbers(&lab, &first);
     phone.echo("two");
     lab.core.message("from the core");
     phone.receive("from the core");
@@ -115,9 +125,10 @@ fn renewals_that_kamailio_challenges_move_to_new_sas_beside_the_old_ones() {
     assert_eq!(first.ports[1], second.ports[1]);
     assert_eq!(first.ports[3], second.ports[3]);
     assert_ne!(first.ports[2], second.ports[2]);
-    // The renewal's REGISTER and its challenge; nothing after.
-    assert_eq!(packets(&lab, &first), (4, 4));
-    assert_eq!(packets(&lab, &second), (4, 4));
+    // Nothing comes over the old ones any more.
+    assert_eq!(numbers(&lab, &first).0, received);
+    let now = numbers(&lab, &second);
+    assert!(now.0 >= 4 && now.1 >= 4, "{now:?}");
     lab.assert_nothing_dropped();
     leave(&mut phone);
 }
