@@ -10,6 +10,8 @@ mod cases;
 mod frames;
 #[path = "xdp_prog/icmp.rs"]
 mod icmp;
+#[path = "xdp_prog/kernel_sas.rs"]
+mod kernel_sas;
 #[path = "xdp_prog/lab.rs"]
 mod lab;
 #[path = "xdp_prog/layers.rs"]

@@ -37,7 +37,7 @@ mod bpf {
 
 /// Changes when any layout here changes. Kept in [`Config`]; a loader refuses
 /// an object or a pinned map of another version.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// First SPI that gmesp chooses for itself: ten digits, as Annex H wants.
 pub const SPI_BASE: u32 = 1_000_000_000;
@@ -171,6 +171,10 @@ pub const STATE_LIMITED: u32 = 0;
 /// Word of `STATE`: not zero while somebody refills `FRAGMENT_TOKENS`. Zero:
 /// the rate of fragments and of ICMP errors is not limited.
 pub const STATE_FRAGMENT_RATE: u32 = 1;
+/// Word of `STATE`: not zero while SAs go back to the kernel. Then the ESP that
+/// the kernel has sealed takes the way of what a worker seals, so that it does
+/// not overtake that. Looked at only where the kernel's SAs are tolerated.
+pub const STATE_TRANSIT: u32 = 2;
 
 const _: () = assert!(size_of::<SaSlot>() == 64);
 const _: () = assert!(size_of::<Config>() == 32);

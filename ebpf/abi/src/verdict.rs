@@ -157,6 +157,10 @@ reasons! {
     FragmentRate = "fragment-rate", Drop;
     /// The worker that has the SA cannot keep up with what other queues hand over to it.
     HandoverFull = "handover-full", Drop;
+
+    // --- pass: somebody else's SAs -------------------------------------------
+    /// ESP for no SA of gmesp's, left to the SAs that the kernel has ([gm] kernel_sas).
+    PassKernelSa = "pass-kernel-sa", Pass;
 }
 
 impl Reason {
@@ -171,7 +175,7 @@ impl Reason {
     #[inline(always)]
     pub const fn drop_index(self) -> Option<usize> {
         let at = self as usize;
-        if at < FIRST_DROP || (at >= FIRST_ICMP && at < FIRST_LATE_DROP) {
+        if at < FIRST_DROP || (at >= FIRST_ICMP && at < FIRST_LATE_DROP) || at >= FIRST_LATE_PASS {
             None
         } else if at < FIRST_ICMP {
             Some(at - FIRST_DROP)
@@ -190,11 +194,13 @@ impl Reason {
 const FIRST_DROP: usize = Reason::NotEsp as usize;
 /// those from here on to [`FIRST_LATE_DROP`] are none,
 const FIRST_ICMP: usize = Reason::SteerIcmp as usize;
-/// and the rest are drops again.
+/// those from here on to [`FIRST_LATE_PASS`] are drops again,
 const FIRST_LATE_DROP: usize = Reason::IcmpUnbelieved as usize;
+/// and the rest are none.
+const FIRST_LATE_PASS: usize = Reason::PassKernelSa as usize;
 
 /// Number of reasons to drop a packet.
-pub const DROP_COUNT: usize = Reason::COUNT - FIRST_DROP - (FIRST_LATE_DROP - FIRST_ICMP);
+pub const DROP_COUNT: usize = FIRST_LATE_PASS - FIRST_DROP - (FIRST_LATE_DROP - FIRST_ICMP);
 
 const _: () = {
     let (mut i, mut drops) = (0, 0);

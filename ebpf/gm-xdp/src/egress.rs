@@ -2,13 +2,13 @@
 
 use aya_ebpf::helpers::{bpf_skb_change_head, bpf_skb_store_bytes, bpf_skb_vlan_pop};
 use gm_abi::{
-    maps::FragKey,
+    maps::{Config, FragKey, STATE_TRANSIT},
     verdict::Reason,
-    wire::{self, Found, Frag, IpPacket, Quoted, TCP, UDP},
+    wire::{self, ESP, Found, Frag, IpPacket, Quoted, TCP, UDP},
 };
 
 use crate::{
-    maps::{OUT_FRAGS, is_ours, is_protected},
+    maps::{OUT_FRAGS, is_ours, is_protected, kernel_sas, state},
     skb::Skb,
 };
 
@@ -18,8 +18,11 @@ const PROTECTED: u32 = 1;
 /// `None`: not of the Gm link or not protected; goes on, uncounted. `ip` is
 /// filled as far as it is read.
 #[inline(always)]
-pub fn egress(skb: &Skb, ip: &mut IpPacket) -> Option<Reason> {
+pub fn egress(skb: &Skb, config: &Config, ip: &mut IpPacket) -> Option<Reason> {
     if skb.read(ip) && is_ours(&ip.src) {
+        if kernel_sas() && is_in_transit(skb, config, ip) {
+            return Some(Reason::SteerOutbound);
+        }
         return decide(skb, ip);
     }
     // From a VLAN device on a VLAN device the inner tag stands in the packet, and
@@ -29,6 +32,21 @@ pub fn egress(skb: &Skb, ip: &mut IpPacket) -> Option<Reason> {
         return None;
     }
     decide(skb, ip)
+}
+
+/// SAs go back to the kernel, and this is ESP that it has sealed: it must not
+/// overtake what a worker still has to seal with lower numbers.
+#[inline(always)]
+fn is_in_transit(skb: &Skb, config: &Config, ip: &IpPacket) -> bool {
+    if state(STATE_TRANSIT) == 0 || ip.frag.is_some() || skb.interface() != config.uplink {
+        return false;
+    }
+    match ip.ports {
+        Some((src, _)) => {
+            ip.proto == UDP && config.encap_port != 0 && u32::from(src) == config.encap_port
+        }
+        None => ip.proto == ESP,
+    }
 }
 
 #[inline(always)]

@@ -10,7 +10,7 @@ use gm_abi::{
 
 use crate::{
     classify::icmp_about,
-    maps::{is_ours, is_protected},
+    maps::{is_ours, is_protected, kernel_sas},
     report::Head,
     skb::Skb,
 };
@@ -34,7 +34,13 @@ pub fn ingress(skb: &Skb, config: &Config, ip: &mut IpPacket, head: &mut Head) -
     if !skb.read(ip) || !is_ours(&ip.dst) {
         return None;
     }
+    // What a tunnel of the kernel's has brought comes by once more.
+    if kernel_sas() && skb.is_from_kernel_sa() {
+        return None;
+    }
     match wire::classify(skb, ip, EncapPort::Dst(config.encap_port as u16)) {
+        // XDP has counted it, or it came in elsewhere: the kernel judges it.
+        Class::Esp { .. } | Class::UdpEsp { .. } if kernel_sas() => None,
         // The uplink's XDP has taken its own; this came in elsewhere.
         Class::Esp { spi, seq, .. } | Class::UdpEsp { spi, seq, .. } => {
             head.set(spi, seq);

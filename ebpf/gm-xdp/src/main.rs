@@ -172,7 +172,7 @@ pub fn gm_tc_egress(ctx: TcContext) -> i32 {
     let Some(ip) = scratch(PLACE_EGRESS) else {
         return TC_ACT_SHOT as i32;
     };
-    let reason = match egress::egress(&skb, ip) {
+    let reason = match egress::egress(&skb, config, ip) {
         None => return TC_ACT_UNSPEC,
         Some(Reason::SteerOutbound) if skb.interface() != config.uplink => Reason::OutNoSa,
         Some(Reason::SteerOutbound) if egress::keep_vlan(&skb).is_some() => {

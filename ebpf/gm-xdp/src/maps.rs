@@ -80,6 +80,19 @@ pub static XSK_UPLINK: XskMap = XskMap::with_max_entries(64, 0);
 #[map]
 pub static XSK_GM0X: XskMap = XskMap::with_max_entries(64, 0);
 
+/// Whether ESP of SPIs that are not ours is left to SAs that somebody else has
+/// put into the kernel. The loader sets it; the verifier takes it for a constant
+/// and does not look at what it rules out.
+#[unsafe(no_mangle)]
+static KERNEL_SAS: u32 = 0;
+
+/// See [`KERNEL_SAS`].
+#[inline(always)]
+pub fn kernel_sas() -> bool {
+    // SAFETY: a static; volatile, or the compiler would take the value for its own.
+    unsafe { read_volatile(&raw const KERNEL_SAS) != 0 }
+}
+
 /// Where each program keeps what it reads of an IP header, by `PLACE_*`: what
 /// the verifier sees come out of a map it knows nothing about. On the stack it
 /// would know too much: old ones (Linux 6.1) walk what follows once for each

@@ -20,10 +20,10 @@ use gm_abi::{
 
 use crate::{
     classify::Esp,
-    maps::{FOREIGN, FRAGMENT_TOKENS, SLOTS, SOURCE_LIMITS, add, source_of, state},
+    maps::{FOREIGN, FRAGMENT_TOKENS, SLOTS, SOURCE_LIMITS, add, kernel_sas, source_of, state},
 };
 
-/// A packet that is not to reach a worker.
+/// A packet that does not go to a worker.
 pub struct Shed {
     /// Why.
     pub reason: Reason,
@@ -36,10 +36,12 @@ pub struct Shed {
 #[inline(always)]
 pub fn check(esp: &Esp, ip: &IpPacket, config: &Config) -> Result<u32, Shed> {
     let Some((slot, sa)) = find(esp, &ip.dst, config) else {
-        return Err(Shed {
-            reason: Reason::UnknownSpi,
-            slot: None,
-        });
+        let reason = if kernel_sas() {
+            Reason::PassKernelSa
+        } else {
+            Reason::UnknownSpi
+        };
+        return Err(Shed { reason, slot: None });
     };
     let shed = |reason| Shed {
         reason,

@@ -10,8 +10,10 @@ use core::{
 };
 
 use aya_ebpf::{
-    bindings::{__sk_buff, bpf_hdr_start_off::BPF_HDR_START_NET},
-    helpers::{bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_skb_pull_data},
+    bindings::{__sk_buff, bpf_hdr_start_off::BPF_HDR_START_NET, bpf_xfrm_state},
+    helpers::{
+        bpf_skb_get_xfrm_state, bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_skb_pull_data,
+    },
     programs::TcContext,
 };
 use gm_abi::wire::{self, Bytes, Found, IPV4, IPV6, IpPacket, SERVICE_VLAN, VLAN};
@@ -118,6 +120,23 @@ impl Skb {
     pub fn length(&self) -> u32 {
         // SAFETY: `raw` is the program's context.
         unsafe { (*self.raw).len }
+    }
+
+    /// Whether an SA of the kernel's has opened it.
+    #[inline(always)]
+    pub fn is_from_kernel_sa(&self) -> bool {
+        let mut state = MaybeUninit::<bpf_xfrm_state>::uninit();
+        // SAFETY: `raw` is the program's context, `state` is as long as said;
+        // the helper writes all of it, also when it fails.
+        unsafe {
+            bpf_skb_get_xfrm_state(
+                self.raw,
+                0,
+                state.as_mut_ptr(),
+                size_of::<bpf_xfrm_state>() as u32,
+                0,
+            ) == 0
+        }
     }
 
     /// The packet's mark.

@@ -144,10 +144,24 @@ impl Lab {
         self.array::<u64>("PORTS").set(word, bits, 0).unwrap();
     }
 
+    /// The same where the kernel's own SAs are tolerated.
+    pub fn beside_kernel_sas() -> Lab {
+        let mut lab = Lab::loaded(true);
+        lab.configure(1, 1, &[OURS_V4, OURS_V6]);
+        lab.set_socket(true);
+        lab
+    }
+
     /// Loads everything and configures nothing.
     pub fn bare() -> Lab {
+        Lab::loaded(false)
+    }
+
+    /// The same, with or without tolerance for SAs of the kernel.
+    pub fn loaded(kernel_sas: bool) -> Lab {
         let object = std::fs::read(OBJECT).expect("ebpf/prebuilt/gm-xdp.o");
         let mut bpf = EbpfLoader::new()
+            .override_global("KERNEL_SAS", &u32::from(kernel_sas), true)
             .map_max_entries("SLOTS", SLOTS)
             .map_max_entries("SLOT_DROPS", SLOTS)
             .load(&object)
