@@ -80,6 +80,15 @@ pub enum SadbError {
         /// The suite.
         suite: Suite,
     },
+    /// Numbers that were used here before would come again.
+    #[error(
+        "the SA with SPI {spi} is said to have used fewer sequence numbers than it has used here before: \
+         they would repeat, new keys are needed"
+    )]
+    NumbersBack {
+        /// The SPI.
+        spi: u32,
+    },
     /// What these key and SPI have used leaves no number.
     #[error("key and SPI {spi} have used up their sequence numbers before: new keys are needed")]
     UsedUp {

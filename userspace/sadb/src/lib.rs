@@ -16,6 +16,9 @@
 //! release ----> keys wiped, slots free: after the workers have forgotten
 //! ```
 //!
+//! Sets of another data plane are taken over and given back with their numbers:
+//! [`Sadb::close`], [`Sadb::open`], [`Sadb::handover`].
+//!
 //! Each command names the set and may be repeated: what is done already
 //! succeeds and changes nothing here; the [`Change`]s come again, because they
 //! may have got stuck on their way to the data plane. Slots are reused in the order in which they
@@ -27,6 +30,7 @@ mod index;
 mod install;
 mod list;
 mod loaded;
+mod numbers;
 mod record;
 mod recover;
 mod sadb;
@@ -38,6 +42,7 @@ pub use error::SadbError;
 pub use gm_region::SlotState;
 pub use list::Row;
 pub use loaded::Loaded;
+pub use numbers::{Handover, Numbers};
 pub use recover::Recovered;
 pub use sadb::Sadb;
 pub use types::{Change, Dir, Installed, NewSa, Reserved, SetId};
