@@ -87,7 +87,9 @@ pub(crate) fn bpf(what: impl Into<String>, e: &(dyn StdError + 'static)) -> Erro
 /// so no version of a map meets a program of another one.
 pub(crate) fn load(cfg: &Config) -> Result<Ebpf, Error> {
     let slots = cfg.slots();
+    let kernel_sas = u32::from(cfg.kernel_sas);
     EbpfLoader::new()
+        .override_global("KERNEL_SAS", &kernel_sas, true)
         .map_max_entries("SLOTS", slots)
         .map_max_entries("SLOT_DROPS", slots)
         .map_max_entries("FOREIGN", slots)

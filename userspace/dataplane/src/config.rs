@@ -59,6 +59,10 @@ pub struct Config {
     pub follow_encap_port: bool,
     /// How the tc programs are attached.
     pub tc: TcMode,
+    /// ESP of SPIs that are not ours is left to SAs that somebody else has put
+    /// into the kernel, instead of dropped: until they are taken over
+    /// ([`DataPlane::adopt`](crate::DataPlane::adopt)).
+    pub kernel_sas: bool,
 }
 
 impl Default for Config {
@@ -78,6 +82,7 @@ impl Default for Config {
             gm0: "gm0".into(),
             follow_encap_port: true,
             tc: TcMode::Auto,
+            kernel_sas: false,
         }
     }
 }

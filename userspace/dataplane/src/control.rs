@@ -28,6 +28,7 @@ use crate::stats::{AllCounters, Stats};
 use crate::supervise::{Fault, Notice};
 use crate::table::Entry;
 use crate::tap::TapPacket;
+use crate::transfer::Transfer;
 use crate::{Config, Error, Event, SaStatus, SetSpec};
 
 /// Everything that commands need.
@@ -43,6 +44,10 @@ pub(crate) struct Control {
     events: Sender<Event>,
     pub(crate) past: Past,
     pub(crate) watch: Watch,
+    /// [`Config::kernel_sas`].
+    pub(crate) kernel_sas: bool,
+    /// SAs are on their way to or from another data plane.
+    pub(crate) transfer: Transfer,
     keeper: Keeper,
 }
 
@@ -97,6 +102,8 @@ impl Control {
             events,
             past: Past::default(),
             watch,
+            kernel_sas: cfg.kernel_sas,
+            transfer: Transfer::None,
             keeper,
         })
     }
@@ -121,7 +128,12 @@ impl Control {
     }
 
     /// Carries out what the database has decided, in its order.
-    fn apply(&mut self, set: SetId, changes: &[Change], partners: &[u32]) -> Result<(), Error> {
+    pub(crate) fn apply(
+        &mut self,
+        set: SetId,
+        changes: &[Change],
+        partners: &[u32],
+    ) -> Result<(), Error> {
         for change in changes {
             match change {
                 Change::Add { slot, sa, dir } => {
@@ -155,7 +167,8 @@ impl Control {
             .region()
             .slot(slot)
             .map_or(0, |s| s.hot().top.load(Ordering::Relaxed));
-        let window = (!sa.spec.esn).then_some((sa.spec.replay_window, top));
+        let known = !sa.spec.esn && !self.sadb.is_closed(slot);
+        let window = known.then_some((sa.spec.replay_window, top));
         // In UDP-enc-tun the port is not known before a packet has verified.
         let from = (sa.spec.mode == Mode::Trans).then(|| map_addr(sa.spec.selector.src));
         self.published.install(
@@ -206,6 +219,7 @@ impl Control {
 
     /// Changes the number of workers.
     pub(crate) fn set_workers(&mut self, workers: u32) -> Result<(), Error> {
+        self.no_transfer()?;
         self.crew.set_workers(workers, &self.sadb)
     }
 
@@ -223,7 +237,7 @@ impl Control {
         self.sadb.list().map(|row| self.status(row, now)).collect()
     }
 
-    fn status(&self, row: Row, now: u64) -> SaStatus {
+    pub(crate) fn status(&self, row: Row, now: u64) -> SaStatus {
         let shed = self.published.shed(row.slot);
         let drops = row.drops.into_iter().map(|(reason, n)| {
             let early = match reason {

@@ -1,6 +1,7 @@
 //! The workers of one data plane as the control side sees them: who there is,
 //! who has which lanes and which buckets. How these change hands is in `moves`.
 
+mod hold;
 mod moves;
 
 use std::collections::VecDeque;

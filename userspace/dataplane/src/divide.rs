@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use gm_abi::maps::{META_ESP, META_FRAGMENT, META_ICMP, META_UDP_ESP, Meta, SPI_BASE};
 use gm_abi::verdict::Reason;
-use gm_abi::wire::{self, L3, Quoted, UDP, UDP_HEADER};
+use gm_abi::wire::{self, ESP, IpPacket, L3, Quoted, UDP, UDP_HEADER};
 use gm_xsk::{Frame, METADATA, Umem};
 
 use crate::parcel::{Desks, Mailbox, Parcel, Side, WAITING};
@@ -71,6 +71,8 @@ pub(crate) struct Hand {
     waiting: VecDeque<Parcel>,
     /// Parked before, to be processed now.
     released: VecDeque<Parcel>,
+    /// Local UDP port of encapsulated ESP; 0: none.
+    pub encap_port: u16,
     /// Workers that have got something since they were last woken, one bit
     /// each.
     to_wake: u32,
@@ -90,6 +92,7 @@ impl Hand {
             parked: Buckets::default(),
             waiting: VecDeque::with_capacity(WAITING),
             released: VecDeque::new(),
+            encap_port: 0,
             to_wake: 0,
             spare: Vec::with_capacity(crate::process::BATCH),
             handed_out: 0,
@@ -185,11 +188,24 @@ impl Hand {
         Some(tunnel.unwrap_or_else(|| bucket(&quoted.dst)))
     }
 
+    /// Whether a packet from the stack is ESP in UDP.
+    fn is_in_udp(&self, ip: &IpPacket) -> bool {
+        let port = self.encap_port;
+        ip.proto == UDP && port != 0 && ip.ports.is_some_and(|(src, _)| src == port)
+    }
+
     fn bucket_out(&self, data: &[u8]) -> Option<u8> {
-        match wire::parse_frame(data) {
-            L3::Ip(ip) => Some(bucket(&ip.dst)),
-            _ => None,
+        let L3::Ip(ip) = wire::parse_frame(data) else {
+            return None;
+        };
+        // What the kernel has sealed, on its way back to it.
+        if self.is_in_udp(&ip) {
+            let spi = data.get(ip.l4 + UDP_HEADER..).and_then(<[u8]>::first_chunk);
+            let tunnel = spi.map(|spi| u32::from_be_bytes(*spi));
+            let found = tunnel.and_then(|spi| self.routes.bucket_of_tunnel(&ip.dst, spi));
+            return Some(found.unwrap_or_else(|| bucket(&ip.dst)));
         }
+        Some(bucket(&ip.dst))
     }
 
     /// Takes out of a batch what is not to be processed here and now.
@@ -287,6 +303,12 @@ impl Hand {
         }
     }
 
+    /// Whether something that has waited is to be processed, before anything
+    /// that came later: replay windows may be narrow.
+    pub(crate) fn has_released(&self) -> bool {
+        !self.released.is_empty()
+    }
+
     /// Whether something waits to be processed here.
     pub(crate) fn has_mail(&self) -> bool {
         !self.released.is_empty() || self.mailbox().is_some_and(|m| !m.is_empty())
@@ -338,6 +360,22 @@ impl Hand {
     pub(crate) fn unpark(&mut self, buckets: &Buckets) {
         self.parked.remove(buckets);
         self.released.append(&mut self.waiting);
+    }
+
+    /// The same, but what the kernel has sealed comes before all else.
+    pub(crate) fn unpark_sealed_first(&mut self, buckets: &Buckets) {
+        self.unpark(buckets);
+        let all = std::mem::take(&mut self.released);
+        let sealed = |parcel: &Parcel| {
+            let contents = parcel.contents().filter(|c| c.side == Side::Stack);
+            contents.is_some_and(|c| match wire::parse_frame(c.bytes.as_slice()) {
+                L3::Ip(ip) => ip.proto == ESP || self.is_in_udp(&ip),
+                _ => false,
+            })
+        };
+        let (first, then): (VecDeque<Parcel>, VecDeque<Parcel>) = all.into_iter().partition(sealed);
+        self.released = first;
+        self.released.extend(then);
     }
 }
 

@@ -105,6 +105,11 @@ pub enum Error {
     /// A worker is gone; the events tell why.
     #[error("the worker does not answer: it has stopped, see the events and the log")]
     WorkerGone,
+    /// SAs are changing hands.
+    #[error(
+        "SAs are on their way to or from the kernel, or this transfer has ended: wait a moment and try again"
+    )]
+    Transfer,
     /// The data plane was shut down.
     #[error("the data plane is shut down")]
     Down,

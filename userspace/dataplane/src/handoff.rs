@@ -44,6 +44,19 @@ pub(crate) enum Command {
     Release(Buckets, Vec<u32>),
     /// Go on with these buckets, and with their datagrams.
     Unpark(Buckets, Option<Box<Halves>>),
+    /// These buckets do not wait any more; what the kernel has sealed goes before
+    /// what is to be sealed here.
+    SealedFirst(Buckets),
+    /// These buckets do not wait any more, and the SAs in these slots end: the
+    /// inbound ones before what has waited, the outbound ones behind it.
+    GoOut {
+        /// What does not wait any more.
+        buckets: Buckets,
+        /// Slots of inbound SAs.
+        inbound: Vec<u32>,
+        /// Slots of outbound SAs.
+        outbound: Vec<u32>,
+    },
     /// Serve these lanes too.
     Give(Vec<Lane>),
     /// Give the lanes of these numbers away.

@@ -62,6 +62,7 @@ mod table;
 mod tables;
 mod tap;
 mod tcp;
+mod transfer;
 mod worker;
 
 pub use config::{Config, TcMode};
@@ -69,7 +70,7 @@ pub use drops::{DropNews, DropSample, MAX_FOLLOWERS, Station, monotonic_ns};
 pub use error::Error;
 pub use event::Event;
 pub use gm_abi::verdict::{Action, Reason};
-pub use gm_sadb::{Dir, NewSa, Reserved, SadbError, SetId, SlotState};
+pub use gm_sadb::{Dir, Handover, NewSa, Numbers, Reserved, SadbError, SetId, SlotState};
 pub use gone::{GoneSa, Past};
 pub use plane::{DataPlane, SaStatus, SetSpec};
 pub use prefixes::PrefixCounts;
@@ -79,3 +80,4 @@ pub use stats::{SocketStats, Stats, WorkerStats};
 #[doc(hidden)]
 pub use supervise::Fault;
 pub use tap::{Direction, TapPacket};
+pub use transfer::{Adoption, ROOM, Release};

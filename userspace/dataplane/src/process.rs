@@ -96,6 +96,8 @@ pub(crate) struct Settings {
     pub ports: Vec<u64>,
     /// What a static NAT in front makes of local addresses.
     pub advertised: Advertised,
+    /// ESP that is for no SA here is left to the kernel's.
+    pub kernel_sas: bool,
 }
 
 impl Settings {

@@ -112,6 +112,17 @@ impl Published {
             .store(u32::from_ne_bytes(spi.to_be_bytes()), Ordering::Release);
     }
 
+    /// Publishes the window of an SA that was installed without one, and whose
+    /// worker has not accepted anything yet. It stays in XDP's sight meanwhile.
+    pub(crate) fn begin_window(&self, slot: u32, size: u32, top: u64) {
+        let Some(s) = self.slots.get(slot as usize) else {
+            return;
+        };
+        s.window.store(size, Ordering::Relaxed);
+        s.top.store(low(top), Ordering::Release);
+        self.change_flags(slot, |flags| flags | SLOT_PUBLISHED);
+    }
+
     /// Takes an inbound SA from XDP's sight, and its window with it: the next
     /// SA of the slot must not be judged by the numbers of this one, whichever
     /// order another CPU sees the words in.

@@ -5,6 +5,7 @@
 use crate::control::{Control, show};
 use crate::lane::{Lane, Place};
 use crate::supervise::Notice;
+use crate::transfer::Transfer;
 use crate::{Error, Event};
 
 impl Control {
@@ -20,6 +21,9 @@ impl Control {
                     tracing::error!(worker, "its lanes: {e}");
                 }
                 let event = self.crew.died(worker, why, lanes, &self.sadb);
+                if self.transfer == Transfer::Running {
+                    self.transfer = Transfer::Broken;
+                }
                 self.announce(event);
             }
             Notice::UplinkGone => {

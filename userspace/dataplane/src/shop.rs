@@ -55,13 +55,15 @@ impl Shop {
                 gm0_mtu: devices::GM0_MTU as usize - 4,
                 ports: self.cfg.port_words(),
                 advertised: Advertised::new(&self.cfg.advertised),
+                kernel_sas: self.cfg.kernel_sas,
             },
             table: Table::new(self.cfg.slots()),
             forgeries: Default::default(),
             begin: self.begin,
             now: 0,
         };
-        let hand = Hand::new(number, routes.clone(), desks.clone());
+        let mut hand = Hand::new(number, routes.clone(), desks.clone());
+        hand.encap_port = self.cfg.encap_port;
         Ok(Process::new(ctx, u32::from_ne_bytes(ident)).with_hand(hand))
     }
 

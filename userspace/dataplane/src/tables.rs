@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use gm_abi::maps::{Addr, STATE_FRAGMENT_RATE, STATE_LIMITED};
+use gm_abi::maps::{Addr, STATE_FRAGMENT_RATE, STATE_LIMITED, STATE_TRANSIT};
 use gm_abi::source::{self, PrefixDrops};
 use gm_abi::verdict::{DROP_COUNT, Reason};
 
@@ -157,6 +157,14 @@ impl Tables {
         }
         if let Some(on) = self.state.get(STATE_FRAGMENT_RATE as usize) {
             on.store(1, Ordering::Release);
+        }
+    }
+
+    /// Says whether SAs are going back to the kernel
+    /// ([`gm_abi::maps::STATE_TRANSIT`]).
+    pub(crate) fn set_transit(&self, on: bool) {
+        if let Some(word) = self.state.get(STATE_TRANSIT as usize) {
+            word.store(on.into(), Ordering::Release);
         }
     }
 

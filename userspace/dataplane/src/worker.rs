@@ -119,6 +119,7 @@ impl Worker {
         loop {
             let now = begin.elapsed().as_millis() as u64;
             let packets = self.packets;
+            self.drain(now);
             if self.process.hand.has_mail() {
                 self.mail(now);
             }
@@ -182,6 +183,22 @@ impl Worker {
         let queued = lane.transmit(&process.ctx.counters, self.faults.hold_sends);
         self.in_rings = false;
         queued
+    }
+
+    fn drain_now(&mut self) {
+        self.drain(self.process.ctx.begin.elapsed().as_millis() as u64);
+    }
+
+    /// Takes all that was parked and may go on.
+    fn drain(&mut self, now: u64) {
+        while self.process.hand.has_released() && !self.lanes.is_empty() {
+            self.mail(now);
+            if let Some(lane) = self.lanes.first_mut() {
+                self.in_rings = true;
+                lane.transmit(&self.process.ctx.counters, self.faults.hold_sends);
+                self.in_rings = false;
+            }
+        }
     }
 
     /// Takes what others have handed over; it leaves on the first lane.
@@ -260,6 +277,24 @@ impl Worker {
                 if let Some(halves) = halves {
                     self.process.absorb(*halves);
                 }
+                self.drain_now();
+            }
+            Command::SealedFirst(buckets) => {
+                hand.unpark_sealed_first(&buckets);
+                self.drain_now();
+            }
+            Command::GoOut {
+                buckets,
+                inbound,
+                outbound,
+            } => {
+                // What came in meanwhile is the kernel's to open, what was to go
+                // out has its numbers here.
+                inbound.into_iter().for_each(|slot| ctx.unload(slot));
+                hand.unpark(&buckets);
+                self.drain_now();
+                let ctx = &mut self.process.ctx;
+                outbound.into_iter().for_each(|slot| ctx.unload(slot));
             }
             Command::Give(lanes) => {
                 self.lanes.extend(lanes);

@@ -39,6 +39,8 @@ struct Kept {
     slot: u32,
     link: Option<Link>,
     seen: Seen,
+    /// No SA here: it is left to the kernel's, as it came.
+    to_kernel: bool,
 }
 
 impl Process {
@@ -63,6 +65,11 @@ impl Process {
         let is_icmp = |f: &Frame| meta(f).is_some_and(|m| m.kind == META_ICMP);
         for frame in batch.extract_if(.., |f| is_icmp(f)) {
             let l3 = meta(&frame).map_or(0, |m| usize::from(m.l3));
+            if self.ctx.is_about_kernel(frame.data(), l3) {
+                self.ctx.counters.count(Reason::PassKernelSa);
+                out.stack.push(frame);
+                continue;
+            }
             self.ctx.icmp_in(frame.data(), l3);
             umem.free(frame);
         }
@@ -85,6 +92,10 @@ impl Process {
                     let piece = &frame.chunk()[start..end];
                     self.piece_in(umem, (kept.slot, link, &kept.seen), piece, out);
                     umem.free(frame);
+                }
+                (Fate::Ended, _) if kept.to_kernel => {
+                    self.ctx.counters.count(Reason::PassKernelSa);
+                    out.stack.push(frame);
                 }
                 (Fate::Ended | Fate::Piece(..), _) => umem.free(frame),
             }
@@ -131,13 +142,18 @@ impl Ctx {
         };
         // The set may have gone between XDP and here.
         let Some(entry) = self.table.get(m.slot) else {
-            self.drop_packet(None, Reason::UnknownSpi, (frame.data(), l3), false);
+            // It may just have been given to the kernel.
+            if self.settings.kernel_sas {
+                kept.to_kernel = true;
+            } else {
+                self.drop_packet(None, Reason::UnknownSpi, (frame.data(), l3), false);
+            }
             return None;
         };
         *kept = Kept {
             slot: m.slot,
             link: Some(link),
-            seen: Seen::default(),
+            ..Kept::default()
         };
         let (chunk, start, end) = frame.chunk_mut();
         let packet = PacketBuf::new(chunk, (start + l3).min(end), end);

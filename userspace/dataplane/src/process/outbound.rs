@@ -1,7 +1,7 @@
 //! From the local stack to the uplink.
 
 use gm_abi::verdict::Reason;
-use gm_abi::wire::{self, IpPacket, L3, TCP};
+use gm_abi::wire::{self, ESP, IpPacket, L3, TCP, UDP};
 use gm_esp::outbound::{EncapPorts, Numbered, Selected};
 use gm_esp::{Counter, InnerFlow, Mode, PacketBuf, Sa, outbound};
 use gm_xsk::{Frame, Umem};
@@ -30,6 +30,8 @@ enum Fate {
     TooBig(usize),
     /// The sealed IP packet is at this place of the frame.
     Send(usize, usize),
+    /// The kernel has sealed it: it goes on as it is.
+    Kernel,
 }
 
 /// What is kept of a frame while its packet is on its way.
@@ -92,6 +94,10 @@ impl Process {
         let entry = kept.slot.and_then(|slot| ctx.table.get(slot));
         let end = match (fate, kept.link) {
             (Fate::Drop(reason), _) => Err(reason),
+            (Fate::Kernel, _) => {
+                ctx.counters.count(Reason::PassKernelSa);
+                return out.wire.push(frame);
+            }
             (Fate::TooBig(most), Some(link)) => {
                 let packet = &frame.data()[link.len()..];
                 tell_too_big(umem, link, packet, most, out);
@@ -235,6 +241,9 @@ impl Ctx {
             return Err(malformed);
         };
         kept.link = Some(Link::of(frame.data(), ip.l3).ok_or(malformed)?);
+        if self.is_kernels(&ip) {
+            return Err(Fate::Kernel);
+        }
         let (chunk, start, _) = frame.chunk_mut();
         self.number(
             iv,
@@ -242,6 +251,14 @@ impl Ctx {
             true,
             kept,
         )
+    }
+
+    /// Whether it is ESP already: tc takes it here only while SAs go back to the
+    /// kernel, so that it comes behind what is sealed here.
+    fn is_kernels(&self, ip: &IpPacket) -> bool {
+        let port = self.settings.encap_port;
+        let in_udp = ip.proto == UDP && port != 0 && ip.ports.is_some_and(|(src, _)| src == port);
+        self.settings.kernel_sas && (ip.proto == ESP || in_udp)
     }
 
     /// Finds the SA, and gives the packet its number. With `tell` a TCP segment

@@ -119,6 +119,14 @@ impl Ctx {
         entry.path.get().at(self.now).is_some_and(|path| path.tiny)
     }
 
+    /// Whether an ICMP error is about ESP of the kernel's SAs, as far as we can
+    /// know: not of ours. The kernel judges it as if we were not there.
+    pub(super) fn is_about_kernel(&self, bytes: &[u8], l3: usize) -> bool {
+        let quoted = || read(bytes.get(l3..)?, self.settings.encap_port);
+        self.settings.kernel_sas
+            && quoted().is_some_and(|(_, q)| self.table.by_peer(q.dst, q.spi).is_none())
+    }
+
     /// Takes an ICMP error that was found to quote ESP, an IP packet at `l3`,
     /// and counts its end.
     pub(super) fn icmp_in(&self, bytes: &[u8], l3: usize) {

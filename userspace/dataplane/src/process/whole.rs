@@ -17,6 +17,10 @@ use crate::drops::from_map;
 /// The slot of the SA where there is one, the reason, and what ended.
 type End = (Option<u32>, Reason, Seen);
 
+/// What is to be injected: the slot of the SA that has brought it, or why it is
+/// without one.
+type Passed<'d> = (Result<u32, Reason>, Plain<'d>);
+
 impl Process {
     /// A fragment of anything to a Gm address; the last one of a datagram
     /// brings the whole of it.
@@ -69,13 +73,11 @@ impl Process {
         let ctx = &self.ctx;
         let seen = Seen::of(whole.packet(), 0, ctx.settings.encap_port, false);
         let (reason, packet) = match ctx.whole(&mut whole) {
-            Ok((Some(slot), Plain::Piece(piece))) => {
+            Ok((Ok(slot), Plain::Piece(piece))) => {
                 return self.piece_in(umem, (slot, link, &seen), piece.data(), out);
             }
-            Ok((Some(_), Plain::Whole(packet))) => (Reason::Ok, packet),
-            Ok((None, Plain::Whole(packet) | Plain::Piece(packet))) => {
-                (Reason::ClearReassembled, packet)
-            }
+            Ok((Ok(_), Plain::Whole(packet))) => (Reason::Ok, packet),
+            Ok((Err(reason), Plain::Whole(packet) | Plain::Piece(packet))) => (reason, packet),
             Err((slot, reason, seen)) => {
                 return ctx.drop_from(slot.and_then(|s| ctx.table.get(s)), reason, &seen);
             }
@@ -124,8 +126,8 @@ impl Ctx {
     }
 
     /// A datagram that was put together: ESP is opened, cleartext judged by
-    /// its port. The packet to inject, and the slot of the SA that has brought it.
-    fn whole<'d>(&self, datagram: &'d mut Datagram) -> Result<(Option<u32>, Plain<'d>), End> {
+    /// its port.
+    fn whole<'d>(&self, datagram: &'d mut Datagram) -> Result<Passed<'d>, End> {
         let seen = Seen::of(datagram.packet(), 0, self.settings.encap_port, false);
         let end = |reason| (None, reason, seen);
         let ip = match wire::parse_ip(datagram.packet(), 0) {
@@ -133,13 +135,20 @@ impl Ctx {
             _ => return Err(end(Reason::Malformed)),
         };
         let encap = EncapPort::Dst(self.settings.encap_port);
+        let passed = |reason, packet| Ok((Err(reason), Plain::Whole(packet)));
         match wire::classify(datagram.packet(), &ip, encap) {
+            Class::Esp { spi, .. } | Class::UdpEsp { spi, .. }
+                if self.settings.kernel_sas
+                    && self.table.by_spi(from_map(ip.dst), spi).is_none() =>
+            {
+                passed(Reason::PassKernelSa, datagram.buf())
+            }
             Class::Esp { .. } | Class::UdpEsp { .. } => {
                 let opened = self.whole_esp(datagram.buf(), &seen);
                 let (slot, plain) = opened.map_err(|(slot, reason)| (slot, reason, seen))?;
-                Ok((Some(slot), plain))
+                Ok((Ok(slot), plain))
             }
-            Class::NonEspMarker => Ok((None, Plain::Whole(datagram.buf()))),
+            Class::NonEspMarker => passed(Reason::ClearReassembled, datagram.buf()),
             Class::Keepalive => Err(end(Reason::Keepalive)),
             Class::Malformed { .. } | Class::Fragment => Err(end(Reason::Malformed)),
             Class::Other => match ip.ports {
@@ -148,7 +157,7 @@ impl Ctx {
                     Err(end(Reason::CleartextProtected))
                 }
                 None if ip.hides_ports() => Err(end(Reason::Malformed)),
-                _ => Ok((None, Plain::Whole(datagram.buf()))),
+                _ => passed(Reason::ClearReassembled, datagram.buf()),
             },
         }
     }

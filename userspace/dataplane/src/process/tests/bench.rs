@@ -121,6 +121,7 @@ impl Bench {
             sampler: Default::default(),
             events: tell,
             settings: Settings {
+                kernel_sas: false,
                 encap_port: 4500,
                 follow: true,
                 uplink_mtu: Arc::new(AtomicU32::new(1500)),
