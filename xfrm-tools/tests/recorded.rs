@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use gm_esp::{Ck, EspKeys, Ik};
-use gm_xfrm::kernel::{Event, Message, Policy, State, plan, read};
+use gm_xfrm::kernel::{Event, Limits, Message, Policy, State, plan, read};
 use proptest::prelude::*;
 
 const KERNELS: [&str; 2] = ["6.1", "6.12"];
@@ -73,6 +73,9 @@ fn state(state: &State) -> String {
         seen.join(" ")
     )
     .expect("a string");
+    if state.limits != Limits::default() {
+        writeln!(text, "    {:?}", state.limits).expect("a string");
+    }
     let counters = &state.counters;
     writeln!(
         text,

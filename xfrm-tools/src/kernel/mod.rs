@@ -29,7 +29,7 @@ pub use policy::{Action, Policy, PolicyDir, PolicyId, Template};
 pub use read::{Message, read};
 pub use select::{Net, Ports, Selector, Wrap, unspecified};
 pub use state::{
-    Algorithm, Algorithms, Counters, ESP, ESP_IN_UDP, Encap, Mark, Secret, State, StateId,
+    Algorithm, Algorithms, Counters, ESP, ESP_IN_UDP, Encap, Limits, Mark, Secret, State, StateId,
 };
 pub use watch::{Event, Topic, Watch};
 pub use wire::Damaged;

@@ -18,7 +18,7 @@ use super::numbers::Numbers;
 use super::policy::{Action, Policy, PolicyDir, PolicyId, Template};
 use super::select::{Net, Ports, Selector, Wrap, unspecified};
 use super::state::{
-    Algorithm, Algorithms, Counters, ESP, ESP_IN_UDP, Encap, Secret, State, StateId,
+    Algorithm, Algorithms, Counters, ESP, ESP_IN_UDP, Encap, Limits, Secret, State, StateId,
 };
 
 pub use found::{Found, Unfit, found, found_with, keys};
@@ -135,6 +135,7 @@ pub fn state(spec: &SaSpec, keys: &EspKeys, dir: Dir, reqid: u32, numbers: Numbe
         encap,
         numbers,
         counters: Counters::default(),
+        limits: Limits::default(),
         flags: 0,
         extra_flags: 0,
         mark: None,
@@ -187,6 +188,7 @@ pub fn policies(spec: &SaSpec, dir: Dir, reqid: u32) -> Vec<Policy> {
         priority: SA_PRIORITY,
         templates: vec![template],
         index: 0,
+        limits: Limits::default(),
         flags: 0,
         added: 0,
         first_used: 0,
@@ -218,6 +220,7 @@ pub fn base(local: IpAddr, ports: Ports, proto: u8, dir: PolicyDir) -> Policy {
         priority: BASE_PRIORITY,
         templates: Vec::new(),
         index: 0,
+        limits: Limits::default(),
         flags: 0,
         added: 0,
         first_used: 0,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::select::{Selector, Wrap};
-use super::state::Mark;
+use super::state::{Limits, Mark};
 
 /// Where a policy is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -89,6 +89,8 @@ pub struct Policy {
     pub templates: Vec<Template>,
     /// The kernel's number for it; 0 in what is sent to the kernel.
     pub index: u32,
+    /// When it ends by itself.
+    pub limits: Limits,
     /// XFRM_POLICY_LOCALOK (1), XFRM_POLICY_ICMP (2).
     pub flags: u8,
     /// When it was made, in seconds since 1970; not sent.

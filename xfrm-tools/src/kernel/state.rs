@@ -144,6 +144,44 @@ pub struct Counters {
     pub icv_failed: u32,
 }
 
+/// When a state or a policy ends by itself. What this project makes has none;
+/// others set the registration's time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes at which listeners are told, and at which it ends; `u64::MAX`:
+    /// never.
+    pub bytes: [u64; 2],
+    /// The same in packets.
+    pub packets: [u64; 2],
+    /// The same in seconds after it was made; 0: never.
+    pub added: [u64; 2],
+    /// The same in seconds after its first use; 0: never.
+    pub used: [u64; 2],
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            bytes: [u64::MAX; 2],
+            packets: [u64::MAX; 2],
+            added: [0; 2],
+            used: [0; 2],
+        }
+    }
+}
+
+impl Limits {
+    /// What is left of the times after making it when it was made at `added`
+    /// and made again at `now`, both in seconds since 1970; at least a second.
+    #[must_use]
+    pub fn made_again(mut self, added: u64, now: u64) -> Limits {
+        for limit in self.added.iter_mut().filter(|limit| **limit > 0) {
+            *limit = limit.saturating_sub(now.saturating_sub(added)).max(1);
+        }
+        self
+    }
+}
+
 /// A mark that packets must carry to find a state or a policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Mark {
@@ -175,6 +213,8 @@ pub struct State {
     pub numbers: Numbers,
     /// What it has done; not sent to the kernel.
     pub counters: Counters,
+    /// When it ends by itself.
+    pub limits: Limits,
     /// XFRM_STATE_* without the ESN bit, which `numbers` has.
     pub flags: u8,
     /// XFRM_SA_XFLAG_*.
@@ -199,8 +239,8 @@ impl State {
         keys.peek().is_some() && keys.all(|key| key.iter().all(|b| *b == 0))
     }
 
-    /// Whether it is another state only in what changes by itself: numbers and
-    /// counters, and the ports of a NAT.
+    /// Whether it is another state only in what changes by itself: numbers,
+    /// counters and limits, and the ports of a NAT.
     pub fn is_same_sa(&self, other: &State) -> bool {
         self.id == other.id
             && self.src == other.src

@@ -143,7 +143,7 @@ fn what_is_no_sa_of_gm_is_left_out_with_its_reason() {
         left.why.clone()
     };
     assert_eq!(with(&|s| s.id.proto = 51), Why::Unfit(Unfit::NotEsp));
-    assert_eq!(with(&|s| s.id.spi = 255), Why::Unfit(Unfit::Spi));
+    assert_eq!(with(&|s| s.id.spi = 0), Why::Unfit(Unfit::Spi));
     assert_eq!(with(&|s| s.wrap = Wrap::Other(4)), Why::Unfit(Unfit::Mode));
     assert_eq!(with(&|s| s.wrap = Wrap::Tunnel), Why::Unfit(Unfit::Mode));
     assert_eq!(with(&|s| s.selector.proto = 1), Why::Protocol);

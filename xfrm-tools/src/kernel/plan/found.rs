@@ -14,8 +14,8 @@ pub enum Unfit {
     /// AH, IPComp and others.
     #[error("it is not ESP")]
     NotEsp,
-    /// SPIs begin at 256.
-    #[error("its SPI is reserved, or not chosen yet")]
+    /// The state waits for whoever negotiates.
+    #[error("its SPI is 0: it is not chosen yet")]
     Spi,
     /// Not transport mode, and not UDP-encapsulated tunnel mode.
     #[error("its mode is neither transport nor tunnel with ESP in UDP")]
@@ -78,7 +78,8 @@ pub fn found_with(state: &State, selector: gm_esp::Selector) -> Result<Found, Un
     if state.id.proto != ESP {
         return Err(Unfit::NotEsp);
     }
-    if state.id.spi < 256 {
+    // Those below 256 are reserved (RFC 4303 2.1), but some P-CSCFs begin with 100.
+    if state.id.spi == 0 {
         return Err(Unfit::Spi);
     }
     if state.mark.is_some() || state.if_id != 0 {

@@ -156,7 +156,8 @@ fn states_that_are_none_of_gm_are_told_why() {
         found(&state)
     };
     assert_eq!(with(&|s| s.id.proto = 51), Err(Unfit::NotEsp));
-    assert_eq!(with(&|s| s.id.spi = 255), Err(Unfit::Spi));
+    assert_eq!(with(&|s| s.id.spi = 0), Err(Unfit::Spi));
+    assert_eq!(with(&|s| s.id.spi = 100).map(|sa| sa.spec.spi), Ok(100));
     assert_eq!(with(&|s| s.if_id = 1), Err(Unfit::Mark));
     assert_eq!(with(&|s| s.wrap = Wrap::Tunnel), Err(Unfit::Mode));
     assert_eq!(with(&|s| s.wrap = Wrap::Other(4)), Err(Unfit::Mode));
@@ -217,4 +218,18 @@ fn no_key_is_in_debug() {
         assert!(!debug.contains(part), "{debug}");
     }
     assert!(debug.contains("Secret(20 bytes)"));
+}
+
+#[test]
+fn what_is_made_again_ends_when_it_would_have() {
+    let none = Limits::default();
+    assert_eq!(none.made_again(1000, 5000), none);
+    let limits = Limits {
+        added: [500, 600],
+        ..none
+    };
+    assert_eq!(limits.made_again(1000, 1100).added, [400, 500]);
+    assert_eq!(limits.made_again(1000, 1550).added, [1, 50]);
+    assert_eq!(limits.made_again(1000, 9999).added, [1, 1]);
+    assert_eq!(limits.made_again(1000, 900).added, [500, 600]);
 }

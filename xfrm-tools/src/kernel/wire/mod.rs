@@ -19,6 +19,7 @@ use netlink_packet_xfrm as nl;
 use zeroize::Zeroizing;
 
 use super::select::{Net, Ports, Selector, Wrap};
+use super::state::Limits;
 use attrs::align;
 
 /// Bytes of a message's header.
@@ -111,6 +112,28 @@ pub(crate) fn mode(wrap: Wrap) -> u8 {
         Wrap::Transport => nl::XFRM_MODE_TRANSPORT,
         Wrap::Tunnel => nl::XFRM_MODE_TUNNEL,
         Wrap::Other(number) => number,
+    }
+}
+
+pub(crate) fn limits_out(limits: &Limits) -> nl::LifetimeConfig {
+    nl::LifetimeConfig {
+        soft_byte_limit: limits.bytes[0],
+        hard_byte_limit: limits.bytes[1],
+        soft_packet_limit: limits.packets[0],
+        hard_packet_limit: limits.packets[1],
+        soft_add_expires_seconds: limits.added[0],
+        hard_add_expires_seconds: limits.added[1],
+        soft_use_expires_seconds: limits.used[0],
+        hard_use_expires_seconds: limits.used[1],
+    }
+}
+
+pub(crate) fn limits_in(raw: &nl::LifetimeConfig) -> Limits {
+    Limits {
+        bytes: [raw.soft_byte_limit, raw.hard_byte_limit],
+        packets: [raw.soft_packet_limit, raw.hard_packet_limit],
+        added: [raw.soft_add_expires_seconds, raw.hard_add_expires_seconds],
+        used: [raw.soft_use_expires_seconds, raw.hard_use_expires_seconds],
     }
 }
 

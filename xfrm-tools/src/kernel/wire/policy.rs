@@ -4,7 +4,8 @@ use netlink_packet_xfrm as nl;
 
 use super::attrs::{Attrs, align};
 use super::state::{mark_in, mark_out};
-use super::{Damaged, Request, address, family, is_v6, mode, selector_in, selector_out, wrap};
+use super::{Damaged, Request, address, family, is_v6, limits_in, limits_out, mode};
+use super::{selector_in, selector_out, wrap};
 use crate::kernel::policy::{Action, Policy, PolicyDir, PolicyId, Template};
 
 /// Templates that the kernel takes at most (XFRM_MAX_DEPTH).
@@ -33,13 +34,7 @@ pub(crate) fn out(policy: &Policy, kind: u16, flags: u16) -> Request {
     let mut request = Request::new(kind, flags);
     request.fixed(&nl::UserPolicyInfo {
         selector: selector_out(&policy.id.selector),
-        lifetime_cfg: nl::LifetimeConfig {
-            soft_byte_limit: nl::XFRM_INF,
-            hard_byte_limit: nl::XFRM_INF,
-            soft_packet_limit: nl::XFRM_INF,
-            hard_packet_limit: nl::XFRM_INF,
-            ..Default::default()
-        },
+        lifetime_cfg: limits_out(&policy.limits),
         priority: policy.priority,
         index: policy.index,
         direction: dir_out(policy.id.dir),
@@ -116,6 +111,7 @@ pub(crate) fn parse(payload: &[u8], fixed: usize) -> Result<Option<Policy>, Dama
         priority: raw.priority,
         templates: Vec::new(),
         index: raw.index,
+        limits: limits_in(&raw.lifetime_cfg),
         flags: raw.flags,
         added: raw.lifetime_cur.add_time,
         first_used: raw.lifetime_cur.use_time,

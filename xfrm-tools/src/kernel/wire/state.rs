@@ -4,7 +4,7 @@ use netlink_packet_xfrm as nl;
 
 use super::attrs::{Attrs, align, u32_at, u64_at};
 use super::{Damaged, Request, address, family, is_v6, mode, replay, wrap};
-use super::{selector_in, selector_out};
+use super::{limits_in, limits_out, selector_in, selector_out};
 use crate::kernel::numbers::Numbers;
 use crate::kernel::state::{Algorithm, Algorithms, Counters, Encap, Mark, Secret, State, StateId};
 
@@ -17,13 +17,6 @@ const KEY_MAX: usize = 512;
 pub(crate) fn out(state: &State, kind: u16, flags: u16) -> Request {
     let mut request = Request::new(kind, flags);
     let numbers = &state.numbers;
-    let infinite = nl::LifetimeConfig {
-        soft_byte_limit: nl::XFRM_INF,
-        hard_byte_limit: nl::XFRM_INF,
-        soft_packet_limit: nl::XFRM_INF,
-        hard_packet_limit: nl::XFRM_INF,
-        ..Default::default()
-    };
     request.fixed(&nl::UserSaInfo {
         selector: selector_out(&state.selector),
         id: nl::Id {
@@ -32,7 +25,7 @@ pub(crate) fn out(state: &State, kind: u16, flags: u16) -> Request {
             proto: state.id.proto,
         },
         saddr: nl::Address::from_ip(&state.src),
-        lifetime_cfg: infinite,
+        lifetime_cfg: limits_out(&state.limits),
         reqid: state.reqid,
         family: family(state.id.dst.is_ipv6()),
         mode: mode(state.wrap),
@@ -190,6 +183,7 @@ fn parse_parts<'a>(info: &[u8], attrs: impl Fn() -> Attrs<'a>) -> Result<State, 
             replay: raw.stats.replay,
             icv_failed: raw.stats.integrity_failed,
         },
+        limits: limits_in(&raw.lifetime_cfg),
         flags: raw.flags & !nl::XFRM_STATE_ESN,
         extra_flags: 0,
         mark: None,
