@@ -1,7 +1,12 @@
 //! `gm_xfrm::kernel` against a real kernel: what is planned comes back, sets go in whole or not at
 //! all, and the kernel does with states and policies what the plans count on.
-#![expect(clippy::print_stdout, reason = "SKIPPED lines for tests/run")]
+#![expect(
+    clippy::print_stdout,
+    reason = "recordings, and SKIPPED lines for tests/run"
+)]
 
+#[path = "kernel_xfrm/cli.rs"]
+mod cli;
 #[path = "kernel_xfrm/facts.rs"]
 mod facts;
 #[path = "kernel_xfrm/ground.rs"]

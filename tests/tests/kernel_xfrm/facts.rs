@@ -12,7 +12,7 @@ use gm_xfrm::kernel::plan::{self, Dir, Plan};
 use gm_xfrm::kernel::sets::{self, With};
 use gm_xfrm::kernel::{Event, Numbers, Topic, Watch};
 
-use crate::ground::{PHONE, PORTS, PRIVATE, US, Way, address, keys, spec, tables, with_esp};
+use crate::ground::{PHONE, PORTS, PRIVATE, US, Way, address, keys, spec, tables};
 
 /// This host and a phone.
 pub struct Two {
@@ -23,9 +23,8 @@ pub struct Two {
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Two {
-    pub fn new() -> Option<Two> {
-        let us = with_esp()?;
-        let phone = NetNs::new().expect("root");
+    pub fn new() -> Two {
+        let [us, phone] = [(); 2].map(|()| NetNs::new().expect("root"));
         let addresses = |v4: &str, v6: &str| [format!("{v4}/24"), format!("{v6}/64")];
         let (ours, theirs) = (addresses(US[0], US[1]), addresses(PHONE[0], PHONE[1]));
         veth(
@@ -42,7 +41,7 @@ impl Two {
         );
         phone.ip(&format!("addr add {PRIVATE}/32 dev lo"));
         us.ip(&format!("route add {PRIVATE}/32 dev gm0"));
-        Some(Two { us, phone })
+        Two { us, phone }
     }
 
     /// Both ends of two SAs, there and back.
@@ -139,7 +138,8 @@ pub fn encap(two: &Two) -> [UdpSocket; 2] {
 }
 
 fn udp_and_tcp_cross(way: Way) {
-    let Some(two) = Two::new() else { return };
+    gm_tests::needs_esp!();
+    let two = Two::new();
     let _encap = encap(&two);
     for (n, suite) in Suite::ALL.into_iter().enumerate() {
         let plans = two.install(0x1000 + 16 * n as u32, 1, suite, way);
@@ -217,7 +217,8 @@ fn one_state_carries_udp_and_tcp_of_its_ports_in_a_tunnel() {
 #[test]
 #[ignore = "needs a kernel with ESP"]
 fn the_ports_of_a_state_are_compared_after_opening() {
-    let Some(two) = Two::new() else { return };
+    gm_tests::needs_esp!();
+    let two = Two::new();
     let [_, phone] = two.install(0x1000, 1, Suite::NullAesGcm, Way::Trans4);
     // The phone sends what it should not: any port of its own.
     let mut wrong = phone[0].clone();
@@ -252,7 +253,8 @@ fn the_ports_of_a_state_are_compared_after_opening() {
 #[test]
 #[ignore = "needs a kernel with ESP"]
 fn one_update_of_a_policy_moves_the_traffic_to_another_state() {
-    let Some(two) = Two::new() else { return };
+    gm_tests::needs_esp!();
+    let two = Two::new();
     let old = two.install(0x1000, 1, Suite::NullAesGcm, Way::Trans4);
     let new = two.install(0x2000, 2, Suite::HmacSha1AesCbc, Way::Trans4);
     // The new one is used from its installation on; back, and there again.
@@ -287,7 +289,8 @@ fn one_update_of_a_policy_moves_the_traffic_to_another_state() {
 #[test]
 #[ignore = "needs a kernel with ESP"]
 fn a_phone_from_another_port_is_told_once_it_is_authentic_and_an_update_follows_it() {
-    let Some(two) = Two::new() else { return };
+    gm_tests::needs_esp!();
+    let two = Two::new();
     let _encap = encap(&two);
     let [us, phone] = two.install(0x1000, 1, Suite::HmacSha1AesCbc, Way::Tunnel);
     let mut watch = two
@@ -356,7 +359,8 @@ fn a_phone_from_another_port_is_told_once_it_is_authentic_and_an_update_follows_
 #[test]
 #[ignore = "needs a kernel with ESP"]
 fn a_window_that_is_no_power_of_two_takes_the_first_packet_twice() {
-    let Some(two) = Two::new() else { return };
+    gm_tests::needs_esp!();
+    let two = Two::new();
     let take_twice = |window: u32, spi: u32| {
         let plans = two.install(spi, 1, Suite::HmacSha1Null, Way::Trans4);
         let mut state = plans[0][0].state.clone();

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use gm_esp::{Ck, EspKeys, Ik, Mode, Outer, SaSpec, SelProto, Selector, Suite};
 use gm_tests::netns::NetNs;
+use gm_xfrm::kernel::Xfrm;
 use gm_xfrm::kernel::plan::{self, Dir, Plan};
-use gm_xfrm::kernel::{Xfrm, XfrmError};
 
 /// This host and a phone, outside and inside a tunnel alike in number.
 pub const US: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -15,26 +15,6 @@ pub const PRIVATE: &str = "10.0.0.2";
 
 /// port_pc, port_ps, port_uc, port_us.
 pub const PORTS: [u16; 4] = [5062, 5060, 6100, 6200];
-
-/// A namespace whose kernel has ESP; `None`, and a line that says so, where it
-/// has not.
-pub fn with_esp() -> Option<NetNs> {
-    let ns = NetNs::new().expect("root");
-    let plan = plan_of(0x0100_0000, Suite::HmacSha1Null, Way::Trans4, Dir::In);
-    let tried = ns.run(|| Xfrm::open().and_then(|mut xfrm| xfrm.add_state(&plan.state)));
-    match tried {
-        Ok(()) => {
-            let removed = ns.run(|| Xfrm::open()?.delete_state(plan.state.id));
-            removed.expect("what was made is removed");
-            Some(ns)
-        }
-        Err(e @ XfrmError::NoEsp(_)) => {
-            println!("SKIPPED: this kernel has no ESP; the step vm has two that do ({e})");
-            None
-        }
-        Err(e) => panic!("a state: {e}"),
-    }
-}
 
 /// Modes and families of Gm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

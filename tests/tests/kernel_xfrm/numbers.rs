@@ -1,15 +1,17 @@
 //! Numbers and windows go into the kernel and come back to the bit.
 
 use gm_esp::Suite;
+use gm_tests::netns::NetNs;
 use gm_xfrm::kernel::Numbers;
 use gm_xfrm::kernel::plan::Dir;
 
-use crate::ground::{Way, plan_of, tables, with_esp};
+use crate::ground::{Way, plan_of, tables};
 
 #[test]
 #[ignore = "needs a kernel with ESP"]
 fn numbers_and_windows_are_set_and_read_to_the_bit() {
-    let Some(ns) = with_esp() else { return };
+    gm_tests::needs_esp!();
+    let ns = NetNs::new().expect("root");
     tables(&ns, |xfrm| {
         let mut spi = 0x1000;
         for esn in [false, true] {
@@ -59,7 +61,8 @@ fn numbers_and_windows_are_set_and_read_to_the_bit() {
 #[test]
 #[ignore = "needs a kernel with ESP"]
 fn the_old_form_of_the_window_is_set_and_read() {
-    let Some(ns) = with_esp() else { return };
+    gm_tests::needs_esp!();
+    let ns = NetNs::new().expect("root");
     tables(&ns, |xfrm| {
         let mut plan = plan_of(0x1000, Suite::HmacSha1Null, Way::Trans4, Dir::In);
         let mut numbers = Numbers::with_window(17, 40, 32, false, |k| k % 5 == 0);

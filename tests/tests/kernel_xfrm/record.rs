@@ -154,9 +154,8 @@ fn fill(xfrm: &mut Xfrm) -> (usize, usize) {
 #[test]
 #[ignore = "needs a kernel with ESP"]
 fn recorded_tables_are_read_whole() {
-    let Some(ns) = crate::ground::with_esp() else {
-        return;
-    };
+    gm_tests::needs_esp!();
+    let ns = NetNs::new().expect("root");
     ns.run(|| {
         let mut xfrm = Xfrm::open().expect("XFRM");
         let (states, policies) = fill(&mut xfrm);
@@ -177,7 +176,8 @@ fn recorded_tables_are_read_whole() {
 #[test]
 #[ignore = "needs a kernel with ESP"]
 fn recorded_events_are_read_one_by_one() {
-    let Some(two) = Two::new() else { return };
+    gm_tests::needs_esp!();
+    let two = Two::new();
     let encap = crate::facts::encap(&two);
     let [us, phone] = two.install(0x1000, 1, Suite::HmacSha1AesCbc, Way::Tunnel);
     let mut tape = two.us.run(|| Tape::new(&[1, 2, 3, 4, 5, 8]));

@@ -1,11 +1,12 @@
 //! Sets: all or nothing, twice is once, nothing of others is touched.
 
+use gm_tests::netns::NetNs;
 use gm_xfrm::kernel::diff::diff;
 use gm_xfrm::kernel::plan::{self, Dir, Plan};
 use gm_xfrm::kernel::sets::{self, Reason, With};
 use gm_xfrm::kernel::{State, Xfrm};
 
-use crate::ground::{Way, four, tables, with_esp};
+use crate::ground::{Way, four, tables};
 
 /// SPI and reqid of each state; each policy with the SPI that it leads to.
 type Contents = (Vec<(u32, u32)>, Vec<(String, u32)>);
@@ -38,7 +39,8 @@ fn differences(xfrm: &mut Xfrm, plans: &[Plan]) -> Vec<String> {
 #[test]
 #[ignore = "needs a kernel with ESP"]
 fn the_same_again_changes_nothing_and_sets_no_number_back() {
-    let Some(ns) = with_esp() else { return };
+    gm_tests::needs_esp!();
+    let ns = NetNs::new().expect("root");
     tables(&ns, |xfrm| {
         for (n, way) in Way::ALL.into_iter().enumerate() {
             let plans = four(0x1000 + 16 * n as u32, n as u64, way);
@@ -84,7 +86,8 @@ fn the_same_again_changes_nothing_and_sets_no_number_back() {
 #[test]
 #[ignore = "needs a kernel with ESP"]
 fn a_set_that_cannot_be_is_taken_back_whole() {
-    let Some(ns) = with_esp() else { return };
+    gm_tests::needs_esp!();
+    let ns = NetNs::new().expect("root");
     tables(&ns, |xfrm| {
         let plans = four(0x1000, 1, Way::Trans4);
         // Somebody else's state has the last one's SPI.
@@ -130,7 +133,8 @@ fn a_set_that_cannot_be_is_taken_back_whole() {
 #[test]
 #[ignore = "needs a kernel with ESP"]
 fn a_renewal_shares_inbound_policies_and_moves_outbound_ones() {
-    let Some(ns) = with_esp() else { return };
+    gm_tests::needs_esp!();
+    let ns = NetNs::new().expect("root");
     tables(&ns, |xfrm| {
         let (old, new) = (four(0x1000, 1, Way::Tunnel), four(0x2000, 2, Way::Tunnel));
         sets::install(xfrm, &old, With::AllPolicies).expect("the old set");
@@ -160,7 +164,8 @@ fn a_renewal_shares_inbound_policies_and_moves_outbound_ones() {
 #[test]
 #[ignore = "needs a kernel with ESP"]
 fn differences_are_named_and_numbers_are_none() {
-    let Some(ns) = with_esp() else { return };
+    gm_tests::needs_esp!();
+    let ns = NetNs::new().expect("root");
     tables(&ns, |xfrm| {
         let plans = four(0x1000, 1, Way::Tunnel);
         sets::install(xfrm, &plans, With::AllPolicies).expect("a set");

@@ -5,7 +5,7 @@ use gm_tests::netns::NetNs;
 use gm_xfrm::kernel::plan::{self, Dir};
 use gm_xfrm::kernel::{Numbers, Policy, PolicyDir, Ports, State, StateId};
 
-use crate::ground::{US, Way, address, keys, plan_of, spec, tables, with_esp};
+use crate::ground::{US, Way, address, keys, plan_of, spec, tables};
 
 /// What only the kernel knows taken out.
 fn bare(mut state: State) -> State {
@@ -21,7 +21,8 @@ fn bare_policy(mut policy: Policy) -> Policy {
 #[test]
 #[ignore = "needs a kernel with ESP"]
 fn every_suite_and_mode_comes_back_as_it_was_planned() {
-    let Some(ns) = with_esp() else { return };
+    gm_tests::needs_esp!();
+    let ns = NetNs::new().expect("root");
     tables(&ns, |xfrm| {
         let mut seen = 0;
         for suite in Suite::every() {
@@ -69,7 +70,8 @@ fn with_ports(mut spec: gm_esp::SaSpec) -> gm_esp::SaSpec {
 #[test]
 #[ignore = "needs a kernel with ESP"]
 fn what_is_there_or_is_not_is_said() {
-    let Some(ns) = with_esp() else { return };
+    gm_tests::needs_esp!();
+    let ns = NetNs::new().expect("root");
     tables(&ns, |xfrm| {
         let plan = plan_of(0x1000, Suite::HmacSha1AesCbc, Way::Trans4, Dir::In);
         let id = plan.state.id;
@@ -195,7 +197,8 @@ fn blocks_of_ports_are_exactly_these_for_the_kernel() {
 #[test]
 #[ignore = "needs a kernel with ESP"]
 fn tables_larger_than_one_answer_are_read_whole() {
-    let Some(ns) = with_esp() else { return };
+    gm_tests::needs_esp!();
+    let ns = NetNs::new().expect("root");
     tables(&ns, |xfrm| {
         let mut plan = plan_of(0, Suite::HmacSha1Null, Way::Trans4, Dir::In);
         plan.state.numbers = Numbers::fresh(4096, false);

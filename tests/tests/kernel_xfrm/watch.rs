@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use gm_tests::netns::NetNs;
 use gm_xfrm::kernel::{Event, Topic, Watch};
 
-use crate::ground::{Way, four, tables, with_esp};
+use crate::ground::{Way, four, tables};
 
 fn next(watch: &mut Watch) -> Event {
     let event = watch.next(Some(Duration::from_secs(20))).expect("a socket");
@@ -14,7 +15,8 @@ fn next(watch: &mut Watch) -> Event {
 #[test]
 #[ignore = "needs a kernel with ESP"]
 fn changes_are_heard_and_a_removed_state_tells_its_last_numbers() {
-    let Some(ns) = with_esp() else { return };
+    gm_tests::needs_esp!();
+    let ns = NetNs::new().expect("root");
     tables(&ns, |xfrm| {
         let mut watch = Watch::open(&[Topic::States, Topic::Policies]).expect("a socket");
         let plan = &four(0x1000, 1, Way::Trans4)[0];

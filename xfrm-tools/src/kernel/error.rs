@@ -16,6 +16,8 @@ pub enum Subject {
     States,
     /// Reading all policies.
     Policies,
+    /// Hearing of changes.
+    Changes,
 }
 
 impl std::fmt::Display for Subject {
@@ -25,6 +27,7 @@ impl std::fmt::Display for Subject {
             Subject::Policy(id) => write!(f, "policy {id}"),
             Subject::States => f.write_str("the states"),
             Subject::Policies => f.write_str("the policies"),
+            Subject::Changes => f.write_str("hearing of changes"),
         }
     }
 }

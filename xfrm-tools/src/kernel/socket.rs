@@ -65,7 +65,11 @@ impl Netlink {
 
     /// Hears a multicast group.
     pub(crate) fn join(&mut self, group: u32) -> Result<(), XfrmError> {
-        self.socket.add_membership(group).map_err(failed("listen"))
+        let joined = self.socket.add_membership(group);
+        joined.map_err(|error| match error.raw_os_error() {
+            Some(libc::EPERM) => XfrmError::NotAllowed(Subject::Changes),
+            _ => failed("listen")(error),
+        })
     }
 
     /// Larger room for what is not read at once; less than asked for is no

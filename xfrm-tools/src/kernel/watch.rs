@@ -122,7 +122,7 @@ impl Watch {
     /// thread.
     ///
     /// # Errors
-    /// [`XfrmError::NoXfrm`], and [`XfrmError::Socket`] without CAP_NET_ADMIN.
+    /// [`XfrmError::NoXfrm`], [`XfrmError::NotAllowed`].
     pub fn open(topics: &[Topic]) -> Result<Watch, XfrmError> {
         let mut netlink = Netlink::open()?;
         netlink.widen(ROOM);
