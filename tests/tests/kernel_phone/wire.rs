@@ -38,7 +38,12 @@ impl Wire {
     pub fn new(net: &Net, name: &str) -> Wire {
         let out = std::env::var_os("GM_VM_OUT").map(|out| Path::new(&out).join("kernel_phone"));
         let place = out.unwrap_or_else(|| net.lab.dir.path().to_owned());
-        let place = place.join(name);
+        let plane = if gm_tests::plane::is_kernel() {
+            "kernel-"
+        } else {
+            ""
+        };
+        let place = place.join(format!("{plane}{name}"));
         std::fs::create_dir_all(&place).expect("a folder");
         let sides = net.middle.run(|| ["m0", "m1"].map(LinkSocket::bind));
         let sides = sides.map(|s| s.expect("a packet socket"));
