@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::export::sad;
 use crate::group::Grouped;
+use crate::kernel::Limits;
 
 const COMMENT: &str = "\
 SAs that were in the kernel, with their keys: anyone who has this file can read
@@ -29,32 +30,47 @@ pub enum ImportError {
 /// [`ImportError`]; what is returned has been read back as it will be.
 pub fn file(grouped: &Grouped) -> Result<(Zeroizing<String>, Vec<String>), ImportError> {
     let mut remarks = Vec::new();
-    for member in grouped.members().filter(|member| member.is_unprotected()) {
-        remarks.push(format!(
-            "{}: no replay window in the kernel, which therefore does not know what has come: \
-             what was captured before is accepted once more",
-            member.state.id
-        ));
-    }
-    let mut sas = grouped.entries();
-    sas.retain(|sa: &SadEntry| {
-        let last = if sa.spec.esn {
-            i64::MAX as u64
-        } else {
-            u32::MAX.into()
-        };
-        let used_up = sa.seq.is_some_and(|seq| seq > last);
-        if used_up {
-            let (spi, to) = (sa.spec.spi, sa.destination());
+    for member in grouped.members() {
+        let id = member.state.id;
+        if member.is_unprotected() {
             remarks.push(format!(
-                "SPI {spi:#010x} to {to}: left out: its numbers are used up"
+                "{id}: no replay window in the kernel, which therefore does not know what has \
+                 come: what was captured before is accepted once more"
             ));
         }
-        !used_up
+        if member.state.limits != Limits::default() {
+            remarks.push(format!(
+                "{id}: it ends by itself in the kernel; SAD.toml cannot say when"
+            ));
+        }
+    }
+    let mut sas = grouped.entries();
+    sas.retain(|sa| match unsayable(sa) {
+        None => true,
+        Some(why) => {
+            let (spi, to) = (sa.spec.spi, sa.destination());
+            remarks.push(format!("SPI {spi:#010x} to {to}: left out: {why}"));
+            false
+        }
     });
     let text = sad::file(COMMENT, &sas)?;
     Sad::parse("the SAs", &text)?;
     Ok((text, remarks))
+}
+
+/// Why a SAD.toml cannot have an SA.
+fn unsayable(sa: &SadEntry) -> Option<&'static str> {
+    let last = match sa.spec.esn {
+        true => i64::MAX as u64,
+        false => u32::MAX.into(),
+    };
+    if sa.spec.spi < 256 {
+        Some("its SPI is reserved (RFC 4303 2.1); Kamailio's are those from ipsec_spi_id_start on")
+    } else if sa.seq.is_some_and(|seq| seq > last) {
+        Some("its numbers are used up")
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -125,6 +141,18 @@ mod tests {
         let last = u64::from(u32::MAX);
         let (seqs, _) = seqs(&grouped(last, last + 5, 64, true));
         assert_eq!(seqs, [Some(last + 6), Some(last + 1)]);
+    }
+
+    #[test]
+    fn a_reserved_spi_is_left_out_and_the_rest_is_written() {
+        let mut grouped = grouped(7, 9, 64, false);
+        let sa = &mut grouped.sets[0].sas[0];
+        (sa.found.spec.spi, sa.state.id.spi) = (255, 255);
+        sa.state.limits.added = [0, 3600];
+        let (seqs, remarks) = seqs(&grouped);
+        assert_eq!(seqs, [Some(8)]);
+        assert!(remarks[0].contains("it ends by itself"), "{remarks:?}");
+        assert!(remarks[1].contains("SPI is reserved"), "{remarks:?}");
     }
 
     #[test]

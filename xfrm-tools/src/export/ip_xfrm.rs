@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::Text;
 use crate::kernel::{
-    Action, Algorithm, ESP, ESP_IN_UDP, Net, Numbers, Policy, Ports, Selector, State, Wrap,
+    Action, Algorithm, ESP, ESP_IN_UDP, Limits, Net, Numbers, Policy, Ports, Selector, State, Wrap,
     unspecified,
 };
 
@@ -128,6 +128,7 @@ fn state(text: &mut Text, state: &State) -> Result<(), Unsayable> {
             encap.sport, encap.dport
         );
     }
+    limits(text, &state.limits);
     text.push(" sel");
     selector(text, &state.selector);
     text.push("\n");
@@ -182,6 +183,23 @@ fn put(text: &mut Text, word: &str, number: u64, esn: bool) {
     }
 }
 
+/// Appends when a state or a policy is told of and ends, where it does.
+fn limits(text: &mut Text, limits: &Limits) {
+    let never = Limits::default();
+    for (word, of, never) in [
+        ("byte", limits.bytes, never.bytes),
+        ("packet", limits.packets, never.packets),
+        ("time", limits.added, never.added),
+        ("time-use", limits.used, never.used),
+    ] {
+        for (end, of, never) in [("soft", of[0], never[0]), ("hard", of[1], never[1])] {
+            if of != never {
+                let _ = write!(text, " limit {word}-{end} {of}");
+            }
+        }
+    }
+}
+
 fn is_named(algorithm: &Algorithm) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "()_-,.".contains(c);
     !algorithm.name.is_empty() && algorithm.name.chars().all(plain)
@@ -233,6 +251,7 @@ fn policy(text: &mut Text, policy: &Policy) -> Result<(), Unsayable> {
     if policy.flags != 0 {
         let _ = write!(text, " flag {:#04x}", policy.flags);
     }
+    limits(text, &policy.limits);
     for template in &policy.templates {
         let _ = write!(
             text,

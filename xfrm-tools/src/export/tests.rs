@@ -244,6 +244,19 @@ fn what_iproute2_cannot_say_is_a_comment_without_keys() {
 }
 
 #[test]
+fn what_ends_by_itself_says_when() {
+    let mut plan = plan::entry(&sas(&every(false))[0]).unwrap();
+    plan.state.limits.added = [0, 3600];
+    plan.state.limits.packets = [90, 100];
+    plan.policies[0].limits.added = [0, 3599];
+    let batch = ip_xfrm::batch(std::slice::from_ref(&plan.state), &plan.policies);
+    let limits = " limit packet-soft 90 limit packet-hard 100 limit time-hard 3600 sel src ";
+    assert!(batch.contains(limits), "{}", *batch);
+    assert!(batch.contains(" limit time-hard 3599 tmpl src "));
+    assert_eq!(batch.matches("limit").count(), 4);
+}
+
+#[test]
 fn a_direction_that_is_turned_is_the_other_ends() {
     let entry = &sas(&every(false))[0];
     assert_eq!(entry.dir, Some(Dir::Out));

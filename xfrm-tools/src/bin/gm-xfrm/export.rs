@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
 use gm_api::sad::{Dir, SadEntry};
@@ -116,8 +117,16 @@ fn of_file(args: &ExportArgs, path: &Path) -> Result<Zeroizing<String>, Failure>
 }
 
 fn of_kernel(args: &ExportArgs) -> Result<Zeroizing<String>, Failure> {
-    let (states, policies) = kernel()?;
+    let (mut states, mut policies) = kernel()?;
     if args.format == Format::IpXfrm {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_or(0, |since| since.as_secs());
+        for state in &mut states {
+            state.limits = state.limits.made_again(state.counters.added, now);
+        }
+        for policy in &mut policies {
+            policy.limits = policy.limits.made_again(policy.added, now);
+        }
         return Ok(ip_xfrm::batch(&states, &policies));
     }
     let grouped = group::group(&states, &policies, local(&args.local));
