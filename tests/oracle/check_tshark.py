@@ -2,7 +2,8 @@
 """Opens a capture's ESP with tshark and the keys of a SAD.toml.
 
 tshark 4.0 knows three of the four suites, the four of older releases, and no
-ESN: AES-GMAC is not asked of it. A case is an SA that the capture shows: every packet's ICV verifies, and the
+ESN: AES-GMAC is not asked of it, nor AES-GCM with ESN, and with ESN no ICV. A
+case is an SA that the capture shows: every packet's ICV verifies, and the
 inside has the addresses and ports of the SA's selectors. The keys come from
 --sad through a table written here, or from the product's own table (--esp-sa),
 which is then a case as well.
@@ -82,7 +83,7 @@ def dissect(capture, table):
 def wrong_inside(sa, fields):
     """What tshark shows inside that the SA's selectors do not allow. The
     innermost layer's values come last."""
-    if fields["esp.icv_good"] != ["1"]:
+    if fields["esp.icv_good"] != ["0" if sa.esn else "1"] or fields["esp.icv_bad"] != ["0"]:
         return "ICV not good"
     v = "ipv6" if sa.dst.version == 6 else "ip"
     inside = [fields[f"{v}.src"][-1], fields[f"{v}.dst"][-1]]
@@ -124,15 +125,15 @@ def main():
     else:
         table = "".join(table_line(sa) + "\n" for sa in sas if sa.suite in ENCRYPTION)
 
-    seen, gmac, damaged = defaultdict(int), 0, 0
+    seen, unknown, damaged = defaultdict(int), defaultdict(int), 0
     problems = defaultdict(list)
     for fields in dissect(args.capture, table):
         address = (fields["ip.dst"] or fields["ipv6.dst"])[0]
         sa = index.find(ipaddress.ip_address(address), int(fields["esp.spi"][0], 0))
         if sa is None:
             continue  # check_scapy.py judges packets without an SA
-        if sa.suite not in ENCRYPTION:
-            gmac += 1
+        if sa.suite not in ENCRYPTION or (sa.esn and sa.suite == "gcm"):
+            unknown[sa.suite] += 1
             continue
         seen[sa] += 1
         if fields["esp.icv_bad"] == ["1"] and damaged < args.damaged:
@@ -147,8 +148,8 @@ def main():
             tally.check(f"suite {suite} occurs", [] if any(sa.suite == suite for sa in seen) else ["no packet"])
     if args.encapsulation:
         tally.check("UDP encapsulation occurs", [] if any(sa.tunnel for sa in seen) else ["no packet"])
-    if gmac:
-        print(f"  note  {gmac} AES-GMAC packets left to Scapy: tshark does not know the suite")
+    for suite, count in sorted(unknown.items()):
+        print(f"  note  {count} packets of {suite} left to Scapy: tshark does not know the suite")
     tally.finish()
 
 

@@ -4,7 +4,8 @@
 Every suite, the legacy ones too, in transport mode and in the UDP-encapsulated tunnel, over IPv4 and
 IPv6, with UDP and TCP inside and lengths around the ciphers' blocks. Keys,
 SPIs, ports and payloads are random; the seed is printed and can be given.
-With --keep DIR what gm-xfrm sealed stays there with its keys, for tshark.
+With --keep DIR what gm-xfrm sealed stays there with its keys, for tshark, which
+gets them from gm-xfrm's own table as well.
 """
 
 import argparse
@@ -177,7 +178,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--gm-xfrm", required=True, help="the program")
     p.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
-    p.add_argument("--keep", help="existing directory for sad.toml and gm.pcap")
+    p.add_argument("--keep", help="existing directory for sad.toml, gm.pcap and esp_sa")
     args = p.parse_args()
     print(f"  seed {args.seed}")
     rng = random.Random(args.seed)
@@ -190,6 +191,7 @@ def main():
         sas = load(sad)
         plain = [(sa, packet) for sa in sas for packet in random_plain(rng, sa)]
         rng.shuffle(plain)
+        gm.run("export", "--sad", sad, "--format", "wireshark", "--show-keys", "--out", work / "esp_sa")
         packets.write(work / "plain.pcap", [packet for _, packet in plain])
         for part in (gm_to_scapy, scapy_to_gm):
             try:
