@@ -228,7 +228,13 @@ pub(super) async fn capture_start(
             .map_or("uplink", String::as_str);
         let missed = tap_missed(app)?;
         let (capture, sender) = Capture::start(&request, uplink)?;
-        app.sets.plane().tap(Some(sender))?;
+        if let Err(error) = app.sets.plane().tap(Some(sender)) {
+            // Nobody writes into it: the file goes, too.
+            let file = capture.file().to_owned();
+            let _ = capture.finish(0);
+            let _ = std::fs::remove_file(file);
+            return Err(error);
+        }
         let reply = capture.reply();
         *slot = Some((capture, missed));
         Ok(reply)
