@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use gm_tests::netns::NetNs;
-use gm_xfrm::kernel::{Event, Topic, Watch};
+use gm_xfrm::kernel::{Event, PolicyDir, Topic, Watch, plan};
 
-use crate::ground::{Way, four, tables};
+use crate::ground::{US, Way, address, four, tables};
 
 fn next(watch: &mut Watch) -> Event {
     let event = watch.next(Some(Duration::from_secs(20))).expect("a socket");
@@ -55,4 +55,33 @@ fn changes_are_heard_and_a_removed_state_tells_its_last_numbers() {
     });
     ns.ip("xfrm state flush");
     ns.ip("xfrm policy flush");
+}
+
+/// Who does not read is told that something is missing, once it is, and hears
+/// again after that.
+#[test]
+#[ignore = "needs root"]
+fn what_is_lost_is_told() {
+    let ns = NetNs::new().expect("root");
+    tables(&ns, |xfrm| {
+        let mut watch = Watch::with_room(&[Topic::Policies], 64 << 10).expect("a socket");
+        let policy = plan::base(
+            address(US[0]),
+            plan::blocks(5060, 5060)[0],
+            17,
+            PolicyDir::In,
+        );
+        for _ in 0..500 {
+            xfrm.update_policy(&policy).expect("a policy");
+        }
+        let mut heard = 0;
+        let lost = std::iter::from_fn(|| watch.next(Some(Duration::ZERO)).expect("a socket"))
+            .inspect(|_| heard += 1)
+            .filter(|event| *event == Event::Lost)
+            .count();
+        assert_eq!(lost, 1);
+        assert!((50..500).contains(&heard), "{heard}");
+        xfrm.delete_policy(&policy.id).expect("a policy");
+        assert_eq!(next(&mut watch), Event::PolicyRemoved(policy.id));
+    });
 }

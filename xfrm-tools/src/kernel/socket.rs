@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLMSG_DONE, NLMSG_ERROR};
 use netlink_sys::protocols::NETLINK_XFRM;
 use netlink_sys::{Socket, SocketAddr};
+use rustix::net::sockopt;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::error::{Subject, XfrmError};
@@ -75,7 +76,10 @@ impl Netlink {
     /// Larger room for what is not read at once; less than asked for is no
     /// error.
     pub(crate) fn widen(&mut self, bytes: usize) {
-        let _ = self.socket.set_rx_buf_sz(bytes);
+        let forced = sockopt::set_socket_recv_buffer_size_force(&self.socket, bytes);
+        if forced.is_err() {
+            let _ = sockopt::set_socket_recv_buffer_size(&self.socket, bytes);
+        }
     }
 
     /// Receives once, and gives all messages to `each`.

@@ -124,8 +124,16 @@ impl Watch {
     /// # Errors
     /// [`XfrmError::NoXfrm`], [`XfrmError::NotAllowed`].
     pub fn open(topics: &[Topic]) -> Result<Watch, XfrmError> {
+        Watch::with_room(topics, ROOM)
+    }
+
+    /// The same with room for so many bytes of what is not read at once.
+    ///
+    /// # Errors
+    /// As [`Watch::open`].
+    pub fn with_room(topics: &[Topic], room: usize) -> Result<Watch, XfrmError> {
         let mut netlink = Netlink::open()?;
-        netlink.widen(ROOM);
+        netlink.widen(room);
         for topic in topics {
             netlink.join(topic.group())?;
         }
