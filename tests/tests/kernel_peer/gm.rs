@@ -103,10 +103,15 @@ impl Gmespd {
         assert_eq!(gone.expect("gmespd removes the set").sas, 4);
     }
 
-    /// Its SA with this SPI.
-    pub fn sa(&self, spi: u32) -> SaStatus {
+    /// Its SAs.
+    pub fn sas(&self) -> Vec<SaStatus> {
         let rows = self.runtime.block_on(self.client.list());
-        let mut rows = rows.expect("gmespd answers").into_iter();
+        rows.expect("gmespd answers")
+    }
+
+    /// The one with this SPI.
+    pub fn sa(&self, spi: u32) -> SaStatus {
+        let mut rows = self.sas().into_iter();
         rows.find(|row| row.sa.spi == spi).expect("the SA")
     }
 

@@ -115,7 +115,9 @@ impl Nat {
     /// The phone's port outside, as gmespd has learnt it; both SAs to the phone go there.
     fn port(&self, phone: &Phone) -> Option<u16> {
         let [_, to_uc, to_us, _] = phone.set.four();
-        let [a, b] = [to_uc, to_us].map(|sa| self.gm.sa(sa.spi).sa.encap_dport);
+        let rows = self.gm.sas();
+        let of = |spi: u32| rows.iter().find(|row| row.sa.spi == spi).expect("the SA");
+        let [a, b] = [to_uc, to_us].map(|sa| of(sa.spi).sa.encap_dport);
         assert_eq!(a, b);
         a
     }
