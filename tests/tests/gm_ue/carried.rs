@@ -13,7 +13,7 @@ fn over_udp_everything_goes_through_the_sa() {
     assert_eq!(run.told["received"][0]["body"], "hello");
     assert_eq!(run.told["deregistered"], true);
     // SM1 and SM6 in clear, the rest in ESP.
-    assert_eq!(run.lines(&[" clear "]), 2, "{}", run.trace);
+    assert_eq!(run.different(&[" clear "]), 2, "{}", run.trace);
     assert_eq!(run.lines(&["TCP "]), 0, "{}", run.trace);
     lab.settles(0, 0);
 }
@@ -59,7 +59,7 @@ fn long_requests_go_over_tcp_and_short_ones_over_udp() {
     let lab = lab();
     let run = register(&lab, &[&TALK[..], &["--transport", "auto"]].concat()).succeeds();
     assert_eq!(
-        run.lines(&["--> UDP", " clear ", "REGISTER"]),
+        run.different(&["--> UDP", " clear ", "REGISTER"]),
         1,
         "{}",
         run.trace
@@ -71,7 +71,7 @@ fn long_requests_go_over_tcp_and_short_ones_over_udp() {
         run.trace
     );
     assert_eq!(
-        run.lines(&["--> UDP", " ESP ", "MESSAGE"]),
+        run.different(&["--> UDP", " ESP ", "MESSAGE"]),
         1,
         "{}",
         run.trace

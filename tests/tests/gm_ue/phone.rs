@@ -1,5 +1,6 @@
 //! A run of `gm-ue register` in the laboratory.
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -29,6 +30,15 @@ impl Run {
     pub fn lines(&self, words: &[&str]) -> usize {
         let has = |line: &&str| words.iter().all(|word| line.contains(word));
         self.trace.lines().filter(has).count()
+    }
+
+    /// How many different lines those are, whatever the time: on a slow machine requests
+    /// and answers are repeated.
+    pub fn different(&self, words: &[&str]) -> usize {
+        let said = |line: &'_ str| Some(line.trim_start().split_once(' ')?.1.to_owned());
+        let has = |line: &&str| words.iter().all(|word| line.contains(word));
+        let lines: HashSet<_> = self.trace.lines().filter(has).filter_map(said).collect();
+        lines.len()
     }
 
     /// It went as asked.
