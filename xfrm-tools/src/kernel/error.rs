@@ -151,3 +151,47 @@ impl XfrmError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(subject: Subject, code: i32, algorithms: &str) -> String {
+        XfrmError::from_code(subject, code, "its words".to_string(), algorithms).to_string()
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        let id = StateId::esp([192, 0, 2, 1].into(), 0x1000);
+        let state = Subject::State(id);
+        let name = "state SPI 0x00001000 to 192.0.2.1";
+        for (code, algorithms, wanted) in [
+            (libc::EPERM, "", "needs CAP_NET_ADMIN"),
+            (libc::EEXIST, "cbc(aes)", " exists"),
+            (libc::ESRCH, "", "there is no "),
+            (libc::EPROTONOSUPPORT, "cbc(aes)", "modules esp4 and esp6"),
+            (libc::ENOSYS, "cbc(aes)", "lacks cbc(aes)"),
+            (libc::ENOENT, "cbc(aes)", "lacks cbc(aes)"),
+            (
+                libc::EINVAL,
+                "cbc(aes)",
+                "Invalid argument (os error 22) (its words)",
+            ),
+        ] {
+            let said = said(state.clone(), code, algorithms);
+            assert!(said.contains(wanted) && said.contains(name), "{said}");
+        }
+        let said = said(Subject::Policies, libc::EPERM, "");
+        assert!(said.starts_with("the policies: needs"), "{said}");
+    }
+
+    #[test]
+    fn what_callers_ask_is_answered() {
+        let error = |code| XfrmError::from_code(Subject::States, code, String::new(), "");
+        assert!(error(libc::EEXIST).is_exists() && !error(libc::EINVAL).is_exists());
+        assert!(error(libc::ESRCH).is_missing() && error(libc::ENOENT).is_missing());
+        let no = XfrmError::NoXfrm(io::Error::from_raw_os_error(libc::EPROTONOSUPPORT));
+        assert!(no.is_unsupported() && !error(libc::EPERM).is_unsupported());
+        assert!(no.to_string().contains("CONFIG_XFRM_USER"));
+    }
+}

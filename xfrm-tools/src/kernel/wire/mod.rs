@@ -186,3 +186,6 @@ pub(crate) fn selector_in(raw: &nl::Selector, v6: Option<bool>) -> Result<Select
         user: raw.user,
     })
 }
+
+#[cfg(test)]
+mod tests;
