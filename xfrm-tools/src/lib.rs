@@ -1,9 +1,12 @@
-//! Offline ESP tools: what `gm-xfrm` does, as functions over readers and
-//! writers.
+//! What `gm-xfrm` does: ESP in captures, as functions over readers and writers,
+//! and the Linux kernel's own ESP.
 //!
 //! * [`open`]: opens the ESP packets of a capture and judges every packet.
 //! * [`seal`]: seals the packets of a capture that an SA's selectors match.
 //! * [`capture`]: pcap and pcapng as streams.
+//! * [`kernel`]: the kernel's states and policies over netlink.
+//! * [`group`]: which of them are a registration's, whoever made them.
+//! * [`export`], [`import`]: SAs for other programs, and from them.
 //!
 //! A packet's way through `pcap open`: [`capture::Reader`] -> [`frame`] finds
 //! the IP packet -> fragments are put together -> the states of

@@ -18,7 +18,12 @@ fn code(args: &[&str]) -> (i32, String) {
 #[test]
 fn help_teaches_with_examples() {
     for (args, wanted) in [
-        (&["--help"][..], "gm-xfrm pcap open --sad SAD.toml"),
+        (&["install", "--help"][..], "all of them or none"),
+        (&["remove", "--help"], "gm-xfrm remove --all"),
+        (&["list", "--help"], "--show-keys"),
+        (&["diff", "--help"], "missing (in the file only)"),
+        (&["watch", "--help"], "Keys are never shown"),
+        (&["--help"], "gm-xfrm pcap open --sad SAD.toml"),
         (&["keys", "--help"], "ik=HEX and ck=HEX"),
         (&["pcap", "--help"], "[[sa]]"),
         (&["pcap", "open", "--help"], "\"verdict\":\"ok\""),

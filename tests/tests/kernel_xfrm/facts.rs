@@ -141,7 +141,9 @@ fn udp_and_tcp_cross(way: Way) {
     gm_tests::needs_esp!();
     let two = Two::new();
     let _encap = encap(&two);
-    for (n, suite) in Suite::ALL.into_iter().enumerate() {
+    // kernel_peer.rs has all of them.
+    let suites = [Suite::HmacSha1AesCbc, Suite::NullAesGcm];
+    for (n, suite) in suites.into_iter().enumerate() {
         let plans = two.install(0x1000 + 16 * n as u32, 1, suite, way);
         let (ours, theirs) = ends(way);
         let ps = socket(&two.us, ours, PORTS[1]);
@@ -402,7 +404,7 @@ fn a_window_that_is_no_power_of_two_takes_the_first_packet_twice() {
         take_twice(100, 0x1000),
         "this kernel is better: round no longer"
     );
-    for window in [32, 64, 128, 4096] {
+    for window in [64, 4096] {
         assert_eq!(gm_xfrm::kernel::kernel_window(window), window);
         assert!(!take_twice(window, 0x1000 + window), "{window}");
     }
