@@ -143,7 +143,27 @@ pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
 
 /// A JSON object with the end of its line, wiped when dropped.
 pub fn json_line(value: &impl Serialize) -> Result<Zeroizing<String>, Failure> {
-    let mut line = Zeroizing::new(serde_json::to_string(value).map_err(unreadable)?);
-    line.push('\n');
-    Ok(line)
+    // Its length first: a buffer that grows leaves pieces behind, which may be
+    // keys.
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, value).map_err(unreadable)?;
+    let mut line = Zeroizing::new(Vec::with_capacity(length.0 + 1));
+    serde_json::to_writer(&mut *line, value).map_err(unreadable)?;
+    line.push(b'\n');
+    let line = String::from_utf8(std::mem::take(&mut *line)).map_err(unreadable)?;
+    Ok(Zeroizing::new(line))
+}
+
+/// Counts what is written.
+struct Length(usize);
+
+impl Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -93,6 +93,8 @@ fn text(states: &[State], policies: &[Policy], show_keys: bool) -> Zeroizing<Str
         text.push('\n');
     }
     if show_keys {
+        // Room for all keys, so that none is left in a buffer that was too small.
+        text.reserve(1 + 1024 * states.len());
         text.push('\n');
         for state in states {
             let all = &state.algorithms;
