@@ -13,47 +13,56 @@ use crate::kernel::{Action, ESP, Net, Policy, PolicyDir, Ports, Selector, State,
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// Policies that protect something, so that a state's are found without
-/// looking at all.
-pub(super) struct Index<'p> {
-    /// By the reqid of their template.
-    by_reqid: HashMap<u32, Vec<&'p Policy>>,
-    /// Of those for any reqid, by the one host that they are from and to.
-    by_hosts: HashMap<(IpAddr, IpAddr), Vec<&'p Policy>>,
-    /// The others for any reqid.
-    wide: Vec<&'p Policy>,
+/// What a policy is looked for by; first the reqid of its template.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Key {
+    /// Exactly this traffic.
+    Traffic(u32, Hosts, (u16, u16)),
+    /// Between these two hosts, but not between one port each.
+    PortsOpen(u32, Hosts),
+    /// Between these two hosts.
+    Between(u32, Hosts),
+    /// Not between two hosts.
+    HostsOpen(u32),
+    /// Any.
+    Reqid(u32),
 }
+
+/// Source and destination.
+type Hosts = (IpAddr, IpAddr);
+
+/// Policies that protect something, so that those of a state are found without
+/// looking at all: many states may share a reqid, or their hosts.
+pub(super) struct Index<'p>(HashMap<Key, Vec<&'p Policy>>);
 
 impl<'p> Index<'p> {
     pub(super) fn new(policies: &'p [Policy]) -> Index<'p> {
-        let mut index = Index {
-            by_reqid: HashMap::new(),
-            by_hosts: HashMap::new(),
-            wide: Vec::new(),
-        };
+        let mut index: HashMap<Key, Vec<&'p Policy>> = HashMap::new();
         for policy in policies {
             // Gm has one transformation (ESP), never a chain of several.
             let ([template], Action::Allow) = (policy.templates.as_slice(), policy.action) else {
                 continue;
             };
-            let of = &policy.id.selector;
             if policy.id.dir == PolicyDir::Forward || template.proto != ESP {
                 continue;
             }
-            if template.reqid != 0 {
-                index
-                    .by_reqid
-                    .entry(template.reqid)
-                    .or_default()
-                    .push(policy);
-            } else if of.src.is_host() && of.dst.is_host() {
-                let hosts = (of.src.addr, of.dst.addr);
-                index.by_hosts.entry(hosts).or_default().push(policy);
-            } else {
-                index.wide.push(policy);
+            let reqid = template.reqid;
+            let keys = match (hosts(&policy.id.selector), ports(&policy.id.selector)) {
+                (Some(hosts), Some(ports)) => [
+                    Some(Key::Between(reqid, hosts)),
+                    Some(Key::Traffic(reqid, hosts, ports)),
+                ],
+                (Some(hosts), None) => [
+                    Some(Key::Between(reqid, hosts)),
+                    Some(Key::PortsOpen(reqid, hosts)),
+                ],
+                (None, _) => [Some(Key::HostsOpen(reqid)), None],
+            };
+            for key in keys.into_iter().flatten().chain([Key::Reqid(reqid)]) {
+                index.entry(key).or_default().push(policy);
             }
         }
-        index
+        Index(index)
     }
 
     /// The state as an SA of Gm. Policies that name a state (its reqid or its
@@ -104,25 +113,42 @@ impl<'p> Index<'p> {
 
     /// The policies that take this state.
     fn policies(&self, state: &State) -> Vec<&'p Policy> {
-        let of = &state.selector;
         // In transport mode the packets have the state's own addresses.
-        let hosts = match state.wrap {
+        let between = match state.wrap {
             Wrap::Transport => Some((state.src, state.id.dst)),
-            _ if of.src.is_host() && of.dst.is_host() => Some((of.src.addr, of.dst.addr)),
-            _ => None,
+            _ => hosts(&state.selector),
         };
-        let by_hosts: Vec<&'p Policy> = match hosts {
-            Some(hosts) => self.by_hosts.get(&hosts).cloned().unwrap_or_default(),
-            None => self.by_hosts.values().flatten().copied().collect(),
+        let keys = |reqid| match (between, ports(&state.selector)) {
+            (Some(hosts), Some(ports)) => vec![
+                Key::Traffic(reqid, hosts, ports),
+                Key::PortsOpen(reqid, hosts),
+                Key::HostsOpen(reqid),
+            ],
+            (Some(hosts), None) => vec![Key::Between(reqid, hosts), Key::HostsOpen(reqid)],
+            (None, _) => vec![Key::Reqid(reqid)],
         };
-        let by_reqid = self.by_reqid.get(&state.reqid).into_iter().flatten();
-        by_reqid
-            .chain(&by_hosts)
-            .chain(&self.wide)
+        // A template's reqid 0 is any.
+        let mut all = keys(state.reqid);
+        if state.reqid != 0 {
+            all.extend(keys(0));
+        }
+        all.iter()
+            .filter_map(|key| self.0.get(key))
+            .flatten()
             .filter(|policy| takes(policy, state))
             .copied()
             .collect()
     }
+}
+
+/// The two hosts that a selector is between.
+fn hosts(of: &Selector) -> Option<Hosts> {
+    (of.src.is_host() && of.dst.is_host()).then_some((of.src.addr, of.dst.addr))
+}
+
+/// The two ports that a selector is between.
+fn ports(of: &Selector) -> Option<(u16, u16)> {
+    Some((of.sport.exact()?, of.dport.exact()?))
 }
 
 /// Whether a policy's template and traffic are this state's.
@@ -228,12 +254,15 @@ fn exact(of: &Selector) -> Result<gm_esp::Selector, Why> {
         (_, Some(port)) => Ok(Some(port)),
         _ => Err(Why::Unfit(Unfit::Selector)),
     };
-    if !of.src.is_host() || !of.dst.is_host() {
+    let Some((src, dst)) = hosts(of) else {
+        return Err(Why::Unfit(Unfit::Selector));
+    };
+    if src.is_ipv4() != dst.is_ipv4() {
         return Err(Why::Unfit(Unfit::Selector));
     }
     Ok(gm_esp::Selector {
-        src: of.src.addr,
-        dst: of.dst.addr,
+        src,
+        dst,
         src_port: one(&of.sport)?,
         dst_port: one(&of.dport)?,
         proto: SelProto::UdpTcp,

@@ -275,3 +275,26 @@ fn numbers_go_on_and_are_not_accepted_twice() {
     assert!((1..=77).all(|n| plan.state.numbers.is_seen(n)));
     assert!(!plan.state.numbers.is_seen(78));
 }
+
+#[test]
+fn a_full_p_cscf_is_grouped_at_once() {
+    // Ours share a reqid here. With every state compared with every policy this
+    // would take minutes.
+    for writer in [Writer::Kamailio, Writer::BySpi, Writer::Gm] {
+        let (mut states, mut policies) = (Vec::new(), Vec::new());
+        for n in 0..2000_u32 {
+            let mut registration = Registration::example(1, writer.suite());
+            let [_, b, c, d] = n.to_be_bytes();
+            registration.ue = [100, b, c, d].into();
+            registration.spis = registration.spis.map(|spi| spi + 4 * n);
+            registration.ik =
+                gm_esp::keys::Ik::from_bytes([b, c, d, 0].repeat(4).try_into().unwrap());
+            let (more, more_policies) = writer.write(&registration);
+            states.extend(more);
+            policies.extend(more_policies);
+        }
+        let grouped = group(&states, &policies, nobody);
+        assert_eq!((grouped.sets.len(), grouped.left_out.len()), (2000, 0));
+        assert!(grouped.sets.iter().all(Set::is_whole));
+    }
+}

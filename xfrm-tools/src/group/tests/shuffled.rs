@@ -139,6 +139,71 @@ proptest! {
     }
 }
 
+/// What one field of a state or a policy becomes.
+fn damage(state: &mut State, policies: &mut [Policy], what: u8, value: u32) {
+    let byte = value as u8;
+    match what % 12 {
+        0 => state.selector.src.prefix = byte,
+        1 => state.selector.dport.mask = value as u16,
+        2 => state.reqid = value % 4,
+        3 => state.wrap = Wrap::Other(byte),
+        4 => state.wrap = Wrap::Tunnel,
+        5 => state.encap = None,
+        6 => state.selector = Selector::all(value.is_multiple_of(2)),
+        7 => state.counters.added = u64::from(value) << 32,
+        8 => state.algorithms.auth = None,
+        9 if state.src.is_ipv4() => state.src = [10, 0, 0, byte].into(),
+        10 => (state.numbers.seq, state.numbers.top) = (u64::MAX, u64::MAX),
+        _ => {
+            for policy in policies.iter_mut().step_by(1 + usize::from(byte % 3)) {
+                policy.id.selector.dst.prefix = byte;
+                policy.id.selector.sport.port ^= 1;
+                policy.templates.truncate(usize::from(byte % 2));
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_there_each_state_is_in_one_place_and_no_set_has_five(
+        all in prop::collection::vec(registration(), 1..6),
+        damages in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), any::<u32>()), 0..12),
+        local in any::<bool>(),
+    ) {
+        let (mut states, mut policies) = (Vec::new(), Vec::new());
+        for (writer, registration) in together(all) {
+            let (more, more_policies) = writer.write(&registration);
+            states.extend(more);
+            policies.extend(more_policies);
+        }
+        for (index, what, value) in &damages {
+            if states.is_empty() {
+                break;
+            }
+            let at = index.index(states.len());
+            damage(&mut states[at], &mut policies, *what, *value);
+        }
+        let grouped = group(&states, &policies, |_| local);
+        let mut found: Vec<StateId> = (grouped.sets.iter())
+            .flat_map(|set| set.sas.iter().map(|sa| sa.state.id))
+            .chain(grouped.left_out.iter().map(|left| left.id))
+            .collect();
+        let mut wanted: Vec<StateId> = states.iter().map(|state| state.id).collect();
+        found.sort();
+        wanted.sort();
+        prop_assert_eq!(found, wanted);
+        for set in &grouped.sets {
+            let of = |dir| set.sas.iter().filter(|sa| sa.dir == Some(dir)).count();
+            prop_assert!(of(Dir::In) <= 2 && of(Dir::Out) <= 2);
+            prop_assert_eq!(set.is_whole(), set.missing() == (0, 0));
+        }
+        // And it can be written down, or says what cannot.
+        let written = crate::import::file(&grouped);
+        prop_assert!(written.is_ok(), "{:?}", written.err());
+    }
+}
+
 /// Another order, the same for the same number.
 fn shuffle<T>(items: &mut [T], mut seed: u64) {
     for at in (1..items.len()).rev() {
