@@ -5,10 +5,10 @@
 //! makes an SA: a state of ESP with a suite of Gm, in transport mode or in a
 //! tunnel with ESP in UDP, from one port of one host to one port of another.
 //!
-//! * [`member`]: a state's traffic, direction and policies. What the state's own
+//! * `member`: a state's traffic, direction and policies. What the state's own
 //!   selector does not say (people with iproute2 often give none) its policies
 //!   do.
-//! * [`sets`]: which SAs are of one registration: the same two hosts, mode,
+//! * `sets`: which SAs are of one registration: the same two hosts, mode,
 //!   suite and keys, and ports that cross over.
 //!
 //! Known writers: Kamailio's ims_ipsec_pcscf and OpenSIPS's proto_ipsec give
