@@ -16,6 +16,7 @@ pub mod openapi;
 pub mod pattern;
 pub mod register;
 pub mod sad;
+pub mod transfer;
 
 use zeroize::Zeroizing;
 

@@ -12,7 +12,7 @@ mod tests {
     use schemars::{JsonSchema, SchemaGenerator};
     use serde_json::{Value, json};
 
-    use crate::{control, drops, register};
+    use crate::{control, drops, register, transfer};
 
     /// A parameter of a path or a query: name, where, whether it must be there, what it is.
     type Parameter = (&'static str, &'static str, bool, &'static str);
@@ -198,6 +198,7 @@ mod tests {
             answer: of(schemas, schema::<control::FlowEvent>),
         });
         drops(schemas, &mut add);
+        transfer(schemas, &mut add);
         all
     }
 
@@ -261,6 +262,31 @@ mod tests {
             body: Some(workers.clone()),
             answer: workers,
         });
+    }
+
+    fn transfer(schemas: &mut SchemaGenerator, add: &mut dyn FnMut(Operation<'_>)) {
+        let request = json!(schema::<transfer::TransferRequest>(schemas));
+        let reply = json!(schema::<transfer::TransferReply>(schemas));
+        let paths = [
+            (
+                transfer::path::ADOPT,
+                "Take SAs over that another P-CSCF has in the kernel, with their numbers and windows.",
+            ),
+            (
+                transfer::path::GIVE_BACK,
+                "Give SAs that were taken over back to the kernel.",
+            ),
+        ];
+        for (path, summary) in paths {
+            add(Operation {
+                method: "post",
+                path,
+                summary,
+                parameters: &[],
+                body: Some(request.clone()),
+                answer: reply.clone(),
+            });
+        }
     }
 
     type Schema = fn(&mut SchemaGenerator) -> schemars::Schema;

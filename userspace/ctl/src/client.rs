@@ -9,6 +9,7 @@ use gm_api::control::{
     RemoveReply, SaStatus, StateReply, Stats, path,
 };
 use gm_api::drops::{self, DropLine, DropReport, DropSample, Explanation, PrefixRow, Workers};
+use gm_api::transfer::{self, TransferReply, TransferRequest};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
@@ -189,6 +190,18 @@ impl Client {
     pub async fn set_workers(&self, workers: u32) -> Result<Workers, ClientError> {
         let body = Workers { workers };
         self.json(Method::PUT, drops::path::WORKERS, Some(&body))
+            .await
+    }
+
+    /// Takes SAs over that another P-CSCF has in the kernel.
+    pub async fn adopt(&self, request: &TransferRequest) -> Result<TransferReply, ClientError> {
+        self.json(Method::POST, transfer::path::ADOPT, Some(request))
+            .await
+    }
+
+    /// Gives them back.
+    pub async fn give_back(&self, request: &TransferRequest) -> Result<TransferReply, ClientError> {
+        self.json(Method::POST, transfer::path::GIVE_BACK, Some(request))
             .await
     }
 

@@ -14,6 +14,10 @@ use gm_dataplane::{
 use crate::plane::Plane;
 
 impl Plane for DataPlane {
+    fn xdp(&self) -> Option<&DataPlane> {
+        Some(self)
+    }
+
     fn reserve(&self, avoid: &[u32]) -> Result<u32, ApiError> {
         DataPlane::reserve(self, avoid)
             .map(|reserved| reserved.spi)
@@ -202,6 +206,7 @@ pub fn error(error: Error) -> ApiError {
         Error::Sadb(SadbError::UnknownSet(_)) => "not-found",
         Error::Sadb(SadbError::SetExists(_) | SadbError::Duplicate { .. }) => "exists",
         Error::Sadb(_) => "refused",
+        Error::Transfer => "busy",
         Error::WorkerGone | Error::Down => "stopped",
         Error::Followers(_) => "full",
         Error::Config(_) => "refused",

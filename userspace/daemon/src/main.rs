@@ -19,6 +19,7 @@ mod home;
 mod journal;
 mod kernel;
 mod live;
+mod migrate;
 mod notify;
 mod pcapng;
 mod plane;

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use crate::config::PlaneKind;
 use crossbeam::channel::Receiver;
 use gm_api::control::{ApiError, SaStatus, Stats};
-use gm_dataplane::{DropNews, DropSample, GoneSa, NewSa, PrefixCounts, TapPacket};
+use gm_dataplane::{DataPlane, DropNews, DropSample, GoneSa, NewSa, PrefixCounts, TapPacket};
 
 /// A data plane. Every call returns when its worker has carried it out; none
 /// may be made on a thread that drives async tasks.
@@ -20,6 +20,10 @@ pub trait Plane: Send + Sync + 'static {
     /// same is answered with the error `unsupported`.
     fn lost(&self) -> &'static [&'static str] {
         &[]
+    }
+    /// XDP and workers, which alone can take SAs over from the kernel.
+    fn xdp(&self) -> Option<&DataPlane> {
+        None
     }
     /// Sets an SPI aside for an inbound SA; none of `avoid`.
     fn reserve(&self, avoid: &[u32]) -> Result<u32, ApiError>;

@@ -81,7 +81,7 @@ pub fn pin_dir(config: &Config) -> Option<&Path> {
 }
 
 /// The window that can be asked for per SA.
-fn largest_window(config: &Config) -> u32 {
+pub fn largest_window(config: &Config) -> u32 {
     match config.gm.max_sas > MANY_SAS {
         true => config.gm.replay_window,
         false => LARGEST_WINDOW,
@@ -118,6 +118,7 @@ fn plane_config(config: &Config) -> gm_dataplane::Config {
         pin_dir: pin_dir(config).map(Path::to_owned),
         gm0: gm.gm0.clone(),
         follow_encap_port: gm.follow_encap_port,
+        kernel_sas: gm.kernel_sas,
         ..gm_dataplane::Config::default()
     }
 }

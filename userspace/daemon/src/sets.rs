@@ -72,6 +72,26 @@ impl Sets {
         Ok(number)
     }
 
+    /// Notes a set that the data plane has taken over; its number.
+    pub fn enroll(&self, id: u64) -> u64 {
+        let mut book = self.book();
+        let number = book.free_number();
+        book.forget_drained();
+        book.ids.insert(number, id);
+        book.numbers.insert(id, number);
+        number
+    }
+
+    /// Forgets a set that the data plane has given away.
+    pub fn forget(&self, number: u64) {
+        self.book().ids.remove(&number);
+    }
+
+    /// The data plane's number of a set; `None`: it was removed.
+    pub fn plane_id(&self, number: u64) -> Option<u64> {
+        self.book().ids.get(&number).copied()
+    }
+
     /// Switches outbound traffic over to the set.
     pub fn activate(&self, number: u64) -> Result<(), ApiError> {
         self.plane.activate(self.id(number)?)

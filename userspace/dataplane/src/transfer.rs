@@ -21,7 +21,7 @@
 use std::collections::BTreeSet;
 
 use gm_esp::Sa;
-use gm_sadb::{Dir, Handover, Loaded, Numbers, SadbError, SetId};
+use gm_sadb::{Dir, Handover, Loaded, Numbers, SetId};
 
 use crate::control::Control;
 use crate::parcel::WAITING;
@@ -208,15 +208,10 @@ impl Control {
         let mut todo = Vec::new();
         for spec in specs {
             let set = spec.set.unwrap_or_else(|| self.sadb.new_set());
-            let is_there = self.sadb.list_set(set).next().is_some();
-            let installed = match is_there {
-                true => Err(SadbError::SetExists(set)),
-                false => self.sadb.install(set, &spec.sas),
-            };
+            let installed = self.sadb.install_closed(set, &spec.sas);
             match installed {
                 Ok(installed) => {
                     sets.push(set);
-                    self.sadb.close(set)?;
                     let out = (installed.slots.iter().zip(&spec.sas))
                         .filter_map(|(slot, sa)| (sa.dir == Dir::Out).then_some(*slot));
                     todo.push((set, out.collect::<Vec<u32>>(), installed.changes));

@@ -122,6 +122,19 @@ impl Sa {
         if spec.spi < 256 {
             return Err(SaError::ReservedSpi(spec.spi));
         }
+        Sa::adopted(spec, keys)
+    }
+
+    /// [`Sa::new`] for an SA that another P-CSCF has set up. It may have an SPI
+    /// from 1 to 255: those are reserved (RFC 4303 2.1), but Kamailio's begin at
+    /// 100 unless it is told otherwise, and phones take them.
+    ///
+    /// # Errors
+    /// As [`Sa::new`].
+    pub fn adopted(spec: SaSpec, keys: &EspKeys) -> Result<Sa, SaError> {
+        if spec.spi == 0 {
+            return Err(SaError::ReservedSpi(spec.spi));
+        }
         if spec.selector.src.is_ipv4() != spec.selector.dst.is_ipv4() {
             return Err(SaError::Families);
         }

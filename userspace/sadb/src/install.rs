@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use gm_esp::{EspKeys, Sa, Window};
+use gm_esp::{EspKeys, Sa, SaError, SaSpec, Window};
 use gm_region::SlotState;
 
 use crate::error::SadbError;
@@ -33,6 +33,29 @@ impl Sadb {
     /// [`SadbError`] names what does not fit. Nothing has changed then, and
     /// reservations are still there.
     pub fn install(&mut self, set: SetId, new: &[NewSa]) -> Result<Installed, SadbError> {
+        self.install_as(set, new, Sa::new)
+    }
+
+    /// Installs SAs that another data plane has: [`Sa::adopted`]. They take no
+    /// number before [`Sadb::open`].
+    ///
+    /// # Errors
+    /// As [`Sadb::install`]; [`SadbError::SetExists`] for a set that is there.
+    pub fn install_closed(&mut self, set: SetId, new: &[NewSa]) -> Result<Installed, SadbError> {
+        if self.sets.contains_key(&set) {
+            return Err(SadbError::SetExists(set));
+        }
+        let installed = self.install_as(set, new, Sa::adopted)?;
+        self.close(set)?;
+        Ok(installed)
+    }
+
+    fn install_as(
+        &mut self,
+        set: SetId,
+        new: &[NewSa],
+        make: fn(SaSpec, &EspKeys) -> Result<Sa, SaError>,
+    ) -> Result<Installed, SadbError> {
         if set.0 == 0 {
             return Err(SadbError::SetZero);
         }
@@ -47,7 +70,7 @@ impl Sadb {
         let count = count.ok_or(SadbError::Count(set))?;
         let ready: Vec<Ready> = new
             .iter()
-            .map(|new| self.check(new))
+            .map(|new| self.check(new, make))
             .collect::<Result<_, _>>()?;
         self.enter(&ready)?;
         let slots = self.take_slots(&ready)?;
@@ -114,9 +137,13 @@ impl Sadb {
             .collect()
     }
 
-    fn check(&self, new: &NewSa) -> Result<Ready, SadbError> {
+    fn check(
+        &self,
+        new: &NewSa,
+        make: fn(SaSpec, &EspKeys) -> Result<Sa, SaError>,
+    ) -> Result<Ready, SadbError> {
         let spi = new.spec.spi;
-        let sa = Sa::new(new.spec, &new.keys).map_err(|reason| SadbError::Sa { spi, reason })?;
+        let sa = make(new.spec, &new.keys).map_err(|reason| SadbError::Sa { spi, reason })?;
         let words = self.region().window_words();
         if Window::words(new.spec.replay_window) > words as usize {
             let max = words.saturating_sub(1) * 64;

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! Sets of another data plane are taken over and given back with their numbers:
-//! [`Sadb::close`], [`Sadb::open`], [`Sadb::handover`].
+//! [`Sadb::install_closed`], [`Sadb::open`], [`Sadb::handover`].
 //!
 //! Each command names the set and may be repeated: what is done already
 //! succeeds and changes nothing here; the [`Change`]s come again, because they

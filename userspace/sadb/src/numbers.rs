@@ -2,9 +2,9 @@
 //! numbers and windows.
 //!
 //! ```text
-//! install, close ---> the SA is there and takes no number, neither way
-//! open -------------> it goes on where the other one has ended
-//! handover ---------> what the other one needs, to go on where this has ended
+//! install_closed --> the SA is there and takes no number, neither way
+//! open ------------> it goes on where the other one has ended
+//! handover --------> what the other one needs, to go on where this has ended
 //! ```
 
 use std::sync::atomic::Ordering::Relaxed;
@@ -59,8 +59,8 @@ pub struct Handover {
 }
 
 impl Sadb {
-    /// Shuts a set that was just installed: until [`Sadb::open`] it accepts
-    /// nothing and has no number to send with, whoever starts a worker meanwhile.
+    /// Shuts a set: until [`Sadb::open`] it accepts nothing and has no number to
+    /// send with, whoever starts a worker meanwhile.
     ///
     /// # Errors
     /// [`SadbError::UnknownSet`].

@@ -95,12 +95,40 @@ fn a_closed_set_accepts_no_number_and_has_none() {
 }
 
 #[test]
+fn spis_below_256_are_only_taken_over() {
+    let mut sadb = Sadb::create(2, 64).unwrap();
+    let mut low = pair(Suite::HmacSha1Null, 64, false);
+    low[0].spec.spi = 100;
+    let refused = gm_esp::SaError::ReservedSpi(100);
+    let made = sadb.install(SET, &low).map(drop);
+    assert_eq!(
+        made,
+        Err(SadbError::Sa {
+            spi: 100,
+            reason: refused
+        })
+    );
+    sadb.install_closed(SET, &low).unwrap();
+    assert_eq!(
+        sadb.install_closed(SET, &low).map(drop),
+        Err(SadbError::SetExists(SET))
+    );
+    sadb.open(SET, &numbers(9, vec![1], 9)).unwrap();
+    // Who takes over from a predecessor finds it, too.
+    let fd = rustix::io::dup(sadb.region().fd()).unwrap();
+    let next = Sadb::recover(gm_region::Region::adopt(fd).unwrap());
+    assert_eq!((next.rolled_back, next.sadb.list().count()), (0, 2));
+    let mut zero = pair(Suite::HmacSha1Null, 64, false);
+    zero[0].spec.spi = 0;
+    assert!(sadb.install_closed(SetId(8), &zero).is_err());
+}
+
+#[test]
 fn what_was_never_opened_leaves_no_trace() {
     let mut sadb = closed(64, false);
     gone(&mut sadb);
-    sadb.install(SET, &pair(Suite::NullAesGcm, 64, false))
+    sadb.install_closed(SET, &pair(Suite::NullAesGcm, 64, false))
         .unwrap();
-    sadb.close(SET).unwrap();
     sadb.open(SET, &numbers(1, vec![1], 1)).unwrap();
 }
 
@@ -109,9 +137,8 @@ fn numbers_that_were_used_here_do_not_come_back() {
     let mut sadb = closed(64, false);
     sadb.open(SET, &numbers(500, vec![!0], 900)).unwrap();
     gone(&mut sadb);
-    sadb.install(SET, &pair(Suite::NullAesGcm, 64, false))
+    sadb.install_closed(SET, &pair(Suite::NullAesGcm, 64, false))
         .unwrap();
-    sadb.close(SET).unwrap();
     for (back, spi) in [
         (numbers(499, vec![!0], 900), 300),
         (numbers(500, vec![!0], 899), 400),

@@ -93,7 +93,7 @@ impl Sadb {
         if set.0 == 0 || !same {
             return None;
         }
-        let sa = Arc::new(Sa::new(spec, &keys).ok()?);
+        let sa = Arc::new(Sa::adopted(spec, &keys).ok()?);
         let entry = Entry {
             slot,
             sa,

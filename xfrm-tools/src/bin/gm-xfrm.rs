@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 
 // Beside this file and not in bin/ itself, where each file is a program.
+#[path = "gm-xfrm/adopt.rs"]
+mod adopt;
 #[path = "gm-xfrm/args.rs"]
 mod args;
 #[path = "gm-xfrm/common.rs"]
@@ -55,6 +57,8 @@ fn main() -> ExitCode {
         Command::Watch(args) => done(watch::run(&args)),
         Command::Export(args) => done(export::run(&args)),
         Command::Import(args) => done(import::run(&args)),
+        Command::Adopt(args) => done(adopt::run(&args, adopt::Way::Here)),
+        Command::GiveBack(args) => done(adopt::run(&args, adopt::Way::Back)),
     };
     match result {
         Ok(code) => code,

@@ -89,6 +89,10 @@ pub struct Gm {
     /// other end gets an `x` behind it.
     #[serde(default = "defaults::gm0")]
     pub gm0: String,
+    /// SAs of another P-CSCF in this kernel work beside ours until they are taken over
+    /// (`gm-xfrm adopt`). Without this their ESP is dropped.
+    #[serde(default)]
+    pub kernel_sas: bool,
 }
 
 /// `[control]`: the control socket.

@@ -11,6 +11,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 mod token;
+mod transfers;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,13 +22,14 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{delete, get, post};
 use gm_api::control::{MAX_BODY, path};
-use gm_api::{drops as api, register};
+use gm_api::{drops as api, register, transfer};
 use tokio::sync::{Notify, watch};
 
 use crate::capture::Capture;
 use crate::config::Config;
 use crate::door::Door;
 use crate::events::Events;
+use crate::migrate::Migration;
 use crate::samples::Samples;
 use crate::sets::Sets;
 
@@ -48,6 +50,8 @@ pub struct App {
     pub registrations: AtomicUsize,
     /// SIP messages that were refused, by the reason's word.
     refusals: Mutex<BTreeMap<String, u64>>,
+    /// SAs that were taken over from the kernel.
+    pub migration: Migration,
     /// Told when the edge's thread has died: the daemon ends then.
     pub edge_died: Notify,
     /// The second door, where it is open.
@@ -68,6 +72,7 @@ impl App {
             samples: Arc::new(Samples::new()),
             registrations: AtomicUsize::new(0),
             refusals: Mutex::default(),
+            migration: Migration::default(),
             edge_died: Notify::new(),
             door: OnceLock::new(),
             capture: Mutex::new(None),
@@ -153,6 +158,8 @@ pub fn router(app: Arc<App>) -> Router {
             api::path::WORKERS,
             get(drops::workers).put(drops::set_workers),
         )
+        .route(transfer::path::ADOPT, post(transfers::adopt))
+        .route(transfer::path::GIVE_BACK, post(transfers::give_back))
         .route(register::path::OPENAPI, get(answer::openapi))
         .route(register::path::REGISTER, post(registrations::register))
         .route(register::path::RESPONSE, post(registrations::response))

@@ -49,6 +49,10 @@ pub enum Command {
     Export(crate::export::ExportArgs),
     /// Write the kernel's SAs as SAD.toml
     Import(crate::import::ImportArgs),
+    /// Have gmespd take over the SAs of another P-CSCF, under traffic
+    Adopt(crate::adopt::TransferArgs),
+    /// Have gmespd give them back
+    GiveBack(crate::adopt::TransferArgs),
 }
 
 const KEYS_HELP: &str = "\

@@ -1,0 +1,177 @@
+//! Steps in the kernel's tables. What was done is written down, so that it can
+//! be taken back, the last step first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::thread;
+use std::time::Duration;
+
+use gm_api::control::ApiError;
+use gm_xfrm::group::Set;
+use gm_xfrm::kernel::{Event, Policy, PolicyDir, State, StateId, Topic, Watch, Xfrm};
+
+use super::kernel;
+
+/// Between two looks at numbers that have to stand still.
+const LOOK: Duration = Duration::from_millis(10);
+/// Looks that have to show the same.
+const CALM: u32 = 2;
+/// Looks at most: half a second.
+const LOOKS: u32 = 50;
+/// The event of a removal is there before its acknowledgement.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Numbers that are left out where the kernel did not tell the last one.
+const MARGIN: u64 = 16;
+
+/// The kernel's tables, and what was done to them.
+pub struct Work {
+    xfrm: Xfrm,
+    watch: Watch,
+    done: Vec<Step>,
+}
+
+enum Step {
+    RemovedPolicy(Box<Policy>),
+    RemovedState(Box<State>),
+    AddedPolicy(Box<Policy>),
+    AddedState(StateId),
+}
+
+impl Work {
+    /// Opens the tables of this network namespace.
+    pub fn begin() -> Result<Work, ApiError> {
+        Ok(Work {
+            xfrm: Xfrm::open().map_err(kernel)?,
+            watch: Watch::open(&[Topic::States]).map_err(kernel)?,
+            done: Vec::new(),
+        })
+    }
+
+    /// The tables, for looking.
+    pub fn xfrm(&mut self) -> &mut Xfrm {
+        &mut self.xfrm
+    }
+
+    /// All is well: nothing will be taken back.
+    pub fn keep(&mut self) {
+        self.done.clear();
+    }
+
+    /// Removes these sets' policies of one direction.
+    pub fn remove_policies(&mut self, sets: &[Set], out: bool) -> Result<(), ApiError> {
+        for policy in policies(sets, out) {
+            self.xfrm.delete_policy(&policy.id).map_err(kernel)?;
+            self.done.push(Step::RemovedPolicy(Box::new(policy)));
+        }
+        Ok(())
+    }
+
+    /// Puts them back as they were.
+    pub fn add_policies(&mut self, sets: &[Set], out: bool) -> Result<(), ApiError> {
+        for mut policy in policies(sets, out) {
+            policy.index = 0;
+            self.xfrm.add_policy(&policy).map_err(kernel)?;
+            self.done.push(Step::AddedPolicy(Box::new(policy)));
+        }
+        Ok(())
+    }
+
+    /// Makes a state.
+    pub fn add_state(&mut self, state: &State) -> Result<(), ApiError> {
+        self.xfrm.add_state(state).map_err(kernel)?;
+        self.done.push(Step::AddedState(state.id));
+        Ok(())
+    }
+
+    /// Removes a state; what it was at its very end.
+    pub fn remove_state(&mut self, id: StateId) -> Result<State, ApiError> {
+        let last = self.end_state(id)?;
+        self.done.push(Step::RemovedState(Box::new(last.clone())));
+        Ok(last)
+    }
+
+    fn end_state(&mut self, id: StateId) -> Result<State, ApiError> {
+        let mut before = self.xfrm.state(id).map_err(kernel)?;
+        self.xfrm.delete_state(id).map_err(kernel)?;
+        // Others' events may be in front of it; as many as fit into the socket.
+        while let Ok(Some(event)) = self.watch.next(Some(PATIENCE)) {
+            match event {
+                Event::StateRemoved { id: of, last } if of == id => {
+                    if let Some(last) = last {
+                        return Ok(*last);
+                    }
+                    break;
+                }
+                Event::Lost => break,
+                _ => {}
+            }
+        }
+        // It stood still; if one more packet has left in between, its number is
+        // among those that are left out.
+        before.numbers.seq = before.numbers.seq.saturating_add(MARGIN);
+        Ok(before)
+    }
+
+    /// Waits until the numbers of these states stand still.
+    pub fn settle(&mut self, sets: &[Set]) -> Result<(), ApiError> {
+        let mut last = self.look(sets)?;
+        let mut calm = 0;
+        for _ in 0..LOOKS {
+            thread::sleep(LOOK);
+            let now = self.look(sets)?;
+            calm = if now == last { calm + 1 } else { 0 };
+            if calm == CALM {
+                return Ok(());
+            }
+            last = now;
+        }
+        let what = "packets still reach the kernel's SAs after half a second";
+        Err(ApiError::new("busy", what)
+            .hint("do phones come in by another interface than [gm] uplinks?"))
+    }
+
+    fn look(&mut self, sets: &[Set]) -> Result<Vec<(u64, u64, Vec<u64>)>, ApiError> {
+        let ids = sets.iter().flat_map(|set| &set.sas).map(|sa| sa.state.id);
+        let ids: Vec<StateId> = ids.collect();
+        let numbers = |id: StateId| {
+            let numbers = self.xfrm.state(id).map_err(kernel)?.numbers;
+            Ok((numbers.seq, numbers.top, numbers.seen))
+        };
+        ids.into_iter().map(numbers).collect()
+    }
+
+    /// Takes back all that was done. What added states have used until then, by
+    /// their names; an error says what could not be.
+    pub fn undo(&mut self) -> (BTreeMap<StateId, State>, Option<String>) {
+        let (mut used, mut failed) = (BTreeMap::new(), None);
+        while let Some(step) = self.done.pop() {
+            let done = match step {
+                Step::RemovedPolicy(mut policy) => {
+                    policy.index = 0;
+                    self.xfrm.add_policy(&policy).map_err(kernel)
+                }
+                Step::RemovedState(state) => self.xfrm.add_state(&state).map_err(kernel),
+                Step::AddedPolicy(policy) => self.xfrm.delete_policy(&policy.id).map_err(kernel),
+                Step::AddedState(id) => self.end_state(id).map(|state| {
+                    used.insert(id, state);
+                }),
+            };
+            if let Err(error) = done {
+                tracing::error!(%error, "taking a step in the kernel back");
+                failed.get_or_insert(error.message);
+            }
+        }
+        (used, failed)
+    }
+}
+
+/// Policies of these sets, each once: the outbound ones, or all others.
+fn policies(sets: &[Set], out: bool) -> Vec<Policy> {
+    let mut seen = BTreeSet::new();
+    let all = sets
+        .iter()
+        .flat_map(|set| &set.sas)
+        .flat_map(|sa| &sa.policies);
+    let wanted = all.filter(|policy| (policy.id.dir == PolicyDir::Out) == out);
+    let once = wanted.filter(|policy| seen.insert((policy.id.dir, policy.id.to_string())));
+    once.cloned().collect()
+}
