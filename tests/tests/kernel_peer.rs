@@ -24,10 +24,14 @@ mod middle;
 
 #[path = "kernel_peer/gm.rs"]
 mod gm;
+#[path = "kernel_peer/masquerade.rs"]
+mod masquerade;
 #[path = "kernel_peer/matrix.rs"]
 mod matrix;
 #[path = "kernel_peer/nat.rs"]
 mod nat;
+#[path = "kernel_peer/nat_ue.rs"]
+mod nat_ue;
 #[path = "kernel_peer/renew.rs"]
 mod renew;
 #[path = "kernel_peer/replay.rs"]

@@ -51,7 +51,7 @@ struct Row {
     family: Family,
 }
 
-fn rows() -> Vec<Row> {
+fn rows(gm: End) -> Vec<Row> {
     let each = Suite::ALL
         .into_iter()
         .flat_map(|suite| WAYS.map(|way| (suite, way)));
@@ -63,7 +63,11 @@ fn rows() -> Vec<Row> {
                 mode,
                 v4: family == Family::V4,
             },
-            set: Set::new(number, suite, mode, family.addresses().into()),
+            set: Set {
+                // gmespd learns the phone's port, the kernel is told.
+                port_known: gm == End::Ue,
+                ..Set::new(number, suite, mode, family.addresses().into())
+            },
             family,
         })
         .collect()
@@ -158,11 +162,16 @@ fn burst(mut from: &TcpStream, mut to: &TcpStream, len: usize) -> Result<(), Str
 }
 
 /// All rows with gmespd in one role; the cells of UDP and TCP.
-fn run(gm: End, rows: &[Row]) -> Vec<[[Cell; 2]; 2]> {
+fn run(gm: End) -> Vec<[[Cell; 2]; 2]> {
+    let rows = rows(gm);
     let pair = Pair::new(gm);
     let sets: Vec<Set> = rows.iter().map(|row| row.set.clone()).collect();
     pair.gm.add(&sets);
-    pair.kernel.add(&sets);
+    // The phone's states and policies are iproute2's, the P-CSCF's gm-xfrm's.
+    match gm {
+        End::PCscf => pair.kernel.add(&sets),
+        End::Ue => pair.kernel.install(&sets),
+    }
     let [v4, v6] = [Family::V4, Family::V6].map(|family| AtP::new(&pair, family));
     let at = |row: &Row| match row.family {
         Family::V4 => &v4,
@@ -196,15 +205,14 @@ fn run(gm: End, rows: &[Row]) -> Vec<[[Cell; 2]; 2]> {
 #[ignore = "needs a kernel with ESP"]
 fn every_suite_mode_and_size_crosses_both_ways_in_both_roles() {
     gm_tests::needs_esp!();
-    let rows = rows();
-    let columns = [End::PCscf, End::Ue].map(|gm| run(gm, &rows));
+    let columns = [End::PCscf, End::Ue].map(run);
     let mut table = format!(
         "{:<40}     | gmespd is the P-CSCF | gmespd is the phone\n{:<40}     | phone > P  P > phone | \
          phone > P  P > phone\n",
         "sizes passed, of sizes tried", ""
     );
     let (mut cells, mut troubles) = (0, String::new());
-    for (n, row) in rows.iter().enumerate() {
+    for (n, row) in rows(End::PCscf).iter().enumerate() {
         for (at, protocol) in ["UDP", "TCP"].iter().enumerate() {
             let _ = write!(table, "{} {protocol} ", row.name);
             for column in &columns {

@@ -1,25 +1,20 @@
 //! Phones behind a NAT: the kernel's ESP in UDP through nftables' masquerade, to gmespd.
 
-use std::fs;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
-use std::process::{Command, Stdio};
+use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use gm_dataplane::Reason;
 use gm_esp::{Mode, Suite};
-use gm_tests::netns::{End as Leg, NetNs, veth};
+use gm_tests::netns::NetNs;
 
 use crate::gm::{Gmespd, PORT_PS, WAIT};
 use crate::lab::NAMES;
+use crate::masquerade::{Masquerade, P_CSCF, PUBLIC, private};
 use crate::set::{ENCAP, End, Set};
 use crate::sockets::{connect, pass, silent, udp};
 use crate::xfrm::Kernel;
-
-const P_CSCF: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-/// The NAT's address, which both phones use inside (TS 33.203 annex M).
-const PUBLIC: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 9);
 
 /// A phone of the kernel's.
 struct Phone {
@@ -33,83 +28,44 @@ struct Nat {
     // It ends before its namespace.
     gm: Gmespd,
     p: NetNs,
-    nat: NetNs,
+    nat: Masquerade,
     phones: Vec<Phone>,
     ps: UdpSocket,
-}
-
-fn link(ends: [(&NetNs, &str, &str); 2]) {
-    let [a, b] = ends.map(|(ns, name, address)| (ns, name, [address]));
-    let end = |ns, name, addresses| Leg {
-        ns,
-        name,
-        addresses,
-    };
-    veth(end(a.0, a.1, &a.2), end(b.0, b.1, &b.2));
 }
 
 impl Nat {
     /// Two phones, each in a network of its own; nobody has sent anything.
     fn new() -> Nat {
-        let (p, nat) = (NetNs::new().unwrap(), NetNs::new().unwrap());
-        link([(&p, NAMES[0], "10.77.0.1/24"), (&nat, "n0", "10.77.0.9/24")]);
-        nat.run(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1"))
-            .unwrap();
+        let [p, a, b] = [(); 3].map(|()| NetNs::new().unwrap());
+        let nat = Masquerade::between(&p, &[&a, &b]);
         let gm = Gmespd::start(&p, End::PCscf, NAMES[0], &[P_CSCF.into()]);
         let suites = [Suite::HmacSha1AesCbc, Suite::NullAesGcm];
-        let phones = suites.into_iter().zip(1..).map(|(suite, n)| {
-            let ns = NetNs::new().unwrap();
-            let (private, gateway) = (format!("192.168.{n}.2"), format!("192.168.{n}.1"));
-            link([
-                (&ns, "u0", &format!("{private}/24")),
-                (&nat, &format!("n{n}"), &format!("{gateway}/24")),
-            ]);
-            ns.ip(&format!("addr add {PUBLIC}/32 dev lo"));
-            ns.ip(&format!("route add default via {gateway}"));
-            let addresses: [IpAddr; 2] = [P_CSCF.into(), PUBLIC.into()];
-            let set = Set {
-                private: private.parse().unwrap(),
-                ..Set::new(n, suite, Mode::UdpEncTun, addresses)
-            };
-            let kernel = Kernel::new(ns, End::Ue);
-            kernel.add(std::slice::from_ref(&set));
-            let uc = kernel.ns.run(|| udp(PUBLIC.into(), set.ports[0]));
-            Phone { kernel, set, uc }
-        });
+        let phones = [a, b]
+            .into_iter()
+            .zip(suites)
+            .zip(1..)
+            .map(|((ns, suite), n)| {
+                let addresses: [IpAddr; 2] = [P_CSCF.into(), PUBLIC.into()];
+                let set = Set {
+                    private: private(n).into(),
+                    ..Set::new(n.into(), suite, Mode::UdpEncTun, addresses)
+                };
+                let kernel = Kernel::new(ns, End::Ue);
+                kernel.add(std::slice::from_ref(&set));
+                let uc = kernel.ns.run(|| udp(PUBLIC.into(), set.ports[0]));
+                Phone { kernel, set, uc }
+            });
         let phones: Vec<Phone> = phones.collect();
         let sets: Vec<Set> = phones.iter().map(|phone| phone.set.clone()).collect();
         gm.add(&sets);
         let ps = p.run(|| udp(P_CSCF.into(), PORT_PS));
-        let new = Nat {
+        Nat {
             gm,
             p,
             nat,
             phones,
             ps,
-        };
-        new.masquerades("masquerade");
-        new
-    }
-
-    /// From now on new flows leave like this.
-    fn masquerades(&self, how: &str) {
-        let rules = format!(
-            "table ip nat\ndelete table ip nat\ntable ip nat {{ chain out {{ type nat hook \
-             postrouting priority srcnat; oifname \"n0\" meta l4proto udp {how}; }}; }}\n"
-        );
-        let mut nft = Command::new("nft");
-        nft.args(["-f", "-"]).stdin(Stdio::piped());
-        let mut child = self.nat.run(|| nft.spawn()).expect("nft");
-        let mut stdin = child.stdin.take().unwrap();
-        stdin.write_all(rules.as_bytes()).unwrap();
-        drop(stdin);
-        assert!(child.wait().unwrap().success(), "nft: {rules}");
-    }
-
-    /// The NAT forgets its flows, as one does that gets its address again.
-    fn forgets(&self) {
-        self.nat.ip("addr del 10.77.0.9/24 dev n0");
-        self.nat.ip("addr add 10.77.0.9/24 dev n0");
+        }
     }
 
     /// The phone's port outside, as gmespd has learnt it; both SAs to the phone go there.
@@ -239,8 +195,8 @@ fn gmespd_follows_a_phone_whose_port_changes_while_it_talks() {
             wait(20);
             let mut ports = vec![nat.port(phone).expect("a port")];
             for range in ["31000-31099", "32000-32099", "33000-33099"] {
-                nat.masquerades(&format!("masquerade to :{range}"));
-                nat.forgets();
+                nat.nat.to(&format!(":{range}"));
+                nat.nat.forgets();
                 let begin: u16 = range[..5].parse().unwrap();
                 let end = Instant::now() + WAIT;
                 while nat.port(phone).is_none_or(|port| port < begin) {

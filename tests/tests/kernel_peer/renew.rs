@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use gm_dataplane::Reason;
-use gm_esp::{Mode, Suite};
+use gm_esp::Mode;
+use gm_esp::Suite::{self, AesGmacNull, HmacSha1AesCbc, HmacSha1Null, NullAesGcm};
 
 use crate::Pair;
 use crate::gm::{PORT_PC, PORT_PS, WAIT};
@@ -15,8 +16,6 @@ use crate::lab::Family;
 use crate::set::{End, Set};
 use crate::sockets::{connect, pass, udp};
 use crate::traffic::during_paced;
-
-use Suite::{AesGmacNull, HmacSha1AesCbc, HmacSha1Null, NullAesGcm};
 
 /// Ways, and the suites of the set that is there and of those that follow it.
 const WAYS: [(Mode, Family, [Suite; 3]); 3] = [

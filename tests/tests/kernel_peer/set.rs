@@ -1,4 +1,4 @@
-//! A set of four SAs, written for gmespd (SAD.toml) and for the kernel (iproute2's commands).
+//! A set of four SAs, written for gmespd and gm-xfrm (SAD.toml) and for iproute2.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -127,14 +127,15 @@ impl Set {
         }
     }
 
-    /// `[[sa]]` tables for the gmespd at this end.
+    /// `[[sa]]` tables for gmespd or gm-xfrm at this end.
     pub fn sad(&self, at: End) -> String {
         let mut text = String::new();
         let [ik, ck] = self.secrets().map(|key| hex(&key));
         for sa in self.four() {
+            let dir = if sa.from == at { "out" } else { "in" };
             let _ = write!(
                 text,
-                "[[sa]]\nset = {}\nspi = {}\nsrc = \"{}\"\ndst = \"{}\"\nsrc_port = {}\n\
+                "[[sa]]\nset = {}\ndir = \"{dir}\"\nspi = {}\nsrc = \"{}\"\ndst = \"{}\"\nsrc_port = {}\n\
                  dst_port = {}\nalg = \"{}\"\nealg = \"{}\"\nik = \"{ik}\"\nck = \"{ck}\"\n\
                  replay_window = {}\nesn = {}\nseq = {}\n",
                 self.number,

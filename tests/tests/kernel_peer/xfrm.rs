@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 
 use gm_tests::netns::NetNs;
 
-use crate::common::write_private;
+use crate::common::{program, write_private};
 use crate::set::{ENCAP, End, Set};
 
 /// What a receiver has to say of one SA: packets that came again, that came too late, and whose
@@ -47,13 +47,27 @@ impl Kernel {
             .sh("ip", &["-batch", file.to_str().expect("a path")]);
     }
 
-    /// States and policies of these sets.
+    /// States and policies of these sets, made by iproute2.
     pub fn add(&self, sets: &[Set]) {
         let commands: Vec<String> = sets
             .iter()
             .flat_map(|set| [set.states(self.end), set.policies(self.end, "add")])
             .collect();
         self.ip(&commands.concat());
+    }
+
+    /// The same, made by `gm-xfrm install`.
+    pub fn install(&self, sets: &[Set]) {
+        let file = self.dir.path().join("SAD.toml");
+        let text: Vec<String> = sets.iter().map(|set| set.sad(self.end)).collect();
+        write_private(&file, &text.concat());
+        let program = program("gm-xfrm");
+        let said = self.ns.sh(
+            program.to_str().expect("a path"),
+            &["install", "--sad", file.to_str().expect("a path"), "--json"],
+        );
+        let states = format!("\"states\":{}", 4 * sets.len());
+        assert!(said.replace(' ', "").contains(&states), "{said}");
     }
 
     /// What is not 0 of the errors that XFRM counts here.
