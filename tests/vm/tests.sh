@@ -15,6 +15,7 @@ declare -A tests=(
     [daemon]="gmespd starts, is killed, takes over and ends cleanly"
     [demo]="gmespd demo"
     [kernel]="gm_xfrm::kernel and gm-xfrm against a real kernel"
+    [vectors]="the kernel opens what Scapy has sealed, and drops what we drop"
     [formats]="gm-xfrm export through iproute2, import, and both ends of one file"
     [matrix]="gmespd against the kernel, both roles: the matrix, replays, renewals, NAT"
     [phone]="the kernel as a real phone: SIP over UDP sockets and SIPp's TCP in its ESP"
@@ -23,7 +24,7 @@ declare -A tests=(
     [plane-e2e]="the same end to end, with phones, SIPp and Kamailio"
 )
 order=(verifier vlan bpf traffic workers clsact killed daemon demo
-    kernel formats matrix phone plane plane-e2e migrate)
+    kernel vectors formats matrix phone plane plane-e2e migrate)
 # The older kernel shows more: its verifier knows less, and it has clsact only.
 declare -A only=([clsact]=6.12 [bpf]=6.1 [workers]=6.1)
 
@@ -48,6 +49,7 @@ test_killed() {
 test_daemon() { rust process ''; }
 test_demo() { "$(program gmespd)" demo; }
 test_kernel() { rust kernel_xfrm ''; }
+test_vectors() { rust kernel_vectors ''; }
 test_formats() { rust kernel_formats ''; }
 test_matrix() { rust kernel_peer ''; }
 # gmespd carries its side by XDP on the one kernel, by the kernel on the other.
