@@ -13,7 +13,7 @@ use gm_esp::Suite;
 use gm_tests::needs_esp;
 use gm_tests::netns::{End, NetNs, veth};
 use gm_xfrm::kernel::plan::{self, Plan};
-use gm_xfrm::kernel::{Policy, State, Xfrm};
+use gm_xfrm::kernel::{Limits, Policy, Ports, State, Xfrm};
 
 /// This host's and the phone's address: IPv4 and IPv6.
 const HERE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -90,10 +90,14 @@ fn every() -> String {
                     _ => "mode = \"trans\"\n".to_string(),
                 };
                 text.push_str(&mode);
-                // Windows of all sizes, and numbers that are not the first.
+                // Windows of all sizes, extended numbers, and numbers that are not the first.
                 let window = [32, 64, 1024, 4096][set % 4];
-                let seq = if set % 3 == 1 { "seq = 70001\n" } else { "" };
-                writeln!(text, "replay_window = {window}\n{seq}").expect("a string");
+                let numbers = match (way, suite) {
+                    (1, Suite::NullAesGcm | Suite::AesGmacNull) => "esn = true\nseq = 8589934592\n",
+                    (1, _) => "seq = 70001\n",
+                    _ => "",
+                };
+                writeln!(text, "replay_window = {window}\n{numbers}").expect("a string");
             }
         }
     }
@@ -165,7 +169,10 @@ fn a_batch_makes_what_install_makes() {
     let policies = plans.iter().flat_map(|plan| plan.policies.clone());
     assert_same(&here, states, policies.collect());
 
-    // Out of the kernel, and into another one.
+    // Out of the kernel, and into another one: what others have made, too.
+    let foreign = foreign();
+    here.run(|| Xfrm::open().and_then(|mut xfrm| xfrm.add_state(&foreign)))
+        .expect("a state");
     let (states, policies) = kernel(&here);
     let again = path(&dir, "again");
     let words = [
@@ -180,6 +187,31 @@ fn a_batch_makes_what_install_makes() {
     let other = NetNs::new().expect("root");
     other.sh("ip", &["-batch", &again]);
     assert_same(&other, states, policies);
+    let (there, _) = kernel(&other);
+    let found = there.iter().find(|state| state.id == foreign.id);
+    let limits = found.expect("the state").limits;
+    assert_eq!(
+        (limits.bytes, limits.packets),
+        (foreign.limits.bytes, foreign.limits.packets)
+    );
+    // What is left of an hour.
+    assert!((3000..=3600).contains(&limits.added[1]), "{limits:?}");
+}
+
+/// A tunnel that ends by itself, has flags, and is for a whole net.
+fn foreign() -> State {
+    let mut state = plans(&every()).swap_remove(2 * (WAYS - 1)).state;
+    state.id.spi = 0x2000_0000;
+    (state.reqid, state.flags, state.extra_flags) = (7, 0x01, 0x1);
+    state.selector.src.prefix = 24;
+    (state.selector.proto, state.selector.sport) = (17, Ports::ANY);
+    state.limits = Limits {
+        bytes: [1 << 40, 1 << 41],
+        packets: [1000, 2000],
+        added: [0, 3600],
+        used: [0, 0],
+    };
+    state
 }
 
 #[test]
