@@ -4,7 +4,7 @@ use gm_esp::Suite;
 use gm_sip::SaSetRequest;
 
 use crate::in_every_suite;
-use crate::net::{Net, V4, V6};
+use crate::net::{NAT, Net, V4, V6};
 use crate::phone::Phone;
 use crate::sipp::Sipp;
 use crate::wire::Wire;
@@ -63,4 +63,11 @@ fn sipp_over_tcp_and_ipv4_in_every_suite() {
 fn sipp_over_tcp_and_ipv6_in_every_suite() {
     gm_tests::needs_esp!();
     in_every_suite(&V6, "tcp-v6", lives);
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP and sipp"]
+fn sipp_over_tcp_behind_a_nat_in_every_suite() {
+    gm_tests::needs_esp!();
+    in_every_suite(&NAT, "tcp-nat", lives);
 }
