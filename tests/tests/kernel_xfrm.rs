@@ -13,6 +13,8 @@ mod facts;
 mod ground;
 #[path = "kernel_xfrm/numbers.rs"]
 mod numbers;
+#[path = "kernel_xfrm/pair.rs"]
+mod pair;
 #[path = "kernel_xfrm/record.rs"]
 mod record;
 #[path = "kernel_xfrm/sets.rs"]

@@ -16,8 +16,8 @@ use gm_xfrm::kernel::{Event, Mark, Message, Numbers, PolicyDir, Ports, StateId, 
 use netlink_sys::protocols::NETLINK_XFRM;
 use netlink_sys::{Socket, SocketAddr};
 
-use crate::facts::{Two, hears, socket};
 use crate::ground::{PHONE, PORTS, PRIVATE, US, Way, address, keys, plan_of, spec, tables};
+use crate::pair::{Two, hears, socket};
 
 const NEWSA: u16 = 0x10;
 const GETSA: u16 = 0x12;
@@ -178,7 +178,7 @@ fn recorded_tables_are_read_whole() {
 fn recorded_events_are_read_one_by_one() {
     gm_tests::needs_esp!();
     let two = Two::new();
-    let encap = crate::facts::encap(&two);
+    let encap = crate::pair::encap(&two);
     let [us, phone] = two.install(0x1000, 1, Suite::HmacSha1AesCbc, Way::Tunnel);
     let mut tape = two.us.run(|| Tape::new(&[1, 2, 3, 4, 5, 8]));
 
