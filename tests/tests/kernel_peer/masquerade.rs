@@ -48,6 +48,10 @@ impl Masquerade {
                 format!("{gateway}/24"),
             );
             phone.ip(&format!("addr add {PUBLIC}/32 dev lo"));
+            // The router does not answer who asks for it under its own address.
+            phone
+                .run(|| fs::write("/proc/sys/net/ipv4/conf/all/arp_announce", "2"))
+                .unwrap();
             phone.ip(&format!("route add default via {gateway}"));
         }
         ns.run(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1"))
