@@ -98,6 +98,9 @@ mod tests {
         assert_eq!(parse(KERNEL).unwrap().gm.data_plane, PlaneKind::Kernel);
         let with = format!("{KERNEL}uplinks = [\"eth0\", \"eth1\"]\npin_dir = \"off\"\n");
         assert_eq!(parse(&with).unwrap().gm.uplinks.len(), 2);
+        let warnings = parse(KERNEL).unwrap().warnings();
+        let lost = "lost with data_plane = \"kernel\": ";
+        assert!(warnings.len() > 5 && warnings.iter().all(|w| w.starts_with(lost)));
         let xdp = KERNEL.replace("kernel", "xdp");
         let error = parse(&xdp).unwrap_err();
         assert!(error.contains("[gm] uplinks: is empty"), "{error}");

@@ -267,6 +267,18 @@ impl Control {
         Ok(())
     }
 
+    /// The set of a state that is in the book and not in the kernel.
+    pub fn is_lost(&mut self, id: &StateId) -> Result<Option<SetId>, KernelError> {
+        let Some(set) = self.book.set_of(id) else {
+            return Ok(None);
+        };
+        match self.xfrm.state(*id) {
+            Ok(_) => Ok(None),
+            Err(error) if error.is_missing() => Ok(Some(set)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Puts back what somebody else has taken away or changed of the policies that have to
     /// be there. How many those were.
     pub fn mend_policies(&mut self) -> Result<usize, KernelError> {

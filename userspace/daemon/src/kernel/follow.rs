@@ -20,7 +20,12 @@ const PULSE: Timespec = Timespec {
     tv_nsec: 0,
 };
 /// Whoever changes nftables has this long to be done.
-const SETTLED: Duration = Duration::from_millis(200);
+const SETTLED: Duration = Duration::from_millis(100);
+/// And then they are looked at.
+const SOON: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 110_000_000,
+};
 /// What is wrong and stays wrong is logged once in this time.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -79,7 +84,8 @@ impl Follow {
             PollFd::from_borrowed_fd(self.ears.nft.as_fd(), PollFlags::IN),
         ];
         // Interrupted is as good as nothing heard.
-        let _ = poll(&mut fds, Some(&PULSE));
+        let wait = self.tables.map_or(PULSE, |_| SOON);
+        let _ = poll(&mut fds, Some(&wait));
         let Some(shared) = shared.upgrade() else {
             return false;
         };
@@ -89,7 +95,9 @@ impl Follow {
         self.xfrm(&shared);
         self.nft(&shared);
         let looked = shared.with(|control| self.numbers.look(control));
-        if let Err(error) = looked {
+        if let Err(error) = looked
+            && !matches!(error, KernelError::Down)
+        {
             tracing::warn!(%error, "sequence numbers cannot be read");
         }
         true
@@ -118,8 +126,12 @@ impl Follow {
                     }
                     Event::PoliciesFlushed | Event::Lost => mend = true,
                     Event::StateRemoved { id, .. } | Event::StateExpired { id, hard: true } => {
-                        if let Some(set) = control.book.set_of(&id) {
-                            tracing::error!(set = set.0, "{id}: somebody else has removed it; its phone has to register again");
+                        // One of ours may have come back meanwhile under its old name.
+                        if let Some(set) = control.is_lost(&id)? {
+                            tracing::error!(
+                                set = set.0,
+                                "{id}: somebody else has removed it; its phone has to register again"
+                            );
                         }
                     }
                     Event::StatesFlushed => {
@@ -129,6 +141,9 @@ impl Follow {
                 }
                 Ok(())
             });
+            if matches!(done, Err(KernelError::Down)) {
+                return;
+            }
             if let Err(error) = done {
                 tracing::warn!(%error, "a change of the kernel's tables is not followed");
             }
@@ -137,7 +152,7 @@ impl Follow {
             return;
         }
         match shared.with(super::control::Control::mend_policies) {
-            Ok(0) => {}
+            Ok(0) | Err(KernelError::Down) => {}
             Ok(mended) => tracing::error!(
                 mended,
                 "somebody else has removed or changed policies that block or protect; they are put back"

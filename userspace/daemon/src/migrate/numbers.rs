@@ -18,7 +18,10 @@ pub fn from_kernel(dir: Dir, kernel: &kernel::Numbers) -> Numbers {
     let known = kernel.window as usize;
     seen.truncate(known.div_ceil(64));
     // Bits of the last word that are outside the window say nothing.
-    if let Some(word) = seen.get_mut(known / 64).filter(|_| !known.is_multiple_of(64)) {
+    if let Some(word) = seen
+        .get_mut(known / 64)
+        .filter(|_| !known.is_multiple_of(64))
+    {
         *word |= !0 << (known % 64);
     }
     Numbers {
