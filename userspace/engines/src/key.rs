@@ -8,14 +8,30 @@ use md5::Md5;
 use sha1::Sha1;
 use zeroize::Zeroize;
 
+use crate::level::{self, Level};
 use crate::transform::{SALT_LEN, Transform};
+use crate::wide::WideKey;
 
 /// The key of one SA, expanded once so that a packet pays only for itself.
 ///
 /// No `Debug`, no way back to the bytes; the key schedules are zeroized on
 /// drop by the crates that own them, the salt here.
 pub struct Key {
-    pub(crate) inner: Inner,
+    transform: Transform,
+    /// What [`Transform::fits`] judges by, looked up once.
+    min_len: u16,
+    block_mask: u16,
+    pub(crate) form: Form,
+}
+
+/// What of a key an engine works with. Each engine can work with each form, for
+/// it hands what is not its own to the engine whose it is; so a key should be
+/// made for the engine that will have it.
+pub(crate) enum Form {
+    /// RustCrypto's.
+    Reference(Inner),
+    /// Of the engines for several packets at once.
+    Wide(WideKey),
 }
 
 /// What each transform needs.
@@ -80,9 +96,25 @@ impl Key {
     /// (RFC 2451 2.2) are not refused, for the other end, which has derived the
     /// same ones, would not know.
     ///
+    /// The key is made for the engine that [`best`](crate::best) gives.
+    ///
     /// # Errors
     /// [`KeyError`] when a length is not the transform's.
     pub fn new(
+        transform: Transform,
+        integrity: &[u8],
+        encryption: &[u8],
+        salt: [u8; SALT_LEN],
+    ) -> Result<Key, KeyError> {
+        Key::made_for(level::chosen(), transform, integrity, encryption, salt)
+    }
+
+    /// The same for the engine of a level.
+    ///
+    /// # Errors
+    /// As [`Key::new`].
+    pub fn made_for(
+        level: Level,
         transform: Transform,
         integrity: &[u8],
         encryption: &[u8],
@@ -103,6 +135,9 @@ impl Key {
         };
         if encryption.len() != expected {
             return Err(encryption_length);
+        }
+        if let Some(wide) = level.wide_key(transform, integrity, encryption, salt) {
+            return Ok(Key::of(transform, Form::Wide(wide)));
         }
         let sha1 = || match Hmac::new_from_slice(integrity) {
             Ok(mac) => Ok(HmacKey::Sha1(mac)),
@@ -137,22 +172,28 @@ impl Key {
                 salt: Salt(salt),
             },
         };
-        Ok(Key { inner })
+        Ok(Key::of(transform, Form::Reference(inner)))
+    }
+
+    fn of(transform: Transform, form: Form) -> Key {
+        Key {
+            transform,
+            min_len: transform.min_len() as u16,
+            block_mask: transform.alignment() as u16 - 1,
+            form,
+        }
     }
 
     /// The transform that this key is for.
     pub fn transform(&self) -> Transform {
-        match &self.inner {
-            Inner::Hmac { mac, cipher } => match (mac, cipher) {
-                (HmacKey::Sha1(_), Cipher::Null) => Transform::HmacSha1Null,
-                (HmacKey::Sha1(_), Cipher::AesCbc(_)) => Transform::HmacSha1AesCbc,
-                (HmacKey::Sha1(_), Cipher::DesEde3Cbc(_)) => Transform::HmacSha1DesEde3Cbc,
-                (HmacKey::Md5(_), Cipher::Null) => Transform::HmacMd5Null,
-                (HmacKey::Md5(_), Cipher::AesCbc(_)) => Transform::HmacMd5AesCbc,
-                (HmacKey::Md5(_), Cipher::DesEde3Cbc(_)) => Transform::HmacMd5DesEde3Cbc,
-            },
-            Inner::AesGmacNull { .. } => Transform::AesGmacNull,
-            Inner::NullAesGcm { .. } => Transform::NullAesGcm,
+        self.transform
+    }
+
+    /// [`Transform::fits`].
+    pub(crate) fn fits(&self, len: usize) -> bool {
+        match len.checked_sub(self.min_len.into()) {
+            Some(more) => more & usize::from(self.block_mask) == 0,
+            None => false,
         }
     }
 }

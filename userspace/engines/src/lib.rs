@@ -1,9 +1,11 @@
 //! Ciphers and MACs for ESP, in batches.
 //!
 //! An [`Engine`] works on whole ESP packets, from the SPI to the end of the
-//! ICV, in place and without allocating. It takes a batch, so that engines
-//! that fill SIMD lanes with several packets can come later without a change
-//! above. The [`reference()`] engine is made of the RustCrypto crates.
+//! ICV, in place and without allocating. It takes a batch: where the processor
+//! has wide registers, HMAC-SHA-1 and AES-CBC are computed over several packets
+//! side by side, and AES-GCM and GMAC over several blocks of one. [`best()`] is
+//! the fastest that the machine can ([`Level`]); the [`reference()`] engine is
+//! made of the RustCrypto crates and is what the others are tested against.
 //!
 //! ```text
 //! | SPI 4 | number 4 | IV 0, 8 or 16 | payload, padding, trailer | ICV 12 or 16 |
@@ -12,13 +14,27 @@
 //!
 //! This crate knows bytes and keys. What the bytes mean, numbers, windows and
 //! selectors, is gm-esp's.
-#![forbid(unsafe_code)]
+// Allowed in `simd` alone.
+#![deny(unsafe_code)]
 
 mod key;
+mod level;
 mod reference;
+#[cfg(target_arch = "x86_64")]
+mod simd;
 mod transform;
+#[cfg(target_arch = "x86_64")]
+mod wide;
+#[cfg(not(target_arch = "x86_64"))]
+mod wide {
+    //! There are no wide engines for this processor.
+
+    /// So there is no key of theirs.
+    pub(crate) enum WideKey {}
+}
 
 pub use key::{Key, KeyError};
+pub use level::{Level, UnknownLevel, best, force};
 pub use transform::{
     HEADER_LEN, MAX_ENCRYPTION_KEY_LEN, MAX_ICV_LEN, MAX_INTEGRITY_KEY_LEN, MAX_IV_LEN, SALT_LEN,
     Transform,
@@ -57,18 +73,13 @@ pub trait Engine: Send + Sync {
 
     /// Verifies and decrypts in place.
     ///
-    /// The ICV is compared in constant time and before anything is decrypted;
-    /// where it differs, `ok` turns false and the bytes stay as they were. So
-    /// they do when the packet has not [`Transform::fits`] length.
+    /// The ICV is compared in constant time; where it differs, `ok` turns false
+    /// and the bytes are as they were. So they are when the packet has not
+    /// [`Transform::fits`] length.
     fn open(&self, batch: &mut [Job<'_>]);
 }
 
 /// The engine made of the RustCrypto crates: right first, on every machine.
 pub fn reference() -> &'static dyn Engine {
     &reference::Reference
-}
-
-/// The fastest engine for this machine; for now the reference.
-pub fn best() -> &'static dyn Engine {
-    reference()
 }

@@ -10,7 +10,7 @@ use aes_gcm::{Aes128Gcm, Nonce, Tag};
 use hmac::{Hmac, Mac};
 use subtle::ConstantTimeEq;
 
-use crate::key::{Cipher, HmacKey, Inner};
+use crate::key::{Cipher, Form, HmacKey, Inner};
 use crate::transform::HEADER_LEN;
 use crate::{Engine, Job};
 
@@ -28,34 +28,42 @@ impl Engine for Reference {
     }
 
     fn seal(&self, batch: &mut [Job<'_>]) {
-        for job in batch {
-            job.ok = job.key.transform().fits(job.esp.len())
-                && match &job.key.inner {
-                    Inner::Hmac { mac, cipher } => {
-                        encrypt(cipher, job.esp) && hmac_seal(mac, job.esp, job.seq_hi)
-                    }
-                    Inner::AesGmacNull { gcm, salt } => {
-                        gmac_seal(gcm, &salt.0, job.esp, job.seq_hi)
-                    }
-                    Inner::NullAesGcm { gcm, salt } => gcm_seal(gcm, &salt.0, job.esp, job.seq_hi),
-                };
-        }
+        batch.iter_mut().for_each(seal);
     }
 
     fn open(&self, batch: &mut [Job<'_>]) {
-        for job in batch {
-            job.ok = job.key.transform().fits(job.esp.len())
-                && match &job.key.inner {
-                    Inner::Hmac { mac, cipher } => {
-                        hmac_verify(mac, job.esp, job.seq_hi) && decrypt(cipher, job.esp)
-                    }
-                    Inner::AesGmacNull { gcm, salt } => {
-                        gmac_verify(gcm, &salt.0, job.esp, job.seq_hi)
-                    }
-                    Inner::NullAesGcm { gcm, salt } => gcm_open(gcm, &salt.0, job.esp, job.seq_hi),
-                };
-        }
+        batch.iter_mut().for_each(open);
     }
+}
+
+pub(crate) fn seal(job: &mut Job<'_>) {
+    let key = match &job.key.form {
+        Form::Reference(key) => key,
+        Form::Wide(_) => return crate::best().seal(std::slice::from_mut(job)),
+    };
+    job.ok = job.key.fits(job.esp.len())
+        && match key {
+            Inner::Hmac { mac, cipher } => {
+                encrypt(cipher, job.esp) && hmac_seal(mac, job.esp, job.seq_hi)
+            }
+            Inner::AesGmacNull { gcm, salt } => gmac_seal(gcm, &salt.0, job.esp, job.seq_hi),
+            Inner::NullAesGcm { gcm, salt } => gcm_seal(gcm, &salt.0, job.esp, job.seq_hi),
+        };
+}
+
+pub(crate) fn open(job: &mut Job<'_>) {
+    let key = match &job.key.form {
+        Form::Reference(key) => key,
+        Form::Wide(_) => return crate::best().open(std::slice::from_mut(job)),
+    };
+    job.ok = job.key.fits(job.esp.len())
+        && match key {
+            Inner::Hmac { mac, cipher } => {
+                hmac_verify(mac, job.esp, job.seq_hi) && decrypt(cipher, job.esp)
+            }
+            Inner::AesGmacNull { gcm, salt } => gmac_verify(gcm, &salt.0, job.esp, job.seq_hi),
+            Inner::NullAesGcm { gcm, salt } => gcm_open(gcm, &salt.0, job.esp, job.seq_hi),
+        };
 }
 
 /// RFC 2404 and 2403: SPI to trailer, the first 96 bits; with ESN the high half

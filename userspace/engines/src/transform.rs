@@ -117,6 +117,15 @@ impl Transform {
         HEADER_LEN + self.iv_len() + self.block() + self.icv_len()
     }
 
+    /// What the length of payload, padding and trailer must be a multiple of for
+    /// the cipher.
+    pub(crate) const fn alignment(self) -> usize {
+        match self.cipher_block() {
+            Some(block) => block,
+            None => 1,
+        }
+    }
+
     /// Whether a packet of `len` bytes, SPI to ICV, can be one of this
     /// transform: long enough, and a whole number of cipher blocks.
     ///
@@ -127,9 +136,6 @@ impl Transform {
             return false;
         }
         let body = len - HEADER_LEN - self.iv_len() - self.icv_len();
-        match self.cipher_block() {
-            Some(block) => body.is_multiple_of(block),
-            None => true,
-        }
+        body.is_multiple_of(self.alignment())
     }
 }

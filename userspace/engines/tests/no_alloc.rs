@@ -7,7 +7,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::AtomicU64;
 
-use gm_engines::reference;
+use gm_engines::best;
 use gm_esp::{
     BATCH, BufferedIv, Ck, Counter, EncapPort, EncapPorts, EspKeys, Ik, MAX_BACK, MAX_FRONT, Mode,
     Outer, OwnedWindow, PacketBuf, Received, Sa, SaSpec, SelProto, Selected, Selector, Suite,
@@ -145,7 +145,7 @@ fn round_trip(sa: &Sa, count: usize) {
                     .ok()
             });
         }
-        outbound::seal(reference(), &mut batch, |i, packet| {
+        outbound::seal(best(), &mut batch, |i, packet| {
             if let Ok(packet) = packet {
                 ranges[i] = (packet.packet().start(), packet.packet().end());
                 sealed += 1;
@@ -159,7 +159,7 @@ fn round_trip(sa: &Sa, count: usize) {
             let received = Received::parse(packet, EncapPort::Dst(4500)).ok();
             *slot = received.and_then(|received| received.check(sa, &window.window()).ok());
         }
-        inbound::open(reference(), &mut batch, |_, packet| {
+        inbound::open(best(), &mut batch, |_, packet| {
             let admitted = packet
                 .and_then(|packet| packet.commit(&window.window()))
                 .and_then(|packet| packet.admit());

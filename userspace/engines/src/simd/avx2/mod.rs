@@ -1,0 +1,47 @@
+//! AVX2 and the AES instructions: eight packets of SHA-1 side by side, eight
+//! chains of CBC in flight.
+
+mod cbc;
+mod sha1;
+
+use super::{AES_BLOCK, CbcChains, LANES, Level, RoundKeys, Sha1States, check_lanes, schedule};
+
+/// Proof that this processor can do it.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    /// Asks the processor.
+    pub(crate) fn detect() -> Option<Avx2> {
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("aes")).then_some(Avx2(()))
+    }
+}
+
+impl Level for Avx2 {
+    fn sha1(self, states: &mut Sha1States, lanes: &[&[u8]; LANES], blocks: usize) {
+        check_lanes(lanes.iter().copied(), blocks * super::SHA1_BLOCK);
+        // SAFETY: the processor can (`self`); every lane has the bytes or none.
+        unsafe { sha1::blocks(states, lanes, blocks) }
+    }
+
+    fn cbc_encrypt(self, chains: &mut CbcChains, lanes: &mut [&mut [u8]; LANES], blocks: usize) {
+        check_lanes(lanes.iter().map(|lane| &**lane), blocks * AES_BLOCK);
+        // SAFETY: the processor can (`self`); every lane has the bytes or none.
+        unsafe { cbc::encrypt(chains, lanes, blocks) }
+    }
+
+    fn cbc_decrypt(self, keys: &RoundKeys, iv: &[u8; AES_BLOCK], data: &mut [u8]) {
+        // SAFETY: the processor can (`self`).
+        unsafe { cbc::decrypt(keys, iv, data) }
+    }
+
+    fn expand(self, key: &[u8; AES_BLOCK]) -> RoundKeys {
+        // SAFETY: the processor can (`self`).
+        unsafe { schedule::expand(key) }
+    }
+
+    fn inverse(self, keys: &RoundKeys) -> RoundKeys {
+        // SAFETY: the processor can (`self`).
+        unsafe { schedule::inverse(keys) }
+    }
+}

@@ -1,0 +1,66 @@
+//! AVX-512 with the vector forms of AES and of the carry-less product: sixteen
+//! packets of SHA-1 or CBC side by side, four AES blocks in a register.
+
+mod cbc;
+mod gcm;
+mod ghash;
+mod sha1;
+
+pub(crate) use gcm::{GcmKey, Packet};
+
+use super::{
+    AES_BLOCK, CbcChains, LANES, Level, RoundKeys, SHA1_BLOCK, Sha1States, check_lanes, schedule,
+};
+
+/// Proof that this processor can do it.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(());
+
+impl Avx512 {
+    /// Asks the processor.
+    pub(crate) fn detect() -> Option<Avx512> {
+        (is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("vaes")
+            && is_x86_feature_detected!("vpclmulqdq")
+            && is_x86_feature_detected!("aes")
+            && is_x86_feature_detected!("pclmulqdq"))
+        .then_some(Avx512(()))
+    }
+}
+
+impl Level for Avx512 {
+    fn sha1(self, states: &mut Sha1States, lanes: &[&[u8]; LANES], blocks: usize) {
+        check_lanes(lanes.iter().copied(), blocks * SHA1_BLOCK);
+        // SAFETY: the processor can (`self`); every lane has the bytes or none.
+        unsafe { sha1::blocks(states, lanes, blocks) }
+    }
+
+    fn copy_rest(self, rest: &[u8], block: &mut [u8; SHA1_BLOCK]) {
+        assert!(rest.len() < SHA1_BLOCK, "a whole block is no rest");
+        // SAFETY: the processor can (`self`); the rest is shorter than a block.
+        unsafe { sha1::copy_rest(rest, block) }
+    }
+
+    fn cbc_encrypt(self, chains: &mut CbcChains, lanes: &mut [&mut [u8]; LANES], blocks: usize) {
+        check_lanes(lanes.iter().map(|lane| &**lane), blocks * AES_BLOCK);
+        // SAFETY: the processor can (`self`); every lane has the bytes or none.
+        unsafe { cbc::encrypt(chains, lanes, blocks) }
+    }
+
+    fn cbc_decrypt(self, keys: &RoundKeys, iv: &[u8; AES_BLOCK], data: &mut [u8]) {
+        // SAFETY: the processor can (`self`).
+        unsafe { cbc::decrypt(keys, iv, data) }
+    }
+
+    fn expand(self, key: &[u8; AES_BLOCK]) -> RoundKeys {
+        // SAFETY: the processor can (`self`).
+        unsafe { schedule::expand(key) }
+    }
+
+    fn inverse(self, keys: &RoundKeys) -> RoundKeys {
+        // SAFETY: the processor can (`self`).
+        unsafe { schedule::inverse(keys) }
+    }
+}

@@ -1,0 +1,85 @@
+//! Expanded keys of the levels.
+
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use super::hmac::MacStates;
+use crate::simd::avx512::{Avx512, GcmKey};
+use crate::simd::{AES_BLOCK, Level, RoundKeys};
+use crate::transform::{SALT_LEN, Transform};
+
+/// What a level needs of one SA.
+pub(crate) enum WideKey {
+    /// HMAC-SHA-1-96, alone or over AES-CBC.
+    Mac {
+        /// The states behind the key.
+        mac: MacStates,
+        /// For [`Transform::HmacSha1AesCbc`].
+        cbc: Option<CbcKeys>,
+    },
+    /// AES-GCM or AES-GMAC.
+    Gcm(GcmSide),
+}
+
+/// AES-CBC's round keys both ways.
+pub(crate) struct CbcKeys {
+    pub(super) encrypt: RoundKeys,
+    pub(super) decrypt: RoundKeys,
+}
+
+/// AES-GCM's or AES-GMAC's key.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub(crate) struct GcmSide {
+    pub(super) key: GcmKey,
+    pub(super) salt: [u8; SALT_LEN],
+    /// Everything is additional data (RFC 4543).
+    #[zeroize(skip)]
+    pub(super) mac_only: bool,
+    /// The key can be used where it was made only.
+    #[zeroize(skip)]
+    pub(super) level: Avx512,
+}
+
+impl WideKey {
+    /// Of HMAC-SHA-1; `None` for what a level has no lanes for. Lengths have
+    /// been checked.
+    pub(crate) fn mac<L: Level>(
+        level: L,
+        transform: Transform,
+        integrity: &[u8],
+        encryption: &[u8],
+    ) -> Option<WideKey> {
+        let cbc = match transform {
+            Transform::HmacSha1Null => None,
+            Transform::HmacSha1AesCbc => {
+                let key: &[u8; AES_BLOCK] = encryption.try_into().ok()?;
+                let encrypt = level.expand(key);
+                let decrypt = level.inverse(&encrypt);
+                Some(CbcKeys { encrypt, decrypt })
+            }
+            _ => return None,
+        };
+        let mac = MacStates::of(integrity);
+        Some(WideKey::Mac { mac, cbc })
+    }
+
+    /// Of GCM and GMAC; `None` for another transform.
+    pub(crate) fn gcm(
+        level: Avx512,
+        transform: Transform,
+        integrity: &[u8],
+        encryption: &[u8],
+        salt: [u8; SALT_LEN],
+    ) -> Option<WideKey> {
+        let (key, mac_only) = match transform {
+            Transform::NullAesGcm => (encryption, false),
+            Transform::AesGmacNull => (integrity, true),
+            _ => return None,
+        };
+        Some(WideKey::Gcm(GcmSide {
+            key: level.gcm_key(key.try_into().ok()?),
+            salt,
+            mac_only,
+            level,
+        }))
+    }
+}
