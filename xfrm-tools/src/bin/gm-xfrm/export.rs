@@ -200,7 +200,8 @@ pub fn local(said: &[IpAddr]) -> impl Fn(IpAddr) -> bool {
     }
 }
 
-/// Writes text, with keys in it or not.
+/// Writes text, with keys in it or not; who has which SAs is nobody's business
+/// either.
 pub fn write(out: &Path, text: &str, keys: bool) -> Result<(), Failure> {
     if keys && is_stdio(out) {
         say("warning: keys on standard output; --out FILE makes a file with mode 0600");
@@ -210,12 +211,7 @@ pub fn write(out: &Path, text: &str, keys: bool) -> Result<(), Failure> {
             "warning: keys in {out}, mode 0600: whoever reads it can read and forge what they protect"
         ));
     }
-    let secrecy = if keys {
-        Secrecy::Private
-    } else {
-        Secrecy::Usual
-    };
-    let mut output: Output = create(out, secrecy)?;
+    let mut output: Output = create(out, Secrecy::Private)?;
     output
         .write_all(text.as_bytes())
         .map_err(|e| unreadable(format!("cannot write {}: {e}", out.display())))?;
