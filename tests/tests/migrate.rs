@@ -11,10 +11,14 @@
 mod core;
 #[path = "migrate/files.rs"]
 mod files;
+#[path = "migrate/gm.rs"]
+mod gm;
 #[path = "migrate/kamailio.rs"]
 mod kamailio;
 #[path = "migrate/lab.rs"]
 mod lab;
+#[path = "migrate/moves.rs"]
+mod moves;
 #[path = "migrate/phone.rs"]
 mod phone;
 // Programs, files and subscribers are those of the tests with SIPp.
