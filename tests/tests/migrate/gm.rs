@@ -1,5 +1,6 @@
 //! gmespd on Kamailio's host, which keeps its sockets and its SIP; and gm-xfrm.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -82,6 +83,15 @@ impl Gm {
         let mut all = self.sas().into_iter();
         all.find(|sa| sa.sa.spi == spi)
             .unwrap_or_else(|| panic!("gmespd has no SA with SPI {spi}"))
+    }
+
+    /// `gmespctl sa del` of every set.
+    pub fn remove_all(&self) {
+        let sets: BTreeSet<u64> = self.sas().iter().filter_map(|sa| sa.sa.set).collect();
+        for set in sets {
+            let gone = self.runtime.block_on(self.client.remove_set(set));
+            assert_eq!(gone.expect("gmespd removes it").sas, 4);
+        }
     }
 
     /// One of its counters.

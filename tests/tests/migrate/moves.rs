@@ -8,6 +8,7 @@ use gm_xfrm::kernel::State;
 use serde_json::Value;
 
 use crate::gm::Gm;
+use crate::kamailio::Kamailio;
 use crate::lab::Lab;
 use crate::phone::{Phone, Registered};
 use crate::{assert_in_kernel, four, leave, numbers};
@@ -149,7 +150,7 @@ fn gmespd_takes_the_sas_over_and_gives_them_back_while_messages_go_on() {
 #[ignore = "needs a kernel with ESP, and kamailio"]
 fn a_renewal_after_the_move_is_in_the_kernel_until_it_is_moved_too() {
     gm_tests::needs_esp!();
-    let mut lab = Lab::new();
+    let lab = Lab::new();
     let mut phone = lab.phone("hmac-sha-1-96/aes-cbc", "udp");
     let first = phone.register();
     let gm = Gm::start(&lab);
@@ -165,9 +166,31 @@ fn a_renewal_after_the_move_is_in_the_kernel_until_it_is_moved_too() {
         gm.sa(spi);
     }
     gm.assert_nothing_dropped();
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP, and kamailio"]
+fn a_restart_of_kamailio_leaves_gmespds_sas_and_phones_register_anew() {
+    gm_tests::needs_esp!();
+    let mut lab = Lab::new();
+    let mut phone = lab.phone("hmac-sha-1-96/aes-cbc", "udp");
+    let first = phone.register();
+    let gm = Gm::start(&lab);
+    gm.xfrm(&["adopt"]);
     // Kamailio flushes what is its in the kernel; gmespd's is not.
     lab.kamailio.take().expect("kamailio runs").end();
-    assert_eq!(gm.sas().len(), 8);
+    assert_eq!(gm.sas().len(), 4);
+    // A new one knows no phone and begins with the same SPIs, so this set has to go.
+    lab.kamailio = Some(Kamailio::start(&lab.pcscf, lab.dir.path()));
+    gm.remove_all();
+    // Nor does a phone that still has SAs take the same SPIs again.
+    drop(phone);
+    let mut phone = lab.phone("hmac-sha-1-96/aes-cbc", "udp");
+    let second = phone.register();
+    assert_eq!(second.spis[2..], first.spis[2..]);
+    assert_in_kernel(&lab, &second);
+    phone.echoes_while(|| drop(gm.xfrm(&["adopt"])));
+    assert_eq!((gm.sas().len(), lab.states().len()), (4, 0));
 }
 
 #[test]
