@@ -21,7 +21,7 @@
 use std::collections::BTreeSet;
 
 use gm_esp::Sa;
-use gm_sadb::{Dir, Handover, Loaded, Numbers, SetId};
+use gm_sadb::{Change, Dir, Handover, Loaded, Numbers, SetId};
 
 use crate::control::Control;
 use crate::parcel::WAITING;
@@ -316,8 +316,17 @@ impl Control {
         }
         let out = self.crew.let_out(buckets, (&inbound, &outbound));
         let mut end = out.and(self.crew.end_hold());
-        for (set, changes) in &changes {
-            end = end.and(self.apply(*set, changes, &[]));
+        // The workers have just looked: what still goes through them is as little
+        // as can be when others begin to pass it by.
+        self.published.tables.set_transit(false);
+        end = end.and(self.crew.looked());
+        let is_sight = |change: &&Change| matches!(change, Change::Unpublish { .. });
+        for sight in [true, false] {
+            for (set, changes) in &changes {
+                let some = changes.iter().filter(|c| is_sight(c) == sight).cloned();
+                let some: Vec<Change> = some.collect();
+                end = end.and(self.apply(*set, &some, &[]));
+            }
         }
         end
     }

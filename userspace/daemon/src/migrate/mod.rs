@@ -29,8 +29,8 @@ use gm_xfrm::kernel::XfrmError;
 
 use crate::control::App;
 
-/// Sets that move at a time: their packets wait meanwhile.
-const AT_A_TIME: usize = 4;
+/// Sets that move at a time: packets wait meanwhile, and there is room for so many.
+const AT_A_TIME: usize = 1;
 
 /// What was taken over, as it was in the kernel; by the number of the set. The
 /// keys in it are wiped when it goes.

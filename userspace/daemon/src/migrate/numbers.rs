@@ -30,32 +30,29 @@ pub fn from_kernel(dir: Dir, kernel: &kernel::Numbers) -> Numbers {
     }
 }
 
-/// What the kernel goes on with, its window as large as it was; outbound
-/// `ahead` numbers further. `None`: there are not that many numbers left.
+/// What the kernel goes on with; outbound `ahead` numbers further. `None`: there
+/// are not that many numbers left.
 pub fn to_kernel(
     dir: Dir,
     was: &kernel::Numbers,
     ours: &Numbers,
     ahead: u64,
 ) -> Option<kernel::Numbers> {
-    let mut numbers = was.clone();
     match dir {
         Dir::Out => {
+            let mut numbers = was.clone();
             numbers.seq = ours.last.checked_add(ahead)?;
             let limit = if was.esn { u64::MAX } else { u32::MAX.into() };
             (numbers.seq < limit).then_some(numbers)
         }
-        Dir::In => {
-            numbers.top = ours.last;
-            numbers.seen = vec![0; (was.window as usize).div_ceil(64)];
-            for back in 0..u64::from(was.window).min(ours.last) {
-                if ours.has_seen(back)
-                    && let Some(word) = numbers.seen.get_mut((back / 64) as usize)
-                {
-                    *word |= 1 << (back % 64);
-                }
-            }
-            Some(numbers)
-        }
+        // At the switch what has gone by way of a worker is overtaken by what has
+        // not: the kernel gets the largest window, whatever it had.
+        Dir::In => Some(kernel::Numbers::with_window(
+            0,
+            ours.last,
+            kernel::MAX_WINDOW,
+            was.esn,
+            |back| ours.has_seen(back.into()),
+        )),
     }
 }

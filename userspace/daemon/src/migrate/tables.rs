@@ -12,11 +12,11 @@ use gm_xfrm::kernel::{Event, Policy, PolicyDir, State, StateId, Topic, Watch, Xf
 use super::kernel;
 
 /// Between two looks at numbers that have to stand still.
-const LOOK: Duration = Duration::from_millis(10);
+const LOOK: Duration = Duration::from_millis(5);
 /// Looks that have to show the same.
 const CALM: u32 = 2;
 /// Looks at most: half a second.
-const LOOKS: u32 = 50;
+const LOOKS: u32 = 100;
 /// The event of a removal is there before its acknowledgement.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Numbers that are left out where the kernel did not tell the last one.

@@ -55,10 +55,15 @@ impl Crew {
         end
     }
 
+    /// Every worker has looked at its rings.
+    pub(crate) fn looked(&self) -> Result<(), Error> {
+        self.each(|_| Command::Report)
+    }
+
     /// Nothing waits any more, and where one worker is alone it need not look.
     pub(crate) fn end_hold(&mut self) -> Result<(), Error> {
         // A command later all that had waited has been processed.
-        let end = self.each(|_| Command::Report);
+        let end = self.looked();
         if self.working().len() <= 1 {
             self.routes.set_shared(false);
             self.desks.pool.shrink(1);
