@@ -59,10 +59,10 @@ test_phone() {
 test_plane() { rust kernel_plane ''; }
 # What is left out, and why, is in kernel-plane-skip. Half of it on each kernel.
 test_plane-e2e() {
-    local program programs=(process sipp kamailio) status=0
-    is_older && programs=(process gm_ue drops)
-    for program in "${programs[@]}"; do
-        GM_TEST_DATA_PLANE=kernel rust_but kernel-plane-skip "$program" || status=$?
+    local name these=(process sipp kamailio) status=0
+    is_older && these=(process gm_ue drops)
+    for name in "${these[@]}"; do
+        GM_TEST_DATA_PLANE=kernel rust_but kernel-plane-skip "$name" || status=$?
     done
     return "$status"
 }
