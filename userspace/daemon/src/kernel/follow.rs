@@ -2,6 +2,7 @@
 //! somebody who takes away what is ours.
 
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Weak;
 use std::time::{Duration, Instant};
 
@@ -63,7 +64,18 @@ pub fn start(ears: Ears, shared: Weak<Shared>) -> Result<(), KernelError> {
                 tables: None,
                 numbers: numbers::Look::default(),
             };
-            while follow.turn(&shared) {}
+            loop {
+                // Every change is whole before anything can panic, and without this thread
+                // phones behind a NAT would be lost.
+                match catch_unwind(AssertUnwindSafe(|| follow.turn(&shared))) {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(_) => {
+                        tracing::error!("what happens in the kernel was not followed; it is again");
+                        std::thread::sleep(PATIENCE);
+                    }
+                }
+            }
         })
         .map(drop)
         .map_err(|error| KernelError::Io("start a thread", error))
