@@ -82,7 +82,15 @@ impl Nat {
     #[track_caller]
     fn is_well(&self, but: &[(Reason, u64)]) {
         let want = but.iter().map(|(r, n)| (r.name().to_owned(), *n));
-        assert_eq!(self.gm.dropped(), want.collect());
+        if gm_tests::plane::is_kernel() {
+            // It learns a port a moment after the packet; what answers in between has no SA. Of
+            // keepalives it says nothing.
+            let mut dropped = self.gm.dropped();
+            dropped.remove(Reason::OutNoSa.name());
+            assert_eq!(dropped, [].into());
+        } else {
+            assert_eq!(self.gm.dropped(), want.collect());
+        }
         for phone in &self.phones {
             assert_eq!(phone.kernel.errors(), [].into());
         }
@@ -99,11 +107,14 @@ fn two_phones_behind_one_masquerade_each_get_what_is_theirs() {
     };
     // Nobody has spoken: where to?
     let uc = first.uc.local_addr().unwrap();
-    nat.ps.send_to(b"too early", uc).unwrap();
+    // The kernel's data plane says so to the sender, too.
+    let sent = nat.ps.send_to(b"too early", uc);
+    assert!(sent.is_ok() || gm_tests::plane::is_kernel());
     nat.gm.counts(Reason::OutNoEncapPort, 1);
     for len in [1, 100, 1400, 3000, 8192] {
         for phone in &nat.phones {
             pass(&phone.uc, &nat.ps, len);
+            nat.gm.finds(&phone.set);
         }
         for phone in &nat.phones {
             pass(&nat.ps, &phone.uc, len);
@@ -135,8 +146,11 @@ fn two_phones_behind_one_masquerade_each_get_what_is_theirs() {
         .send_to(&[0xff], (P_CSCF, ENCAP))
         .unwrap();
     nat.gm.counts(Reason::Keepalive, 1);
-    let from = nat.p.run(|| udp(P_CSCF.into(), ENCAP));
-    from.send_to(&[0xff], (PUBLIC, a)).unwrap();
+    if !gm_tests::plane::is_kernel() {
+        // That one has UDP 4500 for itself.
+        let from = nat.p.run(|| udp(P_CSCF.into(), ENCAP));
+        from.send_to(&[0xff], (PUBLIC, a)).unwrap();
+    }
     // What is behind it has come when this has.
     pass(&nat.ps, &first.uc, 100);
     silent(&first.kernel.encap);
@@ -218,6 +232,11 @@ fn gmespd_follows_a_phone_whose_port_changes_while_it_talks() {
     assert!(nat.port(other).is_some_and(|port| port < 31_000));
     nat.ps.set_read_timeout(Some(WAIT)).unwrap();
     pass(&other.uc, &nat.ps, 100);
+    let end = Instant::now() + WAIT;
+    while nat.port(other).is_none_or(|port| port < 33_000) {
+        assert!(Instant::now() < end, "{:?}", nat.port(other));
+        std::thread::sleep(Duration::from_millis(5));
+    }
     pass(&nat.ps, &other.uc, 3000);
     nat.is_well(&[]);
 }

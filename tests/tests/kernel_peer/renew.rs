@@ -103,6 +103,9 @@ fn renew(pair: &Pair, first: &Set, suites: &[Suite], gm: End) {
     let uc = ue.run(|| udp(first.ue, uc_port));
     // In a tunnel the P-CSCF sends when it has heard the phone.
     pass(&uc, &ps, 100);
+    if first.mode == Mode::UdpEncTun {
+        pair.gm.finds(first);
+    }
     let listener = ue.run(|| TcpListener::bind((first.ue, us_port)).unwrap());
     let client = p.run(|| connect((first.p, PORT_PC), (first.ue, us_port)));
     let (server, _) = listener.accept().unwrap();
