@@ -20,7 +20,7 @@ declare -A tests=(
     [matrix]="gmespd against the kernel, both roles: the matrix, replays, renewals, NAT"
     [phone]="the kernel as a real phone: SIP over UDP sockets and SIPp's TCP in its ESP"
     [plane]="gmespd on the kernel's ESP: closed before, after a kill and in between; sets, NAT"
-    [migrate]="a phone at Kamailio's ims_ipsec_pcscf, whose SAs are the kernel's"
+    [migrate]="a phone at Kamailio's ims_ipsec_pcscf: its SAs in the kernel, taken over and given back"
     [plane-e2e]="the same end to end, with phones, SIPp and Kamailio"
 )
 order=(verifier vlan bpf traffic workers clsact killed daemon demo

@@ -33,7 +33,7 @@ impl Gm {
                 "[gm]\nuplinks = [\"p0\"]\naddresses = [\"{PCSCF}\"]\nkernel_sas = true\n\
                  server_ports = [\"6100-6103\"]\nclient_ports = [\"5100-5103\"]\n\
                  max_sas = 64\npin_dir = \"off\"\n[control]\nsocket = \"{socket}\"\n\
-                 [log]\nlevel = \"info\"\n"
+                 [log]\nlevel = \"warn\"\n"
             ),
         );
         let config = config.display().to_string();

@@ -106,7 +106,8 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         // Shown when the test fails.
-        println!("{}", self.pcscf.ip("-s xfrm state"));
+        let all = || Xfrm::open().and_then(|mut xfrm| xfrm.states());
+        println!("{:#?}", self.pcscf.run(all));
         println!("{}", self.pcscf.ip("xfrm policy"));
         let read = || std::fs::read_to_string("/proc/thread-self/net/xfrm_stat");
         println!("{}", self.pcscf.run(read).unwrap_or_default());
