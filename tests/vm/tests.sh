@@ -20,11 +20,12 @@ declare -A tests=(
     [matrix]="gmespd against the kernel, both roles: the matrix, replays, renewals, NAT"
     [phone]="the kernel as a real phone: SIP over UDP sockets and SIPp's TCP in its ESP"
     [plane]="gmespd on the kernel's ESP: closed before, after a kill and in between; sets, NAT"
+    [adopt]="gm-xfrm adopt and give-back: SAs change hands under traffic"
     [migrate]="a phone at Kamailio's ims_ipsec_pcscf: its SAs in the kernel, taken over and given back"
     [plane-e2e]="the same end to end, with phones, SIPp and Kamailio"
 )
 order=(verifier vlan bpf traffic workers clsact killed daemon demo
-    kernel vectors formats matrix phone plane plane-e2e migrate)
+    kernel vectors formats matrix phone plane plane-e2e adopt migrate)
 # The older kernel shows more: its verifier knows less, and it has clsact only.
 declare -A only=([clsact]=6.12 [bpf]=6.1 [workers]=6.1)
 
@@ -51,7 +52,10 @@ test_demo() { "$(program gmespd)" demo; }
 test_kernel() { rust kernel_xfrm ''; }
 test_vectors() { rust kernel_vectors ''; }
 test_formats() { rust kernel_formats ''; }
-test_matrix() { rust kernel_peer ''; }
+test_matrix() {
+    rust kernel_peer '' || return
+    is_older || GM_TEST_DATA_PLANE=kernel rust kernel_peer matrix::every_suite_mode_and_size_crosses_both_ways_in_both_roles
+}
 # gmespd carries its side by XDP on the one kernel, by the kernel on the other.
 test_phone() {
     if is_older; then rust kernel_phone ''; else GM_TEST_DATA_PLANE=kernel rust kernel_phone ''; fi
@@ -66,6 +70,7 @@ test_plane-e2e() {
     done
     return "$status"
 }
+test_adopt() { rust kernel_adopt ''; }
 test_migrate() { rust migrate ''; }
 
 is_older() { [[ $(uname -r) == 6.1.* ]]; }
