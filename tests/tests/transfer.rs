@@ -524,6 +524,27 @@ fn what_waits_is_bounded_and_stays_in_order() {
 
 #[test]
 #[ignore = "root: namespaces, BPF"]
+fn a_set_that_is_removed_meanwhile_ends_its_transfer_and_nobody_waits() {
+    let host = Host::new(Mode::Trans);
+    let adoption = host.plane.adopt(vec![set(host.sas.clone())]).unwrap();
+    host.plane.remove(adoption.sets()[0]).unwrap();
+    drop(adoption);
+    let mut adoption = host.plane.adopt(vec![set(host.sas.clone())]).unwrap();
+    let id = adoption.sets()[0];
+    let numbers = host.other.inside().stop(&host.other);
+    adoption.finish(&[numbers]).unwrap();
+    let release = host.plane.release(&[id]).unwrap();
+    let numbers = release.sas()[0].1.iter().map(|sa| sa.numbers.clone());
+    let numbers: Vec<Numbers> = numbers.collect();
+    host.plane.remove(id).unwrap();
+    assert!(matches!(release.take_back(&[numbers]), Err(Error::Sadb(_))));
+    // The next one may begin.
+    drop(host.plane.adopt(vec![set(host.sas.clone())]).unwrap());
+    assert_eq!(host.plane.list(), []);
+}
+
+#[test]
+#[ignore = "root: namespaces, BPF"]
 fn what_cannot_be_taken_over_is_refused_and_leaves_nothing() {
     let host = Host::new(Mode::Trans);
     let mut twice = host.sas.clone();

@@ -93,9 +93,9 @@ impl Adoption {
     /// its SAs have used, in their order. What has waited is worked on.
     ///
     /// # Errors
-    /// [`Error::Sadb`] names the SA whose numbers cannot be. Then nothing has
-    /// changed and packets still wait, so that the caller can start the other
-    /// one's SAs again before this is dropped.
+    /// [`Error::Sadb`] names the SA whose numbers cannot be. Then no number was
+    /// used here and packets still wait, so that the caller can start the other
+    /// one's SAs again before this is dropped. What goes wrong later is logged.
     pub fn finish(&mut self, numbers: &[Vec<Numbers>]) -> Result<(), Error> {
         let Some((sets, buckets)) = &self.held else {
             return Err(Error::Transfer);
@@ -147,7 +147,9 @@ impl Release {
     /// numbers: this one goes on behind them. In the order of [`Release::sas`].
     ///
     /// # Errors
-    /// [`Error::Sadb`] for another number of sets or SAs.
+    /// [`Error::Transfer`] for another number of sets, [`Error::Sadb`] for another
+    /// number of SAs and for a set that was removed meanwhile; the transfer has
+    /// ended all the same.
     pub fn take_back(mut self, numbers: &[Vec<Numbers>]) -> Result<(), Error> {
         let Some((sets, buckets)) = self.held.take() else {
             return Err(Error::Transfer);
@@ -262,10 +264,19 @@ impl Control {
                 self.published.begin_window(slot, size, top);
             }
         }
-        // A worker that does not hear of it is started again, and does.
-        let active = sets.iter().try_for_each(|set| self.activate(*set));
+        // From here on numbers are used: the other one must not get the SAs again,
+        // whatever happens. A worker that has died has them when it is started again;
+        // one that hangs sends nothing.
+        for set in sets {
+            if let Err(e) = self.activate(*set) {
+                tracing::error!(set = set.0, "taken over, and sends nothing: {e}");
+            }
+        }
         self.transfer = Transfer::None;
-        active.and(self.crew.let_go(buckets))
+        if let Err(e) = self.crew.let_go(buckets) {
+            tracing::error!("taken over, and packets may wait still: {e}");
+        }
+        Ok(())
     }
 
     /// All sets get their numbers, or none.
@@ -287,9 +298,6 @@ impl Control {
     /// The other one goes on: with what has waited, then with what comes.
     fn gave_up(&mut self, sets: &[SetId], buckets: &Buckets) -> Result<(), Error> {
         let ended = self.end_sets(sets, buckets);
-        for set in sets {
-            self.sadb.forget_closed(*set)?;
-        }
         self.transfer = Transfer::None;
         // What a worker may still have is not wiped.
         ended?;
@@ -378,17 +386,30 @@ impl Control {
         buckets: &Buckets,
         numbers: &[Vec<Numbers>],
     ) -> Result<(), Error> {
+        let merged = self.merge_all(sets, buckets, numbers);
+        // Whatever went wrong, nobody waits for ever.
+        let end = self.crew.take_back(buckets);
+        merged.and(end).and(self.kept(buckets))
+    }
+
+    /// Every set that is still there gets its numbers; the first error.
+    fn merge_all(
+        &mut self,
+        sets: &[SetId],
+        buckets: &Buckets,
+        numbers: &[Vec<Numbers>],
+    ) -> Result<(), Error> {
         if sets.len() != numbers.len() {
             return Err(Error::Transfer);
         }
         if self.transfer == Transfer::Broken {
             self.crew.hold(buckets)?;
         }
+        let mut merged = Ok(());
         for (set, numbers) in sets.iter().zip(numbers) {
-            self.sadb.merge(*set, numbers)?;
+            merged = merged.and(self.sadb.merge(*set, numbers));
         }
-        let end = self.crew.take_back(buckets);
-        end.and(self.kept(buckets))
+        Ok(merged?)
     }
 
     fn kept(&mut self, buckets: &Buckets) -> Result<(), Error> {

@@ -11,7 +11,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use gm_abi::verdict::Reason;
 use gm_esp::{EspKeys, SaSpec, Window};
-use gm_region::SlotState;
 
 use crate::error::SadbError;
 use crate::record;
@@ -19,7 +18,7 @@ use crate::sadb::{Entry, Sadb};
 use crate::types::{Dir, SetId};
 
 /// Of a closed SA: every number is left of the window, and none follows.
-const CLOSED: u64 = u64::MAX;
+pub(crate) const CLOSED: u64 = u64::MAX;
 
 /// How far the numbers of an SA have gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -204,24 +203,6 @@ impl Sadb {
             }
         }
         (last != CLOSED).then_some(Numbers { last, seen })
-    }
-
-    /// Lets a set that was never opened leave no trace when it is released:
-    /// nothing was sent or accepted with it here.
-    ///
-    /// # Errors
-    /// [`SadbError::UnknownSet`].
-    pub fn forget_closed(&mut self, set: SetId) -> Result<(), SadbError> {
-        for entry in self.entries(set)? {
-            let hot = self.at(entry.slot).hot();
-            let removing = hot.state() == SlotState::Removing;
-            for word in [&hot.seq, &hot.top] {
-                if removing && word.load(Relaxed) == CLOSED {
-                    word.store(0, Relaxed);
-                }
-            }
-        }
-        Ok(())
     }
 
     fn entries(&self, set: SetId) -> Result<Vec<Entry>, SadbError> {

@@ -64,7 +64,6 @@ fn numbers(last_in: u64, seen: Vec<u64>, last_out: u64) -> [Numbers; 2] {
 
 fn gone(sadb: &mut Sadb) {
     sadb.remove(SET);
-    sadb.forget_closed(SET).unwrap();
     sadb.release(SET).unwrap();
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use gm_esp::{Sa, Window};
 use gm_region::{Region, SlotState, Trace};
 
+use crate::numbers::CLOSED;
 use crate::record::{self, Record};
 use crate::sadb::{Entry, Sadb};
 use crate::slots::Slots;
@@ -174,7 +175,10 @@ impl Sadb {
     /// Leaves a trace of an SA that goes.
     pub(crate) fn remember(&mut self, entry: &Entry) {
         let hot = self.at(entry.slot).hot();
-        let last = hot.seq.load(Relaxed).max(hot.top.load(Relaxed));
+        // One that is closed has used nothing here.
+        let numbers = [&hot.seq, &hot.top].map(|word| word.load(Relaxed));
+        let used = numbers.into_iter().filter(|n| *n != CLOSED);
+        let last = used.max().unwrap_or(0);
         let (fingerprint, spi) = (entry.fingerprint, entry.sa.spec.spi);
         self.traces.leave(Trace {
             fingerprint,
