@@ -3,9 +3,35 @@
 use gm_tests::needs_esp;
 
 use crate::four::Four;
-use crate::lab::{Lab, PCSCF, UE};
+use crate::lab::{Lab, PCSCF, UE, until};
 
 const KEY: &str = "0x000102030405060708090a0b0c0d0e0f10111213";
+
+#[test]
+#[ignore = "needs a kernel with ESP"]
+fn a_start_that_finds_somebody_elses_policy_in_its_place_fails_and_leaves_it() {
+    needs_esp!();
+    let lab = Lab::new();
+    let selector = format!("src 0.0.0.0/0 dst {PCSCF}/32 proto udp dport 5074 dir in");
+    lab.pcscf.ip(&format!(
+        "xfrm policy add {selector} priority 2080 action block"
+    ));
+    let before = lab.tables();
+    assert!(before.contains("dport 5074"), "{before}");
+    let failed = lab.spawn("").wait_with_output().unwrap();
+    assert_eq!(failed.status.code(), Some(1));
+    assert_eq!(lab.tables(), before, "theirs is there, and nothing else");
+    lab.pcscf.ip(&format!("xfrm policy delete {selector}"));
+    let daemon = lab.start();
+    // It comes while we run: ours is put back, and then it is ours that goes.
+    lab.pcscf.ip(&format!(
+        "xfrm policy update {selector} priority 2080 action allow"
+    ));
+    let theirs = || lab.pcscf.ip("xfrm policy").contains("priority 2080");
+    until("ours is put back", || !theirs());
+    daemon.stop();
+    assert_eq!(lab.tables(), "");
+}
 
 #[test]
 #[ignore = "needs a kernel with ESP"]

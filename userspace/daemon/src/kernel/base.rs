@@ -80,6 +80,18 @@ pub fn clear(xfrm: &mut Xfrm, keep: &[Policy]) -> Result<usize, XfrmError> {
     Ok(states)
 }
 
+/// Takes one away, where it is ours: somebody else's with this selector stays.
+///
+/// # Errors
+/// The kernel's; that there is none is no error.
+pub fn take_away(xfrm: &mut Xfrm, policy: &Policy) -> Result<(), XfrmError> {
+    match xfrm.policy(&policy.id) {
+        Ok(there) if !is_our_policy(&there) => Ok(()),
+        Ok(_) => gone(xfrm.delete_policy(&policy.id)),
+        Err(error) => gone(Err(error)),
+    }
+}
+
 /// What is gone already is no error.
 pub fn gone(result: Result<(), XfrmError>) -> Result<(), XfrmError> {
     match result {

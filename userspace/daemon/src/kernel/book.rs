@@ -42,8 +42,9 @@ pub struct Book {
     states: HashMap<StateId, SetId>,
     /// Whose SA an outbound policy leads to.
     out: HashMap<PolicyId, StateId>,
-    /// The sets that an inbound policy is for, and the policy.
-    inbound: HashMap<PolicyId, (Policy, Vec<SetId>)>,
+    /// The sets that an inbound policy is for, each with its own of this name: that of
+    /// the last one is in the kernel.
+    inbound: HashMap<PolicyId, Vec<(SetId, Policy)>>,
     base: HashMap<PolicyId, Policy>,
 }
 
@@ -68,8 +69,8 @@ impl Book {
             self.states.insert(plan.state.id, set);
             if plan.dir == Dir::In {
                 for policy in &plan.policies {
-                    let users = self.inbound.entry(policy.id);
-                    users.or_insert((policy.clone(), Vec::new())).1.push(set);
+                    let users = self.inbound.entry(policy.id).or_default();
+                    users.push((set, policy.clone()));
                 }
             }
             Entry {
@@ -135,7 +136,7 @@ impl Book {
     pub fn is_needed(&self, policy: &Policy, but: SetId) -> bool {
         let users = self.inbound.get(&policy.id);
         policy.id.dir == PolicyDir::In
-            && users.is_some_and(|(_, users)| users.iter().any(|user| *user != but))
+            && users.is_some_and(|users| users.iter().any(|(user, _)| *user != but))
     }
 
     /// A set is in the kernel no more.
@@ -144,21 +145,21 @@ impl Book {
         for Entry { plan, .. } in &entries {
             self.states.remove(&plan.state.id);
             for policy in &plan.policies {
-                if let Some((_, users)) = self.inbound.get_mut(&policy.id) {
-                    users.retain(|user| *user != set);
+                if let Some(users) = self.inbound.get_mut(&policy.id) {
+                    users.retain(|(user, _)| *user != set);
                 }
                 if self.out.get(&policy.id) == Some(&plan.state.id) {
                     self.out.remove(&policy.id);
                 }
             }
         }
-        self.inbound.retain(|_, (_, users)| !users.is_empty());
+        self.inbound.retain(|_, users| !users.is_empty());
     }
 
     /// The policy of this name as it has to be in the kernel; `None`: ours or not, we
     /// want none.
     pub fn policy(&self, id: &PolicyId) -> Option<&Policy> {
-        if let Some((policy, _)) = self.inbound.get(id) {
+        if let Some((_, policy)) = self.inbound.get(id).and_then(|users| users.last()) {
             return Some(policy);
         }
         if let Some(state) = self.out.get(id) {
@@ -174,7 +175,8 @@ impl Book {
 
     /// All policies that have to be in the kernel: what blocks comes first.
     pub fn policies(&self) -> impl Iterator<Item = &Policy> {
-        let inbound = self.inbound.values().map(|(policy, _)| policy);
+        let inbound = self.inbound.values().filter_map(|users| users.last());
+        let inbound = inbound.map(|(_, policy)| policy);
         let out = self.out.keys().filter_map(|id| self.policy(id));
         self.base.values().chain(inbound).chain(out)
     }
@@ -239,6 +241,22 @@ mod tests {
         assert_eq!(book.set_of(&sa(1000, Dir::In, 1).state.id), None);
         book.leave(new);
         assert_eq!(book.policies().count(), 0);
+    }
+
+    #[test]
+    fn an_inbound_policy_is_the_last_sets_own() {
+        let mut book = Book::default();
+        let (old, mut new) = (sa(1000, Dir::In, 1), sa(1001, Dir::In, 2));
+        for policy in &mut new.policies {
+            policy.templates[0].wrap = gm_xfrm::kernel::Wrap::Tunnel;
+        }
+        book.enter(SetId(1), [(0, old.clone())]);
+        book.enter(SetId(2), [(1, new.clone())]);
+        let (was, is) = (&old.policies[0], &new.policies[0]);
+        assert_eq!(was.id, is.id);
+        assert_eq!(book.policy(&is.id), Some(is));
+        book.leave(SetId(2));
+        assert_eq!(book.policy(&is.id), Some(was));
     }
 
     #[test]

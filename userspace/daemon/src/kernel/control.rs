@@ -2,7 +2,7 @@
 //! knows what is there.
 
 use std::collections::{HashMap, HashSet};
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam::channel::Sender;
@@ -10,7 +10,7 @@ use gm_dataplane::{Event, NewSa, Past, SaStatus, SetId};
 use gm_sadb::{Change, Sadb};
 use gm_xfrm::kernel::plan::{self, Plan};
 use gm_xfrm::kernel::sets::{self, With};
-use gm_xfrm::kernel::{PolicyId, State, StateId, Subject, Xfrm, XfrmError};
+use gm_xfrm::kernel::{PolicyDir, PolicyId, State, StateId, Subject, Xfrm, XfrmError};
 
 use super::book::{Book, Entry};
 use super::report::{self, Totals};
@@ -189,6 +189,16 @@ impl Control {
             done => drop(done?),
         }
         self.book.leave(set);
+        // Where sets want different things of one inbound policy, it is what the last one
+        // that is there wants.
+        for is in plans.iter().flat_map(|plan| &plan.policies) {
+            if let Some(wanted) = self.book.policy(&is.id)
+                && is.id.dir == PolicyDir::In
+                && !wanted.is_same(is)
+            {
+                self.xfrm.update_policy(wanted)?;
+            }
+        }
         self.sadb.release(set)?;
         self.totals.add(&rows);
         self.past.removed(set, rows);
@@ -218,12 +228,18 @@ impl Control {
     }
 
     /// An authentic packet of an inbound state has come from another UDP port than the
-    /// state knows. The first one counts; later ones where they are to be followed.
-    pub fn mapped(&mut self, id: &StateId, port: u16) -> Result<(), KernelError> {
+    /// state knows. The first one counts; later ones where they are to be followed. From
+    /// another address none counts: what is sent goes to the one that was negotiated.
+    pub fn mapped(&mut self, id: &StateId, from: (IpAddr, u16)) -> Result<(), KernelError> {
+        let (address, port) = from;
         let Some(set) = self.book.set_of(id) else {
             return Ok(());
         };
         let entries = self.book.entries(set);
+        let state = entries.iter().find(|e| e.plan.state.id == *id);
+        if state.is_none_or(|entry| entry.plan.state.src != address) {
+            return Ok(());
+        }
         let sends = entries.iter().filter(|e| e.plan.dir == plan::Dir::Out);
         let sends: Vec<u16> = sends.filter_map(Entry::phone_port).collect();
         let is_settled = entries
@@ -242,19 +258,25 @@ impl Control {
             let Some(entry) = self.book.entries_mut(set).get_mut(at) else {
                 continue;
             };
-            let Some(encap) = &mut entry.plan.state.encap else {
+            let (dir, name) = (entry.plan.dir, entry.plan.state.id);
+            let Some(mut encap) = entry.plan.state.encap else {
                 continue;
             };
-            match entry.plan.dir {
+            match dir {
                 plan::Dir::In => encap.sport = port,
                 plan::Dir::Out => encap.dport = port,
             }
-            let encap = *encap;
-            // The kernel's own, with its keys.
-            let mut state = self.xfrm.state(entry.plan.state.id)?;
-            state.encap = Some(encap);
-            self.xfrm.update_state(&state)?;
-            if entry.plan.dir == plan::Dir::Out
+            // The kernel's own, with its keys. One that somebody has removed does not
+            // keep the others from it.
+            let updated = self.xfrm.state(name).and_then(|mut state| {
+                state.encap = Some(encap);
+                self.xfrm.update_state(&state)
+            });
+            base::gone(updated)?;
+            if let Some(entry) = self.book.entries_mut(set).get_mut(at) {
+                entry.plan.state.encap = Some(encap);
+            }
+            if dir == plan::Dir::Out
                 && let Some(slot) = self.sadb.region().slot(slot)
             {
                 slot.hot().encap_port.store(u32::from(port), Relaxed);
@@ -338,7 +360,7 @@ impl Control {
             first = first.and(done);
         }
         for policy in self.book.base() {
-            let done = base::gone(self.xfrm.delete_policy(&policy.id));
+            let done = base::take_away(&mut self.xfrm, policy);
             first = first.and(done.map_err(KernelError::from));
         }
         self.encap.clear();

@@ -130,7 +130,7 @@ impl Follow {
             };
             let done = shared.with(|control| {
                 match event {
-                    Event::Mapping { id, new, .. } => control.mapped(&id, new.1)?,
+                    Event::Mapping { id, new, .. } => control.mapped(&id, new)?,
                     Event::PolicyRemoved(id) => mend |= control.book.policy(&id).is_some(),
                     Event::PolicyUpdated(is) | Event::PolicyAdded(is) => {
                         let ours = control.book.policy(&is.id);

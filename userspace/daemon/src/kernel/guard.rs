@@ -87,8 +87,13 @@ impl Guard {
 
     /// Takes it away. That it is gone already is no error.
     pub fn remove(&self) -> Result<(), KernelError> {
-        nft::run(&["-f", "-"], &opening()).map(drop)
+        remove()
     }
+}
+
+/// Takes the guard away, whoever has put it there.
+pub fn remove() -> Result<(), KernelError> {
+    nft::run(&["-f", "-"], &opening()).map(drop)
 }
 
 /// The table is made so that it can be deleted whether it was there or not.

@@ -124,9 +124,19 @@ impl KernelPlane {
         let mut xfrm = Xfrm::open()?;
         probe::probe(&mut xfrm, &settings.addresses)?;
         let had = Guard::is_there() || xfrm.policies()?.iter().any(is_our_policy);
-        let guard = Guard::put(&settings.addresses, settings.ports.iter().cloned())?;
+        let put = Guard::put(&settings.addresses, settings.ports.iter().cloned());
+        let guard = match put {
+            Ok(guard) => guard,
+            Err(error) => {
+                // It may be there all the same, and be what nft could not show.
+                if !had {
+                    let _ = guard::remove();
+                }
+                return Err(error);
+            }
+        };
         match begin(&settings, xfrm, lock, &guard) {
-            Ok(begun) => begun.run(guard),
+            Ok(begun) => begun.run(guard, had),
             Err(error) => {
                 if !had {
                     abandon(&settings, &guard);
@@ -169,14 +179,17 @@ struct Begun {
 }
 
 impl Begun {
-    fn run(self, guard: Guard) -> Result<KernelPlane, KernelError> {
+    fn run(self, guard: Guard, had: bool) -> Result<KernelPlane, KernelError> {
         let Begun { shared, watch } = self;
         *shared.guard() = Some(guard);
         let shared = Arc::new(shared);
         if let Err(error) = follow::start(watch, Arc::downgrade(&shared)) {
             let plane = KernelPlane { shared };
             // The first error is the one to tell.
-            let _ = plane.shutdown();
+            match had {
+                true => plane.leave_in_force(),
+                false => drop(plane.shutdown()),
+            }
             return Err(error);
         }
         Ok(KernelPlane { shared })
@@ -242,7 +255,7 @@ fn abandon(settings: &Settings, guard: &Guard) {
     let removed = || -> Result<(), XfrmError> {
         let mut xfrm = Xfrm::open()?;
         for policy in base::policies(&settings.addresses, settings.ports.iter().cloned()) {
-            base::gone(xfrm.delete_policy(&policy.id))?;
+            base::take_away(&mut xfrm, &policy)?;
         }
         Ok(())
     };
