@@ -429,7 +429,7 @@ fn a_hand_over_that_is_given_up_goes_on_behind_what_the_other_one_has_used() {
         talk.by_other(false);
         let used = host.other.inside().stop(&host.other);
         assert!(used[1].last > numbers[1].last + ROOM);
-        release.take_back(&[used.clone()]).unwrap();
+        release.take_back(std::slice::from_ref(&used)).unwrap();
         thread::sleep(SETTLED);
         let seq = host.plane.list().iter().map(|sa| sa.seq).max().unwrap();
         assert!(seq > used[1].last);
