@@ -153,7 +153,14 @@ fn a_renewal_under_traffic_loses_nothing() {
     gm_tests::needs_esp!();
     for gm in [End::PCscf, End::Ue] {
         let pair = Pair::new(gm);
-        for ((mode, family, suites), n) in WAYS.into_iter().zip([1, 11, 21]) {
+        // Over IPv4 as the one, over IPv6 as the other, in UDP as both.
+        let ways = WAYS.into_iter().zip([1, 11, 21]);
+        let left_out = match gm {
+            End::PCscf => Family::V6,
+            End::Ue => Family::V4,
+        };
+        let here = |mode, family| mode == Mode::UdpEncTun || family != left_out;
+        for ((mode, family, suites), n) in ways.filter(|((m, f, _), _)| here(*m, *f)) {
             let first = Set::new(n, suites[0], mode, family.addresses().into());
             renew(&pair, &first, &suites[1..], gm);
         }
