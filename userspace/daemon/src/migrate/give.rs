@@ -16,7 +16,7 @@ use std::time::Duration;
 use gm_api::control::ApiError;
 use gm_api::sad::Dir;
 use gm_api::transfer::{TransferReply, TransferRequest, TransferSet};
-use gm_dataplane::{DataPlane, Handover, Numbers, ROOM, Release, SetId};
+use gm_dataplane::{DataPlane, Error, Handover, Numbers, ROOM, Release, SetId};
 use gm_xfrm::group::Set;
 use gm_xfrm::kernel::State;
 
@@ -137,8 +137,15 @@ fn over(
         work.add_policies(&sets, dir == Dir::Out)?;
     }
     thread::sleep(ROUTED);
-    release.finish().map_err(live::error)?;
-    Ok(moved)
+    match release.finish() {
+        Err(Error::Transfer) => Err(live::error(Error::Transfer)),
+        // The sets have ended here all the same, and the kernel goes on.
+        Err(error) => {
+            tracing::error!(%error, "given back, and what has waited may be lost");
+            Ok(moved)
+        }
+        Ok(()) => Ok(moved),
+    }
 }
 
 /// The states as they go back.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gm_api::control::ApiError;
 use gm_xfrm::group::Set;
-use gm_xfrm::kernel::{Event, Policy, PolicyDir, State, StateId, Topic, Watch, Xfrm};
+use gm_xfrm::kernel::{Event, Limits, Policy, PolicyDir, State, StateId, Topic, Watch, Xfrm};
 
 use super::kernel;
 
@@ -56,6 +56,34 @@ impl Work {
         self.done.clear();
     }
 
+    /// Whether these sets still are what they were when they were read: many may have
+    /// moved since, and the other P-CSCF goes on.
+    ///
+    /// # Errors
+    /// `busy` where somebody has put something else in the place of something.
+    pub fn are_there(&mut self, sets: &[Set]) -> Result<(), ApiError> {
+        let busy = |what: String| {
+            let what = format!("somebody has just changed {what}");
+            Err(ApiError::new("busy", what).hint("begin again"))
+        };
+        for sa in sets.iter().flat_map(|set| &set.sas) {
+            let there = self.xfrm.state(sa.state.id).map_err(kernel)?;
+            if !there.is_same_sa(&sa.state) {
+                return busy(format!("the state {}", sa.state.id));
+            }
+        }
+        for policy in [true, false]
+            .into_iter()
+            .flat_map(|out| policies(sets, out))
+        {
+            let there = self.xfrm.policy(&policy.id).map_err(kernel)?;
+            if !there.is_same(&policy) {
+                return busy(format!("the policy {}", policy.id));
+            }
+        }
+        Ok(())
+    }
+
     /// Removes these sets' policies of one direction.
     pub fn remove_policies(&mut self, sets: &[Set], out: bool) -> Result<(), ApiError> {
         for policy in policies(sets, out) {
@@ -68,7 +96,7 @@ impl Work {
     /// Puts them back as they were.
     pub fn add_policies(&mut self, sets: &[Set], out: bool) -> Result<(), ApiError> {
         for mut policy in policies(sets, out) {
-            policy.index = 0;
+            policy_again(&mut policy);
             self.xfrm.add_policy(&policy).map_err(kernel)?;
             self.done.push(Step::AddedPolicy(Box::new(policy)));
         }
@@ -77,7 +105,9 @@ impl Work {
 
     /// Makes a state.
     pub fn add_state(&mut self, state: &State) -> Result<(), ApiError> {
-        self.xfrm.add_state(state).map_err(kernel)?;
+        self.xfrm
+            .add_state(&state_again(state.clone()))
+            .map_err(kernel)?;
         self.done.push(Step::AddedState(state.id));
         Ok(())
     }
@@ -146,10 +176,13 @@ impl Work {
         while let Some(step) = self.done.pop() {
             let done = match step {
                 Step::RemovedPolicy(mut policy) => {
-                    policy.index = 0;
+                    policy_again(&mut policy);
                     self.xfrm.add_policy(&policy).map_err(kernel)
                 }
-                Step::RemovedState(state) => self.xfrm.add_state(&state).map_err(kernel),
+                Step::RemovedState(state) => {
+                    let state = state_again(*state);
+                    self.xfrm.add_state(&state).map_err(kernel)
+                }
                 Step::AddedPolicy(policy) => self.xfrm.delete_policy(&policy.id).map_err(kernel),
                 Step::AddedState(id) => self.end_state(id).map(|state| {
                     used.insert(id, state);
@@ -164,6 +197,27 @@ impl Work {
     }
 }
 
+/// A policy of others made again: it ends when it would have, and the kernel gives it
+/// another number.
+fn policy_again(policy: &mut Policy) {
+    policy.index = 0;
+    policy.limits = what_is_left(policy.limits, policy.added);
+}
+
+/// A state of others made again: it ends when it would have.
+fn state_again(mut state: State) -> State {
+    state.limits = what_is_left(state.limits, state.counters.added);
+    state
+}
+
+fn what_is_left(limits: Limits, added: u64) -> Limits {
+    match added {
+        // Nobody knows since when.
+        0 => limits,
+        added => limits.made_again(added, crate::events::now_ms() / 1000),
+    }
+}
+
 /// Policies of these sets, each once: the outbound ones, or all others.
 fn policies(sets: &[Set], out: bool) -> Vec<Policy> {
     let mut seen = BTreeSet::new();
@@ -174,4 +228,23 @@ fn policies(sets: &[Set], out: bool) -> Vec<Policy> {
     let wanted = all.filter(|policy| (policy.id.dir == PolicyDir::Out) == out);
     let once = wanted.filter(|policy| seen.insert((policy.id.dir, policy.id.to_string())));
     once.cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_have_made_ends_when_it_would_have() {
+        let limits = Limits {
+            added: [0, 600],
+            ..Limits::default()
+        };
+        let now = crate::events::now_ms() / 1000;
+        let [soft, hard] = what_is_left(limits, now - 100).added;
+        assert_eq!(soft, 0, "there was none");
+        assert!((490..=500).contains(&hard), "{hard}");
+        assert_eq!(what_is_left(limits, now - 1000).added, [0, 1]);
+        assert_eq!(what_is_left(limits, 0), limits, "nobody knows since when");
+    }
 }

@@ -35,6 +35,8 @@ pub fn adopt(
     request: &TransferRequest,
     taken: &mut BTreeMap<u64, Set>,
 ) -> Result<TransferReply, ApiError> {
+    // Keys of what somebody has removed meanwhile are not kept.
+    taken.retain(|number, _| app.sets.plane_id(*number).is_some());
     let mut work = Work::begin()?;
     let states = work.xfrm().states().map_err(kernel)?;
     let policies = work.xfrm().policies().map_err(kernel)?;
@@ -79,6 +81,7 @@ fn step(
     mut sets: Vec<Set>,
     taken: &mut BTreeMap<u64, Set>,
 ) -> Result<Vec<gm_api::transfer::TransferSet>, ApiError> {
+    work.are_there(&sets)?;
     let window = largest_window(&app.config);
     let spec = |set: &Set| SetSpec {
         set: None,
