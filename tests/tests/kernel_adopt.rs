@@ -11,6 +11,8 @@
 #[allow(dead_code)]
 #[path = "sipp/lab.rs"]
 mod common;
+#[path = "kernel_adopt/crash.rs"]
+mod crash;
 #[path = "kernel_adopt/gm.rs"]
 mod gm;
 #[allow(dead_code)]
@@ -130,6 +132,36 @@ fn reaches(want: u64, count: impl Fn() -> u64) {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(count(), want);
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP"]
+fn an_orderly_end_gives_back_what_was_taken_over_and_an_end_that_cannot_leaves_nothing_in_clear() {
+    needs_esp!();
+    let sets = sets();
+    let pair = Pair::new(&sets);
+    let talk = Talk::new(&pair.p.ns, &pair.ue.ns, &sets);
+    let there = pair.in_kernel();
+    talk.during(&pair.ue.ns, || {
+        let gmespd = pair.gmespd(None);
+        assert_eq!(gmespd.xfrm("adopt").sets.len(), sets.len());
+        talk.goes_on();
+        assert!(gmespd.end().success());
+        assert_eq!(pair.in_kernel(), there);
+        talk.goes_on();
+    });
+    talk.all_once(&sets);
+    assert_eq!(pair.ue.errors(), Default::default());
+
+    // One of them is in the kernel's way by then.
+    let pins = tempfile::tempdir().unwrap();
+    let gmespd = pair.gmespd(Some(&pins.path().join("pins")));
+    assert_eq!(gmespd.xfrm("adopt").sets.len(), sets.len());
+    pair.p.ip(sets[0].states(End::PCscf).lines().next().unwrap());
+    assert!(!gmespd.end().success(), "it says that one could not go");
+    assert_eq!(pair.in_kernel().0, 4 * (sets.len() - 1) + 1);
+    let links = pair.p.ns.ip("link show dev p0");
+    assert!(links.contains("xdp"), "the policy stays: {links}");
 }
 
 fn lasts(reply: &TransferReply, dir: Dir) -> Vec<u64> {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use gm_api::control::SaStatus;
@@ -92,6 +92,11 @@ impl Gmespd {
         let mut command = self.command(words);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         command.spawn().expect("gm-xfrm runs")
+    }
+
+    /// Its end, asked for: how it has gone.
+    pub fn end(self) -> ExitStatus {
+        self.process.ended()
     }
 
     /// SIGKILL.

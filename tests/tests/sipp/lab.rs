@@ -77,7 +77,14 @@ impl Process {
     }
 
     /// SIGTERM, and an orderly end.
-    pub fn end(mut self) {
+    pub fn end(self) {
+        let name = self.name;
+        let status = self.ended();
+        assert!(status.success(), "{name}: {status}");
+    }
+
+    /// SIGTERM, and its end.
+    pub fn ended(mut self) -> std::process::ExitStatus {
         let pid = self.child.id().to_string();
         assert!(
             Command::new("kill")
@@ -91,8 +98,7 @@ impl Process {
             assert!(Instant::now() < deadline, "{} does not end", self.name);
             std::thread::sleep(Duration::from_millis(20));
         }
-        let status = self.child.wait().expect("a status");
-        assert!(status.success(), "{}: {status}", self.name);
+        self.child.wait().expect("a status")
     }
 }
 

@@ -129,6 +129,12 @@ fn serve(
         }
         let closing = Arc::clone(&app);
         tokio::task::spawn_blocking(move || closing.stop_capture()).await?;
+        if matches!(end, Some(End::Signal(_) | End::StdinClosed)) {
+            let closing = Arc::clone(&app);
+            let back = move || closing.migration.give_all_back(&closing);
+            let back = tokio::task::spawn_blocking(back).await?;
+            back.context("SAs that were taken over cannot be given back, and what is protected stays so")?;
+        }
         match end {
             Some(End::Signal(name)) => tracing::info!("{name}: stopping"),
             Some(End::StdinClosed) => tracing::info!("stdin has closed: stopping"),

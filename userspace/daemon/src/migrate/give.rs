@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gm_api::control::ApiError;
 use gm_api::sad::Dir;
@@ -77,6 +77,37 @@ pub fn give_back(
         }
     }
     Ok(reply)
+}
+
+/// Gives all back that can be, before this gmespd ends. An error names the
+/// others: they are here still.
+pub fn give_all(
+    app: &App,
+    plane: &DataPlane,
+    taken: &mut BTreeMap<u64, Set>,
+) -> Result<usize, ApiError> {
+    let all: Vec<Going> = taken
+        .iter()
+        .filter_map(|(number, set)| {
+            let id = app.sets.plane_id(*number)?;
+            Some((*number, SetId(id), set.clone()))
+        })
+        .collect();
+    if all.is_empty() {
+        return Ok(0);
+    }
+    let mut work = Work::begin()?;
+    let mut left = Vec::new();
+    for going in all.chunks(1) {
+        if let (Err(error), [(number, _, set)]) = (step(app, plane, &mut work, going, taken), going)
+        {
+            left.push(format!("set {number} of {}: {error}", set.remote));
+        }
+    }
+    match left.is_empty() {
+        true => Ok(all.len()),
+        false => Err(ApiError::new("kernel", left.join("; "))),
+    }
 }
 
 /// Gives a few sets back, all of them or none.
@@ -155,6 +186,15 @@ fn back_to(set: &mut Set, sas: &[Handover]) -> Result<(), ApiError> {
             "internal",
             "the set has other SAs than it had",
         ));
+    }
+    // What ends by itself ends when it would have ended.
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now_s = now_s.map_or(0, |now| now.as_secs());
+    for sa in &mut set.sas {
+        sa.state.limits = sa.state.limits.made_again(sa.state.counters.added, now_s);
+        for policy in &mut sa.policies {
+            policy.limits = policy.limits.made_again(policy.added, now_s);
+        }
     }
     // The phone's port behind its NAT, as it is now.
     let port = sas.iter().find_map(|sa| sa.encap_port);

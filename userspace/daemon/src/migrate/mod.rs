@@ -63,6 +63,22 @@ impl Migration {
         give::give_back(app, plane, request, &mut self.taken())
     }
 
+    /// Before an orderly end: the kernel goes on with what was taken over.
+    ///
+    /// # Errors
+    /// Names the sets that could not be given back. The policy has to stay then.
+    pub fn give_all_back(&self, app: &App) -> Result<(), ApiError> {
+        let mut taken = self.taken();
+        let Some(plane) = app.sets.plane().xdp().filter(|_| !taken.is_empty()) else {
+            return Ok(());
+        };
+        let sets = give::give_all(app, plane, &mut taken)?;
+        if sets > 0 {
+            tracing::info!(sets, "given back to the kernel before the end");
+        }
+        Ok(())
+    }
+
     fn taken(&self) -> MutexGuard<'_, BTreeMap<u64, Set>> {
         // Every change is whole before anything can panic.
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)

@@ -56,3 +56,58 @@ pub fn to_kernel(
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kernel_window(window: u32, top: u64, seen: impl Fn(u32) -> bool) -> kernel::Numbers {
+        let mut numbers = kernel::Numbers {
+            top,
+            window,
+            seen: vec![0; window.div_ceil(64) as usize],
+            ..kernel::Numbers::default()
+        };
+        for back in (0..window).filter(|b| u64::from(*b) < top && (*b == 0 || seen(*b))) {
+            numbers.seen[(back / 64) as usize] |= 1 << (back % 64);
+        }
+        numbers
+    }
+
+    #[test]
+    fn outbound_goes_on_behind_the_last_number_and_back_with_room_in_between() {
+        let was = kernel::Numbers::fresh(32, false).after(4711);
+        let ours = from_kernel(Dir::Out, &was);
+        assert_eq!((ours.last, ours.seen.len()), (4711, 0));
+        let back = to_kernel(Dir::Out, &was, &ours, 1024).unwrap();
+        assert_eq!(back.seq, 4711 + 1024);
+        // Not past the end.
+        let used = Numbers {
+            last: u64::from(u32::MAX) - 1024,
+            seen: Vec::new(),
+        };
+        assert_eq!(to_kernel(Dir::Out, &was, &used, 1024), None);
+        let esn = kernel::Numbers::fresh(32, true);
+        assert!(to_kernel(Dir::Out, &esn, &used, 1024).is_some());
+    }
+
+    #[test]
+    fn windows_of_any_size_come_and_go_to_the_bit() {
+        for window in [0, 32, 64, 100, 128, 4096] {
+            for top in [0, 1, 31, 40, 5000] {
+                let was = kernel_window(window, top, |back| back % 3 != 1);
+                let ours = from_kernel(Dir::In, &was);
+                assert_eq!(ours.last, top);
+                let back = to_kernel(Dir::In, &was, &ours, 1024).unwrap();
+                assert_eq!((back.top, back.window), (top, kernel::MAX_WINDOW));
+                for k in 0..top.min(kernel::MAX_WINDOW.into()) {
+                    // What the kernel did not know of is not let in again.
+                    let want = k >= window.into() || k % 3 != 1;
+                    assert_eq!(ours.has_seen(k), want, "{window} {top} {k}");
+                    assert_eq!(back.is_seen(top - k), want, "{window} {top} {k}, back");
+                }
+                assert!(!back.is_seen(top + 1));
+            }
+        }
+    }
+}

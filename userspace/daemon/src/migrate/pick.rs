@@ -45,6 +45,17 @@ pub fn pick(config: &Config, grouped: Grouped, request: &TransferRequest) -> Pic
             });
         }
     }
+    // A migration that was killed may leave some, others their own.
+    for id in grouped.other_policies.iter().filter(|_| all) {
+        if [id.selector.src.addr, id.selector.dst.addr]
+            .iter()
+            .any(|a| config.is_local(*a))
+        {
+            picked.warnings.push(format!(
+                "policy {id} has no SA: it stays, and its traffic is dropped"
+            ));
+        }
+    }
     for set in grouped.sets {
         if !is_wanted(&set, request) {
             continue;

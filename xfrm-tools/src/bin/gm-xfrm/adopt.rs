@@ -13,27 +13,32 @@ use gmespctl::client::{Client, ClientError};
 
 use crate::common::{Failure, print, print_json, say, unreadable};
 
-const HELP: &str = "\
+pub const HELP: &str = "\
 gmespd has to run beside the other P-CSCF, on the same addresses and protected
 ports, with kernel_sas = true in [gm]. The SAs move with their sequence numbers
 and replay windows while traffic goes on: no packet is lost, none is accepted
-twice, no number is used twice. give-back makes states and policies as they were,
-with the numbers of now.
-
-Sets move a few at a time, each group all or nothing. An error ends it; what has
-moved before stays moved.
+twice, no number is used twice. Sets move one after the other, each whole or not
+at all. An error ends it; what has moved before stays moved.
 
 Examples:
   gm-xfrm adopt --dry-run
   gm-xfrm adopt --phone 198.51.100.10
-  gm-xfrm adopt
+  gm-xfrm adopt";
+
+pub const BACK_HELP: &str = "\
+What was taken over goes back under traffic: states and policies as they were,
+with the numbers of now. Outbound ones go on 1024 further; inbound ones get a
+replay window of 4096. gmespd does the same by itself before an orderly end. What
+was taken over by a gmespd that has died is known to nobody any more.
+
+Examples:
+  gm-xfrm give-back --dry-run
   gm-xfrm give-back --spi 2831146962";
 
 /// Sets that are asked for at a time, so that there is progress to tell.
 const AT_A_TIME: usize = 16;
 
 #[derive(Args)]
-#[command(after_help = HELP)]
 pub struct TransferArgs {
     /// Only this phone's SAs, by its address as SIP sees it; may be given several times
     #[arg(long, value_name = "ADDRESS")]

@@ -50,8 +50,10 @@ pub enum Command {
     /// Write the kernel's SAs as SAD.toml
     Import(crate::import::ImportArgs),
     /// Have gmespd take over the SAs of another P-CSCF, under traffic
+    #[command(after_help = crate::adopt::HELP)]
     Adopt(crate::adopt::TransferArgs),
     /// Have gmespd give them back
+    #[command(after_help = crate::adopt::BACK_HELP)]
     GiveBack(crate::adopt::TransferArgs),
 }
 
