@@ -157,7 +157,8 @@ fn an_orderly_end_gives_back_what_was_taken_over_and_an_end_that_cannot_leaves_n
     let pins = tempfile::tempdir().unwrap();
     let gmespd = pair.gmespd(Some(&pins.path().join("pins")));
     assert_eq!(gmespd.xfrm("adopt").sets.len(), sets.len());
-    pair.p.ip(sets[0].states(End::PCscf).lines().next().unwrap());
+    pair.p
+        .ip(sets[0].states(End::PCscf).lines().next().unwrap());
     assert!(!gmespd.end().success(), "it says that one could not go");
     assert_eq!(pair.in_kernel().0, 4 * (sets.len() - 1) + 1);
     let links = pair.p.ns.ip("link show dev p0");

@@ -133,7 +133,9 @@ fn serve(
             let closing = Arc::clone(&app);
             let back = move || closing.migration.give_all_back(&closing);
             let back = tokio::task::spawn_blocking(back).await?;
-            back.context("SAs that were taken over cannot be given back, and what is protected stays so")?;
+            back.context(
+                "SAs that were taken over cannot be given back, and what is protected stays so",
+            )?;
         }
         match end {
             Some(End::Signal(name)) => tracing::info!("{name}: stopping"),

@@ -4,14 +4,16 @@
 //! ```text
 //! our data plane holds the phones' packets back; its numbers stand still
 //! the kernel gets the states: inbound ones with these numbers, outbound ones
-//!    some numbers ahead; then the policies, the outbound ones last
+//!    some numbers ahead
+//! what we have opened before is at its socket: the kernel gets the policies, the
+//!    outbound ones last
 //! our data plane seals what has waited, hands the kernel what has come in, and
 //!    behind that lets through what the kernel has sealed meanwhile; it ends
 //! ```
 
 use std::collections::BTreeMap;
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use gm_api::control::ApiError;
 use gm_api::sad::Dir;
@@ -26,8 +28,9 @@ use super::{AT_A_TIME, after, is_wanted, told};
 use crate::control::App;
 use crate::live;
 
-/// What was routed before the policies were there has come to us after this.
-const ROUTED: Duration = Duration::from_millis(20);
+/// What was on its way through the host has arrived after this, also where a
+/// program or the kernel's own threads had to wait for a processor.
+const ON_ITS_WAY: Duration = Duration::from_millis(60);
 
 /// A set on its way: its number, the data plane's, and as it was.
 type Going = (u64, SetId, Set);
@@ -165,9 +168,13 @@ fn over(
         for sa in states.filter(|sa| sa.dir == Some(dir)) {
             work.add_state(&sa.state)?;
         }
-        work.add_policies(&sets, dir == Dir::Out)?;
     }
-    thread::sleep(ROUTED);
+    // What we have opened has to be at its socket before the kernel's policies ask
+    // who has opened it.
+    thread::sleep(ON_ITS_WAY);
+    work.add_policies(&sets, false)?;
+    work.add_policies(&sets, true)?;
+    thread::sleep(ON_ITS_WAY);
     match release.finish() {
         Err(Error::Transfer) => Err(live::error(Error::Transfer)),
         // The sets have ended here all the same, and the kernel goes on.
@@ -186,15 +193,6 @@ fn back_to(set: &mut Set, sas: &[Handover]) -> Result<(), ApiError> {
             "internal",
             "the set has other SAs than it had",
         ));
-    }
-    // What ends by itself ends when it would have ended.
-    let now_s = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now_s = now_s.map_or(0, |now| now.as_secs());
-    for sa in &mut set.sas {
-        sa.state.limits = sa.state.limits.made_again(sa.state.counters.added, now_s);
-        for policy in &mut sa.policies {
-            policy.limits = policy.limits.made_again(policy.added, now_s);
-        }
     }
     // The phone's port behind its NAT, as it is now.
     let port = sas.iter().find_map(|sa| sa.encap_port);

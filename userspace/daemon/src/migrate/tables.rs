@@ -12,11 +12,12 @@ use gm_xfrm::kernel::{Event, Limits, Policy, PolicyDir, State, StateId, Topic, W
 use super::kernel;
 
 /// Between two looks at numbers that have to stand still.
-const LOOK: Duration = Duration::from_millis(5);
-/// Looks that have to show the same.
-const CALM: u32 = 2;
+const LOOK: Duration = Duration::from_millis(10);
+/// Looks that have to show the same: a program may have been routed by a policy
+/// that is gone, and have to wait for a processor.
+const CALM: u32 = 5;
 /// Looks at most: half a second.
-const LOOKS: u32 = 100;
+const LOOKS: u32 = 50;
 /// The event of a removal is there before its acknowledgement.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Numbers that are left out where the kernel did not tell the last one.
