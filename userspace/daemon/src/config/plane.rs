@@ -69,6 +69,13 @@ impl Config {
                 "the kernel has none, it opens and seals where packets come and go: take it out",
             );
         }
+        if gm.kernel_sas {
+            return refuse(
+                "kernel_sas",
+                "SAs of another P-CSCF are to be taken over",
+                "only data_plane = \"xdp\" takes them over: take it out",
+            );
+        }
         if gm.cpu.is_some() || !gm.cpus.is_empty() {
             return refuse(
                 if gm.cpu.is_some() { "cpu" } else { "cpus" },
