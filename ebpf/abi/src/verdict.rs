@@ -159,7 +159,7 @@ reasons! {
     HandoverFull = "handover-full", Drop;
 
     // --- pass: somebody else's SAs -------------------------------------------
-    /// ESP for no SA of gmesp's, left to the SAs that the kernel has ([gm] kernel_sas).
+    /// ESP for no SA of gmesp's, left to the SAs that the kernel has (`kernel_sas`).
     PassKernelSa = "pass-kernel-sa", Pass;
 }
 
