@@ -10,7 +10,7 @@ use crate::transform::{SALT_LEN, Transform};
 #[cfg(target_arch = "x86_64")]
 use crate::wide::Wide;
 use crate::wide::WideKey;
-use crate::{Engine, reference};
+use crate::{Engine, Job, reference};
 
 /// What an engine asks of the processor, the most first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -135,6 +135,17 @@ pub(crate) fn chosen() -> Level {
 /// was [`force`]d.
 pub fn best() -> &'static dyn Engine {
     chosen().engine().unwrap_or(reference())
+}
+
+/// Has a job done whose key is of a wide engine's form. Every wide engine works
+/// with each of these; that there is one the key itself shows. Not [`best`],
+/// which may have been forced to be the reference engine.
+pub(crate) fn wide(job: &mut Job<'_>, run: impl FnOnce(&dyn Engine, &mut [Job<'_>])) {
+    let wide = [Level::Avx512, Level::Avx2].into_iter();
+    match wide.filter_map(Level::engine).next() {
+        Some(engine) => run(engine, std::slice::from_mut(job)),
+        None => job.ok = false,
+    }
 }
 
 /// Makes a level this process's own, for benches and for machines whose better

@@ -11,6 +11,7 @@ use hmac::{Hmac, Mac};
 use subtle::ConstantTimeEq;
 
 use crate::key::{Cipher, Form, HmacKey, Inner};
+use crate::level;
 use crate::transform::HEADER_LEN;
 use crate::{Engine, Job};
 
@@ -39,7 +40,7 @@ impl Engine for Reference {
 pub(crate) fn seal(job: &mut Job<'_>) {
     let key = match &job.key.form {
         Form::Reference(key) => key,
-        Form::Wide(_) => return crate::best().seal(std::slice::from_mut(job)),
+        Form::Wide(_) => return level::wide(job, |engine, job| engine.seal(job)),
     };
     job.ok = job.key.fits(job.esp.len())
         && match key {
@@ -54,7 +55,7 @@ pub(crate) fn seal(job: &mut Job<'_>) {
 pub(crate) fn open(job: &mut Job<'_>) {
     let key = match &job.key.form {
         Form::Reference(key) => key,
-        Form::Wide(_) => return crate::best().open(std::slice::from_mut(job)),
+        Form::Wide(_) => return level::wide(job, |engine, job| engine.open(job)),
     };
     job.ok = job.key.fits(job.esp.len())
         && match key {

@@ -164,6 +164,51 @@ proptest! {
     }
 }
 
+/// An engine does its work with a key that was made for another one, whichever
+/// is this process's own; here it is the portable one.
+#[test]
+fn engines_take_each_others_keys() {
+    let packets: Vec<Packet> = Transform::ALL
+        .into_iter()
+        .map(|transform| Packet {
+            transform,
+            secret: [7; 44],
+            body: vec![1; 100],
+            offset: 0,
+            seq_hi: None,
+            damage: None,
+        })
+        .collect();
+    assert!(gm_engines::force(Level::Portable));
+    let mut want: Vec<Vec<u8>> = packets.iter().map(Packet::plain).collect();
+    run(
+        gm_engines::reference(),
+        Level::Portable,
+        &packets,
+        &mut want,
+        false,
+    );
+    for form in Level::ALL {
+        for level in Level::ALL {
+            let Some(engine) = level.engine() else {
+                continue;
+            };
+            let mut bytes: Vec<Vec<u8>> = packets.iter().map(Packet::plain).collect();
+            assert!(
+                run(engine, form, &packets, &mut bytes, false)
+                    .iter()
+                    .all(|ok| *ok)
+            );
+            assert!(bytes == want, "{level} with keys of {form}");
+            assert!(
+                run(engine, form, &packets, &mut bytes, true)
+                    .iter()
+                    .all(|ok| *ok)
+            );
+        }
+    }
+}
+
 /// Each length once, alone and among seventeen of its kind.
 #[test]
 fn every_length_agrees() {
