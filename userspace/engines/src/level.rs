@@ -7,9 +7,9 @@ use std::sync::OnceLock;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{avx2::Avx2, avx512::Avx512};
 use crate::transform::{SALT_LEN, Transform};
-#[cfg(target_arch = "x86_64")]
-use crate::wide::Wide;
 use crate::wide::WideKey;
+#[cfg(target_arch = "x86_64")]
+use crate::wide::{GcmSide, Wide};
 use crate::{Engine, Job, reference};
 
 /// What an engine asks of the processor, the most first.
@@ -55,13 +55,23 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => {
                 let level = there().0.as_ref()?.level;
-                WideKey::mac(level, transform, integrity, encryption)
-                    .or_else(|| WideKey::gcm(level, transform, integrity, encryption, salt))
+                WideKey::mac(level, transform, integrity, encryption).or_else(|| {
+                    WideKey::gcm(
+                        level,
+                        GcmSide::Avx512,
+                        transform,
+                        integrity,
+                        encryption,
+                        salt,
+                    )
+                })
             }
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => {
                 let level = there().1.as_ref()?.level;
-                WideKey::mac(level, transform, integrity, encryption)
+                WideKey::mac(level, transform, integrity, encryption).or_else(|| {
+                    WideKey::gcm(level, GcmSide::Avx2, transform, integrity, encryption, salt)
+                })
             }
             _ => None,
         }

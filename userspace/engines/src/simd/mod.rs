@@ -11,6 +11,7 @@ mod rounds;
 
 pub(crate) mod avx2;
 pub(crate) mod avx512;
+pub(crate) mod gcm;
 mod schedule;
 
 /// Packets that a level works on side by side.

@@ -1,9 +1,10 @@
 //! Expanded keys of the levels.
 
-use zeroize::{Zeroize, ZeroizeOnDrop};
-
 use super::hmac::MacStates;
-use crate::simd::avx512::{Avx512, GcmKey};
+use crate::key::Salt;
+use crate::simd::avx2::Avx2;
+use crate::simd::avx512::Avx512;
+use crate::simd::gcm::Gcm;
 use crate::simd::{AES_BLOCK, Level, RoundKeys};
 use crate::transform::{SALT_LEN, Transform};
 
@@ -26,17 +27,20 @@ pub(crate) struct CbcKeys {
     pub(super) decrypt: RoundKeys,
 }
 
-/// AES-GCM's or AES-GMAC's key.
-#[derive(Zeroize, ZeroizeOnDrop)]
-pub(crate) struct GcmSide {
-    pub(super) key: GcmKey,
-    pub(super) salt: [u8; SALT_LEN],
+/// AES-GCM's or AES-GMAC's key. It can be used where it was made only, and has
+/// its level with it.
+pub(crate) enum GcmSide {
+    Avx512(GcmKey<Avx512>),
+    Avx2(GcmKey<Avx2>),
+}
+
+/// The same of one level.
+pub(crate) struct GcmKey<L: Gcm> {
+    pub(super) key: L::Key,
+    pub(super) salt: Salt,
     /// Everything is additional data (RFC 4543).
-    #[zeroize(skip)]
     pub(super) mac_only: bool,
-    /// The key can be used where it was made only.
-    #[zeroize(skip)]
-    pub(super) level: Avx512,
+    pub(super) level: L,
 }
 
 impl WideKey {
@@ -63,8 +67,9 @@ impl WideKey {
     }
 
     /// Of GCM and GMAC; `None` for another transform.
-    pub(crate) fn gcm(
-        level: Avx512,
+    pub(crate) fn gcm<L: Gcm>(
+        level: L,
+        side: fn(GcmKey<L>) -> GcmSide,
         transform: Transform,
         integrity: &[u8],
         encryption: &[u8],
@@ -75,11 +80,11 @@ impl WideKey {
             Transform::AesGmacNull => (integrity, true),
             _ => return None,
         };
-        Some(WideKey::Gcm(GcmSide {
+        Some(WideKey::Gcm(side(GcmKey {
             key: level.gcm_key(key.try_into().ok()?),
-            salt,
+            salt: Salt(salt),
             mac_only,
             level,
-        }))
+        })))
     }
 }

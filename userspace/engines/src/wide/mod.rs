@@ -11,7 +11,7 @@ mod key;
 
 use subtle::ConstantTimeEq;
 
-pub(crate) use key::WideKey;
+pub(crate) use key::{GcmSide, WideKey};
 
 use crate::key::Form;
 use crate::reference;

@@ -1,7 +1,9 @@
-//! AVX2 and the AES instructions: eight packets of SHA-1 side by side, eight
-//! chains of CBC in flight.
+//! AVX2, the AES instructions and the carry-less product: eight packets of SHA-1
+//! side by side, eight chains of CBC or eight blocks of GCM in flight.
 
 mod cbc;
+mod gcm;
+mod ghash;
 mod sha1;
 
 use super::{AES_BLOCK, CbcChains, LANES, Level, RoundKeys, Sha1States, check_lanes, schedule};
@@ -13,7 +15,10 @@ pub(crate) struct Avx2(());
 impl Avx2 {
     /// Asks the processor.
     pub(crate) fn detect() -> Option<Avx2> {
-        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("aes")).then_some(Avx2(()))
+        (is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("aes")
+            && is_x86_feature_detected!("pclmulqdq"))
+        .then_some(Avx2(()))
     }
 }
 

@@ -1,107 +1,102 @@
-//! AES-128-GCM and GMAC (NIST SP 800-38D), one packet at a time, four blocks in
-//! a register and sixteen in flight.
+//! AES-128-GCM and GMAC (NIST SP 800-38D), one packet at a time, four blocks in a
+//! register, four registers in flight.
 //!
-//! A packet is one row of blocks, and its first one is what comes before the
-//! data: the additional data of GCM, which has less than a block, or the first
-//! bytes of what GMAC covers. Its place in the row of counters is that of the
-//! block that masks the tag.
+//! A packet is one row of blocks: what comes before the data, the data, and the
+//! lengths, which are in the last lane of the last register; the key stream's block
+//! in that place masks the tag. Each lane of the registers is a hash of its own
+//! over every fourth block, by powers of the hash key's fourth power, and the
+//! last register brings the lanes together. So a lane needs few powers for a
+//! long row, and they are read in place by broadcasts.
 
 use core::arch::x86_64::{
     __m128i, __m512i, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_loadu_si128, _mm_set_epi8,
     _mm_set_epi32, _mm_set_epi64x, _mm_setzero_si128, _mm_shuffle_epi8, _mm_storeu_si128,
     _mm_xor_si128, _mm512_add_epi32, _mm512_aesenc_epi128, _mm512_aesenclast_epi128,
-    _mm512_broadcast_i32x4, _mm512_castsi512_si128, _mm512_inserti32x4, _mm512_loadu_si512,
-    _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_maskz_mov_epi8, _mm512_set_epi32,
-    _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_ternarylogic_epi64, _mm512_xor_si512,
-    _mm512_zextsi128_si512,
+    _mm512_broadcast_i32x4, _mm512_castsi512_si128, _mm512_extracti32x4_epi32, _mm512_loadu_si512,
+    _mm512_mask_mov_epi32, _mm512_mask_storeu_epi8, _mm512_maskz_broadcast_i32x4,
+    _mm512_maskz_loadu_epi8, _mm512_maskz_mov_epi8, _mm512_set_epi32, _mm512_set1_epi64,
+    _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_xor_si512,
 };
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::Avx512;
-use super::ghash::{Wide, add_product, product, reduce, reverse, sum};
+use super::ghash::{Sums, multiply, multiply_lanes, reverse, xor3};
+use crate::simd::gcm::{Gcm, MAC, OPEN, Packet, SEAL, data_len, polyval_key};
 use crate::simd::{AES_BLOCK, RoundKeys, schedule};
 
-/// Blocks of a full part: four registers.
-const PART: usize = 16;
-/// Powers of the hash key: one for each block of a part, one for the lengths.
-const POWERS: usize = PART + 1;
-/// A register may begin at any power and is read whole.
-const TABLE: usize = POWERS + 3;
-const XOR3: i32 = 0x96;
+/// Bytes of a register.
+const REGISTER: usize = 64;
+/// Registers that go through AES together, which hides its latency.
+const GROUP: usize = 4;
+/// Registers between two reductions; a multiple of [`GROUP`].
+const STRIDE: usize = 8;
+/// The lane of a row's last block, as a mask of 32 bits each.
+const LAST_LANE: u16 = 0xf000;
 
-const SEAL: u8 = 0;
-const OPEN: u8 = 1;
-const MAC: u8 = 2;
-
-/// Round keys and powers of the hash key, of which the last comes first.
+/// Round keys and powers of the hash key. Of seven cache lines a short packet
+/// reads six.
 #[derive(Zeroize, ZeroizeOnDrop)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(crate) struct GcmKey {
     keys: RoundKeys,
-    powers: [[u8; AES_BLOCK]; TABLE],
+    room: [u8; 16],
+    /// For the last register: the fourth, third, second and first power.
+    last: [[u8; AES_BLOCK]; 4],
+    /// The sum of the halves of each of `powers`.
+    folded: [u64; STRIDE],
+    /// For the registers before it, the last one's comes last: 32nd, 28th, ... 4th.
+    powers: [[u8; AES_BLOCK]; STRIDE],
 }
 
-/// What one packet adds to its key.
-#[derive(Clone, Copy)]
-pub(crate) struct Packet {
-    /// Salt and IV, 96 bits, the first byte lowest. Numbers, and by value, so that
-    /// they stay in registers: what is put together in memory has to be waited for.
-    pub(crate) nonce: u128,
-    /// The row's first block, the first byte lowest.
-    pub(crate) head: u128,
-    /// Bytes of additional data and of data, for the hash's last block.
-    pub(crate) lengths: (usize, usize),
-}
+const _: () = assert!(size_of::<GcmKey>() == 7 * 64);
 
-impl Avx512 {
-    /// Expands a key.
-    pub(crate) fn gcm_key(self, key: &[u8; AES_BLOCK]) -> GcmKey {
+impl Gcm for Avx512 {
+    type Key = GcmKey;
+
+    fn gcm_key(self, key: &[u8; AES_BLOCK]) -> GcmKey {
         // SAFETY: the processor can (`self`).
         unsafe { expand(key) }
     }
 
-    /// Encrypts the data behind the head and returns the tag.
-    pub(crate) fn gcm_seal(self, key: &GcmKey, packet: Packet, data: &mut [u8]) -> [u8; 16] {
+    fn gcm_seal(self, key: &GcmKey, packet: Packet, data: &mut [u8]) -> [u8; 16] {
         // SAFETY: the processor can (`self`); all of `data` may be read and written.
         unsafe {
             row::<SEAL>(
                 key,
                 packet.nonce,
                 packet.head,
-                packet.lengths,
+                packet.last_block(),
                 data.as_mut_ptr(),
-                data.len(),
+                data_len(data),
             )
         }
     }
 
-    /// Decrypts the data behind the head and returns the tag that it should have.
-    pub(crate) fn gcm_open(self, key: &GcmKey, packet: Packet, data: &mut [u8]) -> [u8; 16] {
+    fn gcm_open(self, key: &GcmKey, packet: Packet, data: &mut [u8]) -> [u8; 16] {
         // SAFETY: as above.
         unsafe {
             row::<OPEN>(
                 key,
                 packet.nonce,
                 packet.head,
-                packet.lengths,
+                packet.last_block(),
                 data.as_mut_ptr(),
-                data.len(),
+                data_len(data),
             )
         }
     }
 
-    /// The tag of additional data only, of which `data` is what is behind the head.
-    pub(crate) fn gmac(self, key: &GcmKey, packet: Packet, data: &[u8]) -> [u8; 16] {
+    fn gmac(self, key: &GcmKey, packet: Packet, data: &[u8]) -> [u8; 16] {
         // SAFETY: as above; nothing is written.
         unsafe {
             row::<MAC>(
                 key,
                 packet.nonce,
                 packet.head,
-                packet.lengths,
+                packet.last_block(),
                 data.as_ptr().cast_mut(),
-                data.len(),
+                data_len(data),
             )
         }
     }
@@ -124,133 +119,215 @@ fn store(value: __m128i) -> [u8; AES_BLOCK] {
     block
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq")]
-fn expand(key: &[u8; AES_BLOCK]) -> GcmKey {
-    let keys = schedule::expand(key);
-    let mut block = load(&keys.0[0]);
+/// A number in a register.
+#[inline]
+#[target_feature(enable = "sse2")]
+fn number(v: u128) -> __m128i {
+    _mm_set_epi64x((v >> 64) as i64, v as i64)
+}
+
+/// One block through AES.
+#[inline]
+#[target_feature(enable = "aes,sse2")]
+fn encrypt(keys: &RoundKeys, block: __m128i) -> __m128i {
+    let mut block = _mm_xor_si128(block, load(&keys.0[0]));
     for key in &keys.0[1..10] {
         block = _mm_aesenc_si128(block, load(key));
     }
-    // From GHASH's key to POLYVAL's: bytes reversed, times x.
-    let hash = u128::from_be_bytes(store(_mm_aesenclast_si128(block, load(&keys.0[10]))));
-    let carry = (hash >> 127) * 0xc200_0000_0000_0000_0000_0000_0000_0001;
-    let first = load(&((hash << 1) ^ carry).to_le_bytes());
-    let mut powers = [[0; AES_BLOCK]; TABLE];
-    let mut power = first;
-    for place in powers[..POWERS].iter_mut().rev() {
-        *place = store(power);
-        power = reduce(product(power, first));
-    }
-    GcmKey { keys, powers }
+    _mm_aesenclast_si128(block, load(&keys.0[10]))
 }
 
-/// What is the same for all parts of a packet.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq")]
+fn expand(key: &[u8; AES_BLOCK]) -> GcmKey {
+    let mut expanded = GcmKey {
+        keys: schedule::expand(key),
+        room: [0; 16],
+        last: [[0; AES_BLOCK]; 4],
+        folded: [0; STRIDE],
+        powers: [[0; AES_BLOCK]; STRIDE],
+    };
+    let first = number(polyval_key(store(encrypt(
+        &expanded.keys,
+        _mm_setzero_si128(),
+    ))));
+    let mut power = first;
+    for place in expanded.last.iter_mut().rev() {
+        *place = store(power);
+        power = multiply(power, first);
+    }
+    let fourth = load(&expanded.last[0]);
+    power = fourth;
+    let places = expanded.powers.iter_mut().zip(&mut expanded.folded);
+    for (place, folded) in places.rev() {
+        *place = store(power);
+        let both = u128::from_le_bytes(*place);
+        *folded = both as u64 ^ (both >> 64) as u64;
+        power = multiply(power, fourth);
+    }
+    expanded
+}
+
+/// A packet on its way.
 struct Row<'a> {
     key: &'a GcmKey,
     keys: [__m512i; 11],
     /// The nonce, four times, with room for the counter.
     nonce: __m512i,
-    /// The hash's last block.
-    lengths: __m128i,
-}
-
-/// Where a part is in the row.
-struct Place {
-    /// The part's first block.
-    start: *mut u8,
-    bytes: usize,
-    /// The counters of the first register, little-endian.
+    /// The counters of the next register, little-endian.
     counters: __m512i,
-    /// The first block where it is the packet's head.
-    head: Option<__m128i>,
-    last: bool,
+    /// Where the next register is read and written.
+    at: *mut u8,
+    /// The bytes of it that are the packet's, when it is whole.
+    mask: u64,
+    /// The hash of each lane, reduced: added to the next block.
+    hash: __m512i,
+    /// What has been multiplied since.
+    sums: Sums,
+    /// The next register's place in the table of powers.
+    power: usize,
 }
 
-/// A part of at most `4 * REGISTERS` blocks: encrypts or decrypts it and adds it
-/// to the hash. Returns the hash and the part's first block of key stream.
-///
-/// # Safety
-/// AVX-512 as detected; the part's bytes, but for a head's, may be read, and
-/// unless `WAY` is [`MAC`] written; `REGISTERS` is what `bytes` needs.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq")]
-unsafe fn part<const REGISTERS: usize, const WAY: u8>(
-    row: &Row<'_>,
-    hash: __m128i,
-    place: &Place,
-) -> (__m128i, __m128i) {
-    let zero = _mm512_setzero_si512();
-    let mut stream = [zero; REGISTERS];
-    if WAY != MAC {
+impl Row<'_> {
+    /// The key stream of the next registers. The `last` one ends with what masks the
+    /// tag, the block of counter 1.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,vaes")]
+    fn stream<const N: usize>(&mut self, last: bool) -> [__m512i; N] {
         let big_endian = _mm512_broadcast_i32x4(_mm_set_epi8(
             12, 13, 14, 15, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
         ));
+        let step = _mm512_broadcast_i32x4(_mm_set_epi32(4, 0, 0, 0));
+        let one = _mm512_broadcast_i32x4(_mm_set_epi32(0x0100_0000, 0, 0, 0));
+        let mut stream = [_mm512_setzero_si512(); N];
         for (i, block) in stream.iter_mut().enumerate() {
-            let step = _mm512_broadcast_i32x4(_mm_set_epi32(4 * i as i32, 0, 0, 0));
-            let counters = _mm512_add_epi32(place.counters, step);
-            let counters = _mm512_shuffle_epi8(counters, big_endian);
-            *block = _mm512_ternarylogic_epi64::<XOR3>(row.nonce, counters, row.keys[0]);
+            let mut counters = _mm512_shuffle_epi8(self.counters, big_endian);
+            if last && i + 1 == N {
+                counters = _mm512_mask_mov_epi32(counters, LAST_LANE, one);
+            }
+            *block = xor3(self.nonce, counters, self.keys[0]);
+            self.counters = _mm512_add_epi32(self.counters, step);
         }
-        for key in &row.keys[1..10] {
+        for key in &self.keys[1..10] {
             for block in &mut stream {
                 *block = _mm512_aesenc_epi128(*block, *key);
             }
         }
         for block in &mut stream {
-            *block = _mm512_aesenclast_epi128(*block, row.keys[10]);
+            *block = _mm512_aesenclast_epi128(*block, self.keys[10]);
         }
+        stream
     }
-    let first_stream = _mm512_castsi512_si128(stream[0]);
-    // The hash so far goes in with the first block.
-    let powers = place.bytes.div_ceil(AES_BLOCK) + usize::from(place.last);
-    let mut sums = Wide {
-        low: zero,
-        middle: zero,
-        high: zero,
-    };
-    for (i, stream) in stream.iter().enumerate() {
-        let (at, left) = (place.start.wrapping_add(64 * i), place.bytes - 64 * i);
-        let mut mask = if left >= 64 { !0 } else { (1_u64 << left) - 1 };
-        if let (0, Some(_)) = (i, place.head) {
-            mask &= !0xffff;
+
+    /// Multiplies registers by the next powers.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,vpclmulqdq")]
+    fn multiply(&mut self, blocks: &[__m512i]) {
+        let power = |place: usize| _mm512_broadcast_i32x4(load(&self.key.powers[place]));
+        let mut place = self.power;
+        let (pairs, one) = blocks.as_chunks::<2>();
+        for [a, b] in pairs {
+            let folded = number(
+                u128::from(self.key.folded[place]) | u128::from(self.key.folded[place + 1]) << 64,
+            );
+            let folded = _mm512_broadcast_i32x4(folded);
+            let powers = [power(place), power(place + 1)];
+            self.sums.add_two(*a, *b, powers, folded);
+            place += 2;
         }
-        // SAFETY: the mask leaves out the head and what is behind the part.
-        let bytes = unsafe { _mm512_maskz_loadu_epi8(mask, at.cast()) };
-        let mut covered = bytes;
+        if let [a] = one {
+            let folded = _mm512_set1_epi64(self.key.folded[place] as i64);
+            self.sums.add_one(*a, power(place), folded);
+            place += 1;
+        }
+        self.power = place;
+    }
+
+    /// A group of whole registers.
+    ///
+    /// # Safety
+    /// As [`Row::crypt`], for so many registers.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq")]
+    unsafe fn group<const WAY: u8>(&mut self) {
+        let mut stream = [_mm512_setzero_si512(); GROUP];
         if WAY != MAC {
-            let crypted = _mm512_maskz_mov_epi8(mask, _mm512_xor_si512(bytes, *stream));
-            // SAFETY: as above.
-            unsafe { _mm512_mask_storeu_epi8(at.cast(), mask, crypted) };
-            if WAY == SEAL {
-                covered = crypted;
-            }
+            stream = self.stream(false);
         }
-        if let (0, Some(head)) = (i, place.head) {
-            covered = _mm512_inserti32x4::<0>(covered, head);
+        let mut blocks = [_mm512_setzero_si512(); GROUP];
+        for (i, (block, stream)) in blocks.iter_mut().zip(stream).enumerate() {
+            let mask = if i == 0 { self.mask } else { !0 };
+            let at = self.at.wrapping_add(i * REGISTER);
+            // SAFETY: the caller's.
+            *block = unsafe { crypt::<WAY>(at, mask, stream) };
         }
-        let mut blocks = _mm512_shuffle_epi8(covered, reverse());
-        if i == 0 {
-            blocks = _mm512_xor_si512(blocks, _mm512_zextsi128_si512(hash));
-        }
-        // SAFETY: `powers` is at least 4 i + 1, at most POWERS; the table has three more.
-        let power = unsafe {
-            let place = row.key.powers.as_ptr().add(POWERS - powers + 4 * i);
-            _mm512_loadu_si512(place.cast())
-        };
-        add_product(&mut sums, blocks, power);
+        blocks[0] = _mm512_xor_si512(blocks[0], self.hash);
+        self.hash = _mm512_setzero_si512();
+        self.multiply(&blocks);
+        self.at = self.at.wrapping_add(GROUP * REGISTER);
+        self.mask = !0;
     }
-    let mut sums = Wide {
-        low: sum(sums.low),
-        middle: sum(sums.middle),
-        high: sum(sums.high),
+
+    /// The row's last registers, of which `mask` is the data in the very last.
+    /// Returns the hash and what masks the tag.
+    ///
+    /// # Safety
+    /// As [`Row::crypt`], for `N` registers.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq")]
+    unsafe fn end<const N: usize, const WAY: u8>(
+        &mut self,
+        mask: u64,
+        lengths: __m128i,
+    ) -> (__m128i, __m128i) {
+        let mut stream = [_mm512_setzero_si512(); N];
+        if WAY != MAC {
+            stream = self.stream(true);
+        }
+        let mut blocks = [_mm512_setzero_si512(); N];
+        for (i, (block, stream)) in blocks.iter_mut().zip(stream).enumerate() {
+            let first = if i == 0 { self.mask } else { !0 };
+            let last = if i + 1 == N { mask } else { !0 };
+            let at = self.at.wrapping_add(i * REGISTER);
+            // SAFETY: the caller's.
+            *block = unsafe { crypt::<WAY>(at, first & last, stream) };
+        }
+        blocks[0] = _mm512_xor_si512(blocks[0], self.hash);
+        let lengths = _mm512_maskz_broadcast_i32x4(LAST_LANE, lengths);
+        let mut hash = _mm512_xor_si512(blocks[N - 1], lengths);
+        if N > 1 {
+            self.multiply(&blocks[..N - 1]);
+            hash = _mm512_xor_si512(hash, self.sums.reduce());
+        }
+        // SAFETY: a register is read, which `last` is.
+        let last = unsafe { _mm512_loadu_si512(self.key.last.as_ptr().cast()) };
+        (
+            multiply_lanes(hash, last),
+            _mm512_extracti32x4_epi32::<3>(stream[N - 1]),
+        )
+    }
+}
+
+/// Encrypts or decrypts a register in place; returns its blocks for the hash.
+///
+/// # Safety
+/// The bytes at `at` that are in the mask may be read, and unless `WAY` is [`MAC`]
+/// written.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn crypt<const WAY: u8>(at: *mut u8, mask: u64, stream: __m512i) -> __m512i {
+    // SAFETY: the caller's.
+    let bytes = unsafe { _mm512_maskz_loadu_epi8(mask, at.cast()) };
+    if WAY == MAC {
+        return _mm512_shuffle_epi8(bytes, reverse());
+    }
+    let crypted = _mm512_xor_si512(bytes, stream);
+    // SAFETY: the caller's.
+    unsafe { _mm512_mask_storeu_epi8(at.cast(), mask, crypted) };
+    let covered = match WAY {
+        SEAL => _mm512_maskz_mov_epi8(mask, crypted),
+        _ => bytes,
     };
-    if place.last {
-        let lengths = product(row.lengths, load(&row.key.powers[POWERS - 1]));
-        sums.low = _mm_xor_si128(sums.low, lengths.low);
-        sums.middle = _mm_xor_si128(sums.middle, lengths.middle);
-        sums.high = _mm_xor_si128(sums.high, lengths.high);
-    }
-    (reduce(sums), first_stream)
+    _mm512_shuffle_epi8(covered, reverse())
 }
 
 /// A whole packet; `data` has `len` bytes and lies behind the head.
@@ -263,71 +340,64 @@ unsafe fn row<const WAY: u8>(
     key: &GcmKey,
     nonce: u128,
     head: u128,
-    lengths: (usize, usize),
+    lengths: u128,
     data: *mut u8,
     len: usize,
 ) -> [u8; AES_BLOCK] {
-    let register = |v: u128| _mm_set_epi64x((v >> 64) as i64, v as i64);
-    let bits = |bytes: usize| (bytes as u64 * 8) as i64;
-    let nonce = register(nonce);
+    let nonce = number(nonce);
+    let first = _mm_set_epi32(0x0100_0000, 0, 0, 0);
     let mut keys = [_mm512_setzero_si512(); 11];
-    for (wide, key) in keys.iter_mut().zip(&key.keys.0) {
-        *wide = _mm512_broadcast_i32x4(load(key));
+    let mut mask = _mm_setzero_si128();
+    if WAY == MAC {
+        mask = encrypt(&key.keys, _mm_xor_si128(nonce, first));
+    } else {
+        for (wide, key) in keys.iter_mut().zip(&key.keys.0) {
+            *wide = _mm512_broadcast_i32x4(load(key));
+        }
     }
-    let row = Row {
+    let lengths = number(lengths);
+    // With head and lengths. Lanes that are left over come before them.
+    let blocks = len.div_ceil(AES_BLOCK) + 2;
+    let mut registers = blocks.div_ceil(4);
+    let before = registers * 4 - blocks;
+    let counters = _mm512_set_epi32(3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0);
+    let begin = _mm_set_epi32(1 - before as i32, 0, 0, 0);
+    let mut row = Row {
         key,
         keys,
         nonce: _mm512_broadcast_i32x4(nonce),
-        lengths: _mm_set_epi64x(bits(lengths.0), bits(lengths.1)),
+        counters: _mm512_add_epi32(counters, _mm512_broadcast_i32x4(begin)),
+        at: data.wrapping_sub((before + 1) * AES_BLOCK),
+        // In two steps, for it may be all of them.
+        mask: (!0 << (before * AES_BLOCK)) << AES_BLOCK,
+        hash: _mm512_maskz_broadcast_i32x4(0xf << (4 * before), number(head.swap_bytes())),
+        sums: Sums::zero(),
+        power: STRIDE - (registers - 1).min(STRIDE),
     };
-    let mut place = Place {
-        start: data.wrapping_sub(AES_BLOCK),
-        bytes: AES_BLOCK + len,
-        counters: _mm512_set_epi32(4, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0),
-        head: Some(register(head)),
-        last: false,
-    };
-    let mut hash = _mm_setzero_si128();
-    // The block that masks the tag has counter 1.
-    let mut mask = _mm_setzero_si128();
-    if WAY == MAC {
-        let mut block = _mm_xor_si128(
-            _mm_xor_si128(nonce, _mm_set_epi32(0x0100_0000, 0, 0, 0)),
-            _mm512_castsi512_si128(row.keys[0]),
-        );
-        for key in &row.keys[1..10] {
-            block = _mm_aesenc_si128(block, _mm512_castsi512_si128(*key));
+    // SAFETY, of all: the caller's; all but the first register and the last are
+    // whole.
+    while registers > GROUP {
+        unsafe { row.group::<WAY>() };
+        registers -= GROUP;
+        if row.power == STRIDE {
+            row.hash = row.sums.reduce();
+            row.sums = Sums::zero();
+            row.power = STRIDE - (registers - 1).min(STRIDE);
         }
-        mask = _mm_aesenclast_si128(block, _mm512_castsi512_si128(row.keys[10]));
     }
-    let mut left = place.bytes;
-    loop {
-        place.bytes = left.min(PART * AES_BLOCK);
-        place.last = place.bytes == left;
-        // SAFETY: the caller's, for this part, which has 1 to 256 bytes.
-        let (next, stream) = unsafe {
-            match place.bytes.div_ceil(64) {
-                1 => part::<1, WAY>(&row, hash, &place),
-                2 => part::<2, WAY>(&row, hash, &place),
-                3 => part::<3, WAY>(&row, hash, &place),
-                _ => part::<4, WAY>(&row, hash, &place),
-            }
-        };
-        hash = next;
-        if place.head.take().is_some() && WAY != MAC {
-            mask = stream;
+    // The last register has room for three blocks of data.
+    let last = (1 << (3 * AES_BLOCK - (len.wrapping_neg() % AES_BLOCK))) - 1;
+    let (hash, stream) = unsafe {
+        match registers {
+            1 => row.end::<1, WAY>(last, lengths),
+            2 => row.end::<2, WAY>(last, lengths),
+            3 => row.end::<3, WAY>(last, lengths),
+            _ => row.end::<4, WAY>(last, lengths),
         }
-        if place.last {
-            break;
-        }
-        left -= place.bytes;
-        place.start = place.start.wrapping_add(place.bytes);
-        place.counters = _mm512_add_epi32(
-            place.counters,
-            _mm512_broadcast_i32x4(_mm_set_epi32(PART as i32, 0, 0, 0)),
-        );
+    };
+    if WAY != MAC {
+        mask = stream;
     }
     let hash = _mm_shuffle_epi8(hash, _mm512_castsi512_si128(reverse()));
-    let tag = _mm_xor_si128(hash, mask);
-    store(tag)
+    store(_mm_xor_si128(hash, mask))
 }

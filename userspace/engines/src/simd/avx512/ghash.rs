@@ -1,17 +1,15 @@
 //! GHASH's arithmetic (NIST SP 800-38D 6.3), computed as POLYVAL over reversed
 //! bytes (RFC 8452 appendix A), which is the way round that the carry-less
-//! product of the processor has.
+//! product of the processor has. Four blocks in a register, each in its lane.
 
 use core::arch::x86_64::{
     __m128i, __m512i, _mm_clmulepi64_si128, _mm_set_epi8, _mm_set_epi64x, _mm_shuffle_epi32,
     _mm_slli_si128, _mm_srli_si128, _mm_xor_si128, _mm256_castsi256_si128,
-    _mm256_extracti128_si256, _mm256_xor_si256, _mm512_broadcast_i32x4, _mm512_castsi512_si256,
-    _mm512_clmulepi64_epi128, _mm512_extracti64x4_epi64, _mm512_ternarylogic_epi64,
-    _mm512_xor_si512,
+    _mm256_extracti128_si256, _mm256_xor_si256, _mm512_broadcast_i32x4, _mm512_bslli_epi128,
+    _mm512_bsrli_epi128, _mm512_castsi512_si256, _mm512_clmulepi64_epi128,
+    _mm512_extracti64x4_epi64, _mm512_setzero_si512, _mm512_shuffle_epi32,
+    _mm512_ternarylogic_epi64, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64, _mm512_xor_si512,
 };
-
-/// Three inputs, added without carry.
-const XOR3: i32 = 0x96;
 
 /// The order of bytes that turns a block round.
 #[inline]
@@ -22,61 +20,151 @@ pub(super) fn reverse() -> __m512i {
     ))
 }
 
-/// A product in parts that are not yet reduced: 256 bits, the middle ones apart.
-#[derive(Clone, Copy)]
-pub(super) struct Wide<T> {
-    pub(super) low: T,
-    pub(super) middle: T,
-    pub(super) high: T,
+/// Three inputs, added without carry.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn xor3(a: __m512i, b: __m512i, c: __m512i) -> __m512i {
+    _mm512_ternarylogic_epi64::<0x96>(a, b, c)
 }
 
-/// Reduces by POLYVAL's polynomial, 64 bits at a time from below; so the result
-/// is divided by x^128 (RFC 8452 3).
+/// What reduction multiplies with: POLYVAL's polynomial without its ends.
+#[inline]
+#[target_feature(enable = "sse2")]
+fn polynomial() -> __m128i {
+    _mm_set_epi64x(0xc200_0000_0000_0000_u64 as i64, 1)
+}
+
+/// The product of two blocks, divided by x^128 as POLYVAL has it.
 #[inline]
 #[target_feature(enable = "pclmulqdq,sse2")]
-pub(super) fn reduce(product: Wide<__m128i>) -> __m128i {
-    let polynomial = _mm_set_epi64x(0xc200_0000_0000_0000_u64 as i64, 1);
-    let low = _mm_xor_si128(product.low, _mm_slli_si128::<8>(product.middle));
-    let high = _mm_xor_si128(product.high, _mm_srli_si128::<8>(product.middle));
+pub(super) fn multiply(a: __m128i, b: __m128i) -> __m128i {
+    let middle = _mm_xor_si128(
+        _mm_clmulepi64_si128::<0x01>(a, b),
+        _mm_clmulepi64_si128::<0x10>(a, b),
+    );
+    let low = _mm_clmulepi64_si128::<0x00>(a, b);
+    let high = _mm_clmulepi64_si128::<0x11>(a, b);
+    reduce(
+        _mm_xor_si128(low, _mm_slli_si128::<8>(middle)),
+        _mm_xor_si128(high, _mm_srli_si128::<8>(middle)),
+    )
+}
+
+/// Reduces 256 bits, 64 at a time from below; so the result is divided by x^128
+/// (RFC 8452 3).
+#[inline]
+#[target_feature(enable = "pclmulqdq,sse2")]
+fn reduce(low: __m128i, high: __m128i) -> __m128i {
     let fold = |v| {
         let swapped = _mm_shuffle_epi32::<0b01_00_11_10>(v);
-        _mm_xor_si128(swapped, _mm_clmulepi64_si128::<0x10>(v, polynomial))
+        _mm_xor_si128(swapped, _mm_clmulepi64_si128::<0x10>(v, polynomial()))
     };
     _mm_xor_si128(high, fold(fold(low)))
 }
 
-#[inline]
-#[target_feature(enable = "pclmulqdq,sse2")]
-pub(super) fn product(a: __m128i, b: __m128i) -> Wide<__m128i> {
-    Wide {
-        low: _mm_clmulepi64_si128::<0x00>(a, b),
-        middle: _mm_xor_si128(
-            _mm_clmulepi64_si128::<0x01>(a, b),
-            _mm_clmulepi64_si128::<0x10>(a, b),
-        ),
-        high: _mm_clmulepi64_si128::<0x11>(a, b),
+/// A sum of products that are not reduced yet, lane by lane. Karatsuba's: what
+/// is in the middle has the low and the high part in it, too.
+#[derive(Clone, Copy)]
+pub(super) struct Sums {
+    low: __m512i,
+    middle: __m512i,
+    high: __m512i,
+}
+
+impl Sums {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn zero() -> Sums {
+        let zero = _mm512_setzero_si512();
+        Sums {
+            low: zero,
+            middle: zero,
+            high: zero,
+        }
+    }
+
+    /// Adds `a` times `powers[0]` and `b` times `powers[1]`; `folded` has the
+    /// sum of the halves of both powers.
+    #[inline]
+    #[target_feature(enable = "avx512f,vpclmulqdq")]
+    pub(super) fn add_two(
+        &mut self,
+        a: __m512i,
+        b: __m512i,
+        powers: [__m512i; 2],
+        folded: __m512i,
+    ) {
+        let [p, q] = powers;
+        let halves = _mm512_xor_si512(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+        self.low = xor3(
+            self.low,
+            _mm512_clmulepi64_epi128::<0x00>(a, p),
+            _mm512_clmulepi64_epi128::<0x00>(b, q),
+        );
+        self.high = xor3(
+            self.high,
+            _mm512_clmulepi64_epi128::<0x11>(a, p),
+            _mm512_clmulepi64_epi128::<0x11>(b, q),
+        );
+        self.middle = xor3(
+            self.middle,
+            _mm512_clmulepi64_epi128::<0x00>(halves, folded),
+            _mm512_clmulepi64_epi128::<0x11>(halves, folded),
+        );
+    }
+
+    /// Adds `a` times `power`; `folded` has the sum of its halves in each half.
+    #[inline]
+    #[target_feature(enable = "avx512f,vpclmulqdq")]
+    pub(super) fn add_one(&mut self, a: __m512i, power: __m512i, folded: __m512i) {
+        let halves = _mm512_xor_si512(a, _mm512_shuffle_epi32::<0b01_00_11_10>(a));
+        self.low = _mm512_xor_si512(self.low, _mm512_clmulepi64_epi128::<0x00>(a, power));
+        self.high = _mm512_xor_si512(self.high, _mm512_clmulepi64_epi128::<0x11>(a, power));
+        self.middle = _mm512_xor_si512(
+            self.middle,
+            _mm512_clmulepi64_epi128::<0x00>(halves, folded),
+        );
+    }
+
+    /// Reduces each lane.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,vpclmulqdq")]
+    pub(super) fn reduce(self) -> __m512i {
+        let polynomial = _mm512_broadcast_i32x4(polynomial());
+        let middle = xor3(self.middle, self.low, self.high);
+        let low = _mm512_xor_si512(self.low, _mm512_bslli_epi128::<8>(middle));
+        let high = _mm512_xor_si512(self.high, _mm512_bsrli_epi128::<8>(middle));
+        let once = _mm512_xor_si512(
+            _mm512_shuffle_epi32::<0b01_00_11_10>(low),
+            _mm512_clmulepi64_epi128::<0x10>(low, polynomial),
+        );
+        xor3(
+            high,
+            _mm512_shuffle_epi32::<0b01_00_11_10>(once),
+            _mm512_clmulepi64_epi128::<0x10>(once, polynomial),
+        )
     }
 }
 
+/// The sum over the lanes of `a` times `b`.
 #[inline]
-#[target_feature(enable = "avx512f,vpclmulqdq")]
-pub(super) fn add_product(sum: &mut Wide<__m512i>, a: __m512i, b: __m512i) {
-    sum.low = _mm512_xor_si512(sum.low, _mm512_clmulepi64_epi128::<0x00>(a, b));
-    sum.high = _mm512_xor_si512(sum.high, _mm512_clmulepi64_epi128::<0x11>(a, b));
-    sum.middle = _mm512_ternarylogic_epi64::<XOR3>(
-        sum.middle,
+#[target_feature(enable = "avx512f,avx512bw,avx2,vpclmulqdq,pclmulqdq")]
+pub(super) fn multiply_lanes(a: __m512i, b: __m512i) -> __m128i {
+    let middle = _mm512_xor_si512(
         _mm512_clmulepi64_epi128::<0x01>(a, b),
         _mm512_clmulepi64_epi128::<0x10>(a, b),
     );
-}
-
-/// The sum of a register's four parts.
-#[inline]
-#[target_feature(enable = "avx512f,avx2")]
-pub(super) fn sum(v: __m512i) -> __m128i {
-    let two = _mm256_xor_si256(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64::<1>(v));
-    _mm_xor_si128(
-        _mm256_castsi256_si128(two),
-        _mm256_extracti128_si256::<1>(two),
+    let low = _mm512_clmulepi64_epi128::<0x00>(a, b);
+    let high = _mm512_clmulepi64_epi128::<0x11>(a, b);
+    let sum = |v: __m512i| {
+        let two = _mm256_xor_si256(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64::<1>(v));
+        _mm_xor_si128(
+            _mm256_castsi256_si128(two),
+            _mm256_extracti128_si256::<1>(two),
+        )
+    };
+    reduce(
+        sum(_mm512_xor_si512(low, _mm512_bslli_epi128::<8>(middle))),
+        sum(_mm512_xor_si512(high, _mm512_bsrli_epi128::<8>(middle))),
     )
 }

@@ -6,8 +6,6 @@ mod gcm;
 mod ghash;
 mod sha1;
 
-pub(crate) use gcm::{GcmKey, Packet};
-
 use super::{
     AES_BLOCK, CbcChains, LANES, Level, RoundKeys, SHA1_BLOCK, Sha1States, check_lanes, schedule,
 };
