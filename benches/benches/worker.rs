@@ -1,0 +1,3 @@
+//! What a worker does beside the cryptography.
+
+fn main() {}
