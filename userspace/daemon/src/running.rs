@@ -115,6 +115,7 @@ fn plane_config(config: &Config) -> gm_dataplane::Config {
         encap_port: gm.encap_port,
         workers: gm.workers,
         cpus: gm.cpu.map_or_else(|| gm.cpus.clone(), |cpu| vec![cpu]),
+        busy_poll_us: gm.busy_poll.0,
         pin_dir: pin_dir(config).map(Path::to_owned),
         gm0: gm.gm0.clone(),
         follow_encap_port: gm.follow_encap_port,

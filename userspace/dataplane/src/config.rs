@@ -47,6 +47,10 @@ pub struct Config {
     /// CPUs to pin the workers to, by number; those without one are left to
     /// the scheduler.
     pub cpus: Vec<usize>,
+    /// Microseconds for which a worker looks again, and has the driver look, after
+    /// its last packet, before it sleeps; 0: it sleeps at once, and packets wake
+    /// it. 1 000 000 at most. A worker that polls needs a CPU of its own.
+    pub busy_poll_us: u32,
     /// Directory on a bpffs (mounted there if it is none) that keeps the
     /// programs attached when this process is killed. `None`: nothing is
     /// pinned, and a killed process leaves the host without its policy.
@@ -78,6 +82,7 @@ impl Default for Config {
             encap_port: 4500,
             workers: 1,
             cpus: Vec::new(),
+            busy_poll_us: 0,
             pin_dir: None,
             gm0: "gm0".into(),
             follow_encap_port: true,
@@ -86,6 +91,9 @@ impl Default for Config {
         }
     }
 }
+
+/// The longest [`Config::busy_poll_us`].
+pub const MAX_BUSY_POLL_US: u32 = 1_000_000;
 
 /// Longest interface name that Linux takes, without the terminating zero.
 const IFNAME_MAX: usize = 15;
@@ -137,6 +145,8 @@ impl Config {
                 self.replay_window
             ));
         }
+        let here = std::thread::available_parallelism();
+        self.check_busy_poll(here.map_or(1, |n| n.get()))?;
         let mut ports = self
             .server_ports
             .iter()
@@ -163,6 +173,28 @@ impl Config {
                     self.encap_port
                 ));
             }
+        }
+        Ok(())
+    }
+
+    /// On a machine with this many CPUs.
+    fn check_busy_poll(&self, cpus: usize) -> Result<(), Error> {
+        let wrong = |what: String| Err(Error::Config(what));
+        let us = self.busy_poll_us;
+        if us == 0 {
+            return Ok(());
+        }
+        if us > MAX_BUSY_POLL_US {
+            return wrong(format!(
+                "busy_poll_us {us} is more than {MAX_BUSY_POLL_US}, a second: 50 to 1000 suit a busy link"
+            ));
+        }
+        if self.workers as usize >= cpus {
+            return wrong(format!(
+                "busy_poll_us {us} with {} workers on {cpus} CPUs leaves none to the kernel and to SIP: \
+                 fewer workers, or 0",
+                self.workers
+            ));
         }
         Ok(())
     }
@@ -300,6 +332,26 @@ mod tests {
             change(&mut c);
             let text = c.validate().unwrap_err().to_string();
             assert!(text.contains(word), "{text:?} does not say {word:?}");
+        }
+    }
+
+    #[test]
+    fn a_worker_polls_busily_only_where_a_cpu_is_left_over() {
+        let polls = |us, workers| Config {
+            busy_poll_us: us,
+            workers,
+            ..good()
+        };
+        polls(0, 64).check_busy_poll(1).unwrap();
+        polls(1, 1).check_busy_poll(2).unwrap();
+        polls(MAX_BUSY_POLL_US, 3).check_busy_poll(4).unwrap();
+        for (us, workers, cpus, word) in [
+            (50, 1, 1, "on 1 CPUs"),
+            (50, 4, 4, "4 workers on 4 CPUs"),
+            (MAX_BUSY_POLL_US + 1, 1, 8, "more than 1000000"),
+        ] {
+            let refused = polls(us, workers).check_busy_poll(cpus).unwrap_err();
+            assert!(refused.to_string().contains(word), "{refused}");
         }
     }
 

@@ -138,7 +138,14 @@ impl Crew {
         let (handoff, inbox) = handoff::pair(mailbox.wake.clone());
         let process = self.shop.process(number, &self.routes, &self.desks)?;
         let cpu = self.shop.cpu(number);
-        let thread = worker::start(number, cpu, process, inbox, self.notices.clone())?;
+        let thread = worker::start(
+            number,
+            cpu,
+            self.shop.cfg.busy_poll_us,
+            process,
+            inbox,
+            self.notices.clone(),
+        )?;
         let member = &mut self.members[usize::from(number)];
         (member.handoff, member.thread) = (Some(handoff), Some(thread));
         if self.tap.is_some() {
@@ -344,6 +351,8 @@ impl Crew {
                 worker: number.into(),
                 cpu: self.shop.cpu(number),
                 reasons: self.shop.counters.of(number).snapshot().to_vec(),
+                turns: report.turns,
+                sleeps: report.sleeps,
                 batches: report.batches,
                 packets: report.packets,
                 frames: report.frames,

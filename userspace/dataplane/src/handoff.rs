@@ -82,6 +82,8 @@ pub(crate) struct Report {
     pub frames_leaked: u64,
     pub tap_missed: u64,
     pub reassembly_bytes: u64,
+    pub turns: u64,
+    pub sleeps: u64,
     pub batches: u64,
     pub packets: u64,
     pub handed_out: u64,

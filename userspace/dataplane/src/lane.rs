@@ -128,6 +128,8 @@ pub(crate) struct Lane {
     pub uplink_index: u32,
     pub out: Out,
     sizes: RingSizes,
+    /// The uplink's driver is made to look for packets.
+    polls: bool,
 }
 
 /// Entries of each ring: many lanes share the memory, 170 MB in all at most.
@@ -177,6 +179,7 @@ impl Lane {
             uplink_index: 0,
             out: Out::default(),
             sizes,
+            polls: false,
         };
         lane.bind_uplink(lanes, uplink)?;
         Ok(lane)
@@ -232,6 +235,26 @@ impl Lane {
     /// Sockets.
     pub(crate) fn ports(&self) -> impl Iterator<Item = &Port> {
         self.uplink.iter().chain(&self.gm0x)
+    }
+
+    /// Prefers busy polling on the uplink, or no more on sockets to come (0).
+    /// What a kernel refuses is said once; spinning without it is of use too.
+    pub(crate) fn prefer_busy_poll(&mut self, us: u32) {
+        self.polls = us > 0;
+        let each = |p: &Port| p.socket.prefer_busy_poll(us, BATCH as u16);
+        if self.polls
+            && let Err(e) = self.uplink.iter().try_for_each(each)
+        {
+            self.polls = false;
+            tracing::warn!(lane = self.number, "the driver is not polled: {e}");
+        }
+    }
+
+    /// Lets the uplink's driver look for packets, where that is preferred.
+    pub(crate) fn busy_poll(&self) {
+        if self.polls {
+            self.uplink.iter().for_each(|p| p.socket.poll_device());
+        }
     }
 
     /// Number of sockets.

@@ -65,7 +65,7 @@ mod tcp;
 mod transfer;
 mod worker;
 
-pub use config::{Config, TcMode};
+pub use config::{Config, MAX_BUSY_POLL_US, TcMode};
 pub use drops::{DropNews, DropSample, MAX_FOLLOWERS, Station, monotonic_ns};
 pub use error::Error;
 pub use event::Event;
@@ -76,6 +76,9 @@ pub use plane::{DataPlane, SaStatus, SetSpec};
 pub use prefixes::PrefixCounts;
 #[cfg(fuzzing)]
 pub use process::fuzz;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub use process::line;
 pub use stats::{SocketStats, Stats, WorkerStats};
 #[doc(hidden)]
 pub use supervise::Fault;

@@ -249,6 +249,11 @@ impl Limiter {
         over && !was
     }
 
+    /// Whether any source is limited.
+    pub(crate) fn limits_any(&self) -> bool {
+        self.limited > 0
+    }
+
     /// Ends the limits of sources whose failures have stopped, each given to
     /// `ended`.
     pub(crate) fn end_sources(&mut self, now: u64, mut ended: impl FnMut(u64)) {

@@ -24,6 +24,9 @@ mod ends;
 pub mod fuzz;
 mod inbound;
 mod limits;
+#[cfg(feature = "bench")]
+pub mod line;
+mod number;
 mod outbound;
 mod path;
 mod pieces;
@@ -41,7 +44,7 @@ use gm_abi::verdict::Reason;
 use gm_engines::Engine;
 use gm_esp::reassembly::{Datagram, Limits, Pushed, Reassembler};
 use gm_esp::{BufferedIv, Window};
-use gm_region::{Hot, Region};
+use gm_region::{Hot, Region, prefetch};
 use gm_xsk::Frame;
 
 use crate::Event;
@@ -60,6 +63,9 @@ pub(crate) use limits::Forgeries;
 
 /// Packets that are worked on at a time.
 pub(crate) const BATCH: usize = 64;
+
+/// Packets of a batch that is small: most of them are, where little is to do.
+const FEW: usize = 8;
 
 /// Bounds on the reassembly of one direction. A registration is a few
 /// fragments; what is more is an attack or a mistake. The smallest datagrams
@@ -144,6 +150,13 @@ impl Ctx {
             entry.sa.spec.replay_window,
         )
         .ok()
+    }
+
+    /// Asks for the line of a slot that its packets change.
+    fn fetch(&self, slot: u32) {
+        if let Some(slot) = self.region.slot(slot) {
+            prefetch(slot.hot());
+        }
     }
 
     /// Adds a fragment. The datagram when it is whole now; otherwise the

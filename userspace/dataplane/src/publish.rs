@@ -12,7 +12,7 @@ use gm_abi::maps::{
     SlotDrops, WINDOW_CELLS,
 };
 use gm_esp::Mode;
-use gm_region::{MapValue, Mapped};
+use gm_region::{MapValue, Mapped, prefetch};
 
 use crate::tables::Tables;
 
@@ -24,7 +24,10 @@ pub(crate) enum Values<T> {
     /// Of the BPF map.
     Map(Mapped<T>),
     /// Of the process alone, for tests without BPF.
-    #[cfg_attr(not(any(test, fuzzing)), expect(dead_code, reason = "for tests"))]
+    #[cfg_attr(
+        not(any(test, fuzzing, feature = "bench")),
+        expect(dead_code, reason = "for tests")
+    )]
     Memory(Vec<T>),
 }
 
@@ -60,7 +63,7 @@ pub(crate) struct Shed {
 
 impl Published {
     /// Without BPF, for tests.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, fuzzing, feature = "bench"))]
     pub(crate) fn in_memory(slots: u32) -> Published {
         let values = |_| SaSlot::default();
         Published {
@@ -138,6 +141,13 @@ impl Published {
         }
     }
 
+    /// Asks for a slot's line before it is written.
+    pub(crate) fn fetch(&self, slot: u32) {
+        if let Some(s) = self.slots.get(slot as usize) {
+            prefetch(s);
+        }
+    }
+
     /// Marks a number that the worker has accepted. `top` is the window's.
     /// Called by the SA's worker only, so plain loads and stores do.
     pub(crate) fn accepted(&self, slot: u32, seq: u64, top: u64) {
@@ -157,7 +167,9 @@ impl Published {
             std::cmp::Ordering::Greater => {}
         }
         // A top only grows; one that is old lets through what is stale.
-        s.top.fetch_max(low(top), Ordering::Release);
+        if low(top) > s.top.load(Ordering::Relaxed) {
+            s.top.store(low(top), Ordering::Release);
+        }
     }
 
     /// What XDP shed for an SA.

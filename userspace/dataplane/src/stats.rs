@@ -93,6 +93,10 @@ pub struct WorkerStats {
     pub cpu: Option<usize>,
     /// What it did with packets, in the order of [`Reason::ALL`].
     pub reasons: Vec<u64>,
+    /// Rounds of its loop.
+    pub turns: u64,
+    /// Rounds after which it slept.
+    pub sleeps: u64,
     /// Batches that it took from the rings.
     pub batches: u64,
     /// Packets in them.

@@ -34,7 +34,7 @@ pub(crate) struct Tables {
 
 impl Tables {
     /// Without BPF, for tests.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, fuzzing, feature = "bench"))]
     pub(crate) fn in_memory() -> Tables {
         let words = |n| Values::Memory((0..n).map(|_| AtomicU64::new(0)).collect());
         Tables {

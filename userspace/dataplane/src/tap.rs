@@ -44,6 +44,11 @@ impl Tap {
         self.missed
     }
 
+    /// Whether somebody captures.
+    pub(crate) fn is_on(&self) -> bool {
+        self.to.is_some()
+    }
+
     /// Copies a frame if somebody captures.
     pub(crate) fn copy(&mut self, direction: Direction, frame: &[u8]) {
         let Some(to) = &self.to else { return };

@@ -10,29 +10,31 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 
-use crossbeam::channel::{SendError, Sender, TryRecvError};
+use crossbeam::channel::{Sender, TryRecvError};
 use gm_abi::verdict::Reason;
 use gm_xsk::{Frame, METADATA};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::Error;
-use crate::handoff::{Command, Inbox, Order, Report};
+use crate::handoff::Inbox;
 use crate::lane::Lane;
 use crate::parcel::Side;
 use crate::process::{BATCH, Process};
-use crate::supervise::{Fault, Notice};
+use crate::supervise::Notice;
+
+mod orders;
+mod sleep;
+
+use sleep::Spin;
 
 /// Milliseconds between looks at old fragments; also the longest sleep.
 const TICK: u64 = 1000;
-
-/// Nanoseconds of a sleep while the kernel has not taken all there is to send.
-const SHORT: i64 = 1_000_000;
 
 /// Starts a worker without lanes. A panic in it ends it, not the process: its
 /// lanes go to the supervisor, with whatever waits on their rings.
 pub(crate) fn start(
     number: u8,
     cpu: Option<usize>,
+    busy_poll_us: u32,
     process: Process,
     inbox: Inbox,
     notices: Sender<Notice>,
@@ -49,6 +51,9 @@ pub(crate) fn start(
             inbox,
             batch: Vec::with_capacity(BATCH),
             stack_batch: Vec::with_capacity(BATCH),
+            spin: Spin::new(busy_poll_us),
+            turns: 0,
+            sleeps: 0,
             batches: 0,
             packets: 0,
             in_rings: false,
@@ -105,6 +110,10 @@ struct Worker {
     batch: Vec<Frame>,
     /// What others have handed over of the local stack's packets.
     stack_batch: Vec<Frame>,
+    spin: Spin,
+    /// Rounds of the loop, and those that ended in a sleep.
+    turns: u64,
+    sleeps: u64,
     batches: u64,
     packets: u64,
     /// In the middle of the rings: a panic here leaves them in no known state.
@@ -117,8 +126,10 @@ impl Worker {
         let begin = self.process.ctx.begin;
         let mut looked = 0;
         loop {
-            let now = begin.elapsed().as_millis() as u64;
+            let clock = begin.elapsed().as_nanos() as u64;
+            let now = clock / 1_000_000;
             let packets = self.packets;
+            self.turns += 1;
             self.drain(now);
             if self.process.hand.has_mail() {
                 self.mail(now);
@@ -144,8 +155,13 @@ impl Worker {
             }
             // What has just been unparked is no packet yet.
             let waits = !self.lanes.is_empty() && self.process.hand.has_mail();
-            if self.packets == packets && !waits {
+            let found = self.packets != packets || waits;
+            if !self.spin.goes_on(clock, found) {
                 self.sleep(queued);
+            } else if !found {
+                // Makes the driver look, too, where it knows how.
+                self.lanes.iter().for_each(Lane::busy_poll);
+                std::hint::spin_loop();
             }
         }
     }
@@ -248,151 +264,6 @@ impl Worker {
         self.batches += 1;
         process.inbound(umem, batch, out, now);
         process.outbound(umem, stack_batch, out, now);
-    }
-
-    fn obey(&mut self, order: Order) -> bool {
-        let Process { ctx, hand, tap, .. } = &mut self.process;
-        let (mut report, mut stop) = (Report::default(), false);
-        match order.command {
-            Command::Load(entry) => ctx.load(*entry),
-            Command::Adopt(entries) => {
-                for (entry, active) in entries {
-                    let slot = entry.slot;
-                    ctx.load(entry);
-                    if active {
-                        ctx.table.activate(slot);
-                    }
-                }
-            }
-            Command::Activate(slot) => ctx.table.activate(slot),
-            Command::Deactivate(slot) => ctx.table.deactivate(slot),
-            Command::Unload(slot) => ctx.unload(slot),
-            Command::Park(buckets) => hand.park(&buckets),
-            Command::Release(buckets, slots) => {
-                slots.into_iter().for_each(|slot| ctx.unload(slot));
-                report.halves = Some(Box::new(self.process.split_off(&buckets)));
-            }
-            Command::Unpark(buckets, halves) => {
-                hand.unpark(&buckets);
-                if let Some(halves) = halves {
-                    self.process.absorb(*halves);
-                }
-                self.drain_now();
-            }
-            Command::SealedFirst(buckets) => {
-                hand.unpark_sealed_first(&buckets);
-                self.drain_now();
-            }
-            Command::GoOut {
-                buckets,
-                inbound,
-                outbound,
-            } => {
-                // What came in meanwhile is the kernel's to open, what was to go
-                // out has its numbers here.
-                inbound.into_iter().for_each(|slot| ctx.unload(slot));
-                hand.unpark(&buckets);
-                self.drain_now();
-                let ctx = &mut self.process.ctx;
-                outbound.into_iter().for_each(|slot| ctx.unload(slot));
-            }
-            Command::Give(lanes) => {
-                self.lanes.extend(lanes);
-                self.lanes.sort_by_key(|lane| lane.number);
-            }
-            Command::Take(numbers) => {
-                self.faults.held.retain(|(n, _)| !numbers.contains(n));
-                report.taken = self
-                    .lanes
-                    .extract_if(.., |lane| numbers.contains(&lane.number))
-                    .collect();
-            }
-            Command::Tap(to) => tap.set(to),
-            Command::Report => report = self.report(),
-            Command::Fault(fault) => self.break_something(fault),
-            Command::Stop => stop = true,
-        }
-        // Whoever asked may have given up: then the lanes stay.
-        if let Err(SendError(report)) = order.done.send(report) {
-            self.lanes.extend(report.taken);
-            self.lanes.sort_by_key(|lane| lane.number);
-        }
-        stop
-    }
-
-    fn break_something(&mut self, fault: Fault) {
-        match fault {
-            Fault::Panic(_) => self.faults.panic = true,
-            Fault::PanicInRings(_) => self.faults.panic_in_rings = true,
-            Fault::HoldSends(_, hold) => self.faults.hold_sends = hold,
-            Fault::HoldFrames(_) => {
-                for lane in &mut self.lanes {
-                    let frames = std::iter::from_fn(|| lane.umem.alloc());
-                    let number = lane.number;
-                    self.faults.held.extend(frames.map(|f| (number, f)));
-                }
-            }
-            Fault::FreeFrames(_) => {
-                for (number, frame) in self.faults.held.drain(..) {
-                    if let Some(lane) = self.lanes.iter_mut().find(|l| l.number == number) {
-                        lane.umem.free(frame);
-                    }
-                }
-            }
-            Fault::FillForeign | Fault::EmptyForeign => {}
-        }
-    }
-
-    fn report(&self) -> Report {
-        let umems = || self.lanes.iter().map(|lane| &lane.umem);
-        let hand = &self.process.hand;
-        Report {
-            sockets: self.lanes.iter().flat_map(Lane::stats).collect(),
-            lanes: self.lanes.iter().map(|lane| lane.number).collect(),
-            frames: umems().map(|u| u.frames() as u64).sum(),
-            frames_free: umems().map(|u| u.free_count() as u64).sum(),
-            frames_leaked: umems().map(|u| u.leaked()).sum(),
-            tap_missed: self.process.tap.missed(),
-            reassembly_bytes: self.process.reassembly_bytes(),
-            batches: self.batches,
-            packets: self.packets,
-            handed_out: hand.handed_out,
-            handed_in: hand.handed_in,
-            parked: hand.times_parked,
-            ..Report::default()
-        }
-    }
-
-    fn sleep(&self, queued: bool) {
-        let timeout = match queued {
-            true => Timespec {
-                tv_sec: 0,
-                tv_nsec: SHORT,
-            },
-            false => Timespec {
-                tv_sec: (TICK / 1000) as i64,
-                tv_nsec: 0,
-            },
-        };
-        let mailbox = self.process.hand.mailbox();
-        // Without a lane nobody empties the letter box: that is no reason to
-        // stay awake.
-        if mailbox.is_some_and(|m| !m.sleeps()) && !self.lanes.is_empty() {
-            return;
-        }
-        let ports = self.lanes.iter().flat_map(Lane::ports);
-        let mut fds: Vec<PollFd<'_>> = ports
-            .map(|p| PollFd::new(&p.socket, PollFlags::IN))
-            .collect();
-        fds.push(PollFd::new(&self.inbox.wake, PollFlags::IN));
-        // An interrupted poll is a short one.
-        let _ = poll(&mut fds, Some(&timeout));
-        if let Some(mailbox) = mailbox {
-            mailbox.awake();
-        }
-        if fds.last().is_some_and(|f| !f.revents().is_empty()) {
-            self.inbox.quiet();
-        }
     }
 
     /// An orderly end.

@@ -20,7 +20,7 @@ use crate::selector::address;
 
 mod plain;
 
-pub(crate) use plain::inner;
+pub(crate) use plain::is_whole;
 pub use plain::{Admitted, Stripped, admit};
 
 /// Next header of a dummy packet (RFC 4303 2.6).

@@ -1,13 +1,13 @@
 //! A packet out: Selected -> Numbered -> Sealed.
 
 use gm_abi::verdict::Reason;
-use gm_abi::wire::ESP;
+use gm_abi::wire::{self, ESP, IpPacket, L3};
 use gm_engines::{Engine, HEADER_LEN, Key, MAX_IV_LEN};
 
 use crate::batch::{self, InFlight};
 use crate::encap;
 use crate::headers::{self, IPV6_LEN, MAX_LENGTH};
-use crate::inbound::{DUMMY, inner};
+use crate::inbound::{DUMMY, is_whole};
 use crate::iv::IvSource;
 use crate::packet::PacketBuf;
 use crate::sa::Sa;
@@ -64,13 +64,30 @@ impl<'p, 's> Selected<'p, 's> {
     /// [`Reason::OutNoSa`] when it is not this SA's traffic, or would leave as a dummy
     /// packet (TS 33.203 6.2).
     /// [`Reason::OutTooBig`] when it would outgrow IP, or its buffer.
-    pub fn new(mut packet: PacketBuf<'p>, sa: &'s Sa) -> Result<Selected<'p, 's>, Reason> {
+    pub fn new(packet: PacketBuf<'p>, sa: &'s Sa) -> Result<Selected<'p, 's>, Reason> {
+        match wire::parse_ip(packet.data(), 0) {
+            L3::Ip(ip) => Selected::parsed(packet, &ip, sa),
+            _ => Err(Reason::OutMalformed),
+        }
+    }
+
+    /// [`Selected::new`] for who has parsed the packet already: `ip` is what
+    /// [`wire::parse_ip`] says of it from offset 0. Its lengths and protocols
+    /// have not changed since.
+    ///
+    /// # Errors
+    /// As [`Selected::new`].
+    pub fn parsed(
+        mut packet: PacketBuf<'p>,
+        ip: &IpPacket,
+        sa: &'s Sa,
+    ) -> Result<Selected<'p, 's>, Reason> {
+        let is_its = ip.l3 == 0 && ip.end <= packet.len();
         // As strict as the peer will be.
-        let ip = inner(packet.data()).map_err(|_| Reason::OutMalformed)?;
-        if ip.frag.is_some() {
+        if !is_its || !is_whole(ip) || ip.frag.is_some() {
             return Err(Reason::OutMalformed);
         }
-        let flow = InnerFlow::of(&ip);
+        let flow = InnerFlow::of(ip);
         // An SA for any protocol would make a dummy of it.
         if flow.proto == DUMMY || !sa.spec.selector.matches(&flow) {
             return Err(Reason::OutNoSa);
@@ -85,7 +102,7 @@ impl<'p, 's> Selected<'p, 's> {
             Some(outer) => (0, 0, encap::len(outer)),
         };
         let payload = packet.len() - kept;
-        let pad = (payload + TRAILER).next_multiple_of(transform.block()) - payload - TRAILER;
+        let pad = padding(payload + TRAILER, transform.block());
         let plan = Plan {
             v6: ip.v6,
             kept,
@@ -177,6 +194,11 @@ impl<'p, 's> Selected<'p, 's> {
             seq,
         })
     }
+}
+
+/// Bytes that `len` lacks to a multiple of `block`, a power of two.
+fn padding(len: usize, block: usize) -> usize {
+    len.wrapping_neg() & (block - 1)
 }
 
 /// Header, IV and trailer around the payload; padding 1, 2, 3, … (RFC 4303 2.4).

@@ -93,6 +93,11 @@ impl<'a> Window<'a> {
         self.size
     }
 
+    /// The word that holds the newest numbers: what the next packet changes.
+    pub fn newest_word(&self) -> &'a AtomicU64 {
+        &self.bits[(self.top() / 64 % self.bits.len() as u64) as usize]
+    }
+
     /// Would the number be accepted? Changes nothing.
     ///
     /// # Errors

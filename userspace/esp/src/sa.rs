@@ -183,7 +183,8 @@ impl Sa {
         }
     }
 
-    pub(crate) fn key(&self) -> &Key {
+    /// The expanded key, for engines and for asking for its memory early.
+    pub fn key(&self) -> &Key {
         &self.key
     }
 

@@ -24,6 +24,7 @@ mod keys;
 mod layout;
 mod mapped;
 mod mapping;
+mod prefetch;
 mod region;
 
 pub use error::{LockProblem, RegionError};
@@ -31,4 +32,5 @@ pub use hot::{DROP_REASONS, Hot, SlotState};
 pub use keys::KeyMaterial;
 pub use layout::{MAX_SLOTS, MAX_WINDOW_WORDS, RECORD_BYTES};
 pub use mapped::{MapValue, Mapped};
+pub use prefetch::prefetch;
 pub use region::{Region, Slot, Trace};

@@ -98,6 +98,15 @@ pub(crate) fn allow_in_flight(fd: &OwnedFd, packets: u32) {
         .or_else(|_| sockopt::set_socket_send_buffer_size(fd, bytes));
 }
 
+/// Packets that the kernel is asked to take at a kick in copy mode.
+const TX_BUDGET: u32 = 256;
+
+/// A whole burst at one kick. Best effort: before Linux 6.17 the kernel takes
+/// 32, and several kicks do the same.
+pub(crate) fn allow_bursts(fd: &OwnedFd, tx: u32) {
+    let _ = crate::sockopt::set_tx_budget(fd.as_fd(), TX_BUDGET.min(tx));
+}
+
 pub(crate) fn flags(mode: Mode, shared: bool) -> SocketAddrXdpFlags {
     match mode {
         // Mode and wake-up flag are those of the registration; saying them

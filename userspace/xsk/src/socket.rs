@@ -15,7 +15,9 @@ use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, Socket
 use crate::frame::{Frame, Shared};
 use crate::patience::Patience;
 use crate::ring::{Consumer, Desc, Producer};
-use crate::setup::{Mode, RingSizes, allow_in_flight, bind_patiently, flags, register};
+use crate::setup::{
+    Mode, RingSizes, allow_bursts, allow_in_flight, bind_patiently, flags, register,
+};
 use crate::umem::Umem;
 
 /// What a [`Socket`] has counted, the kernel's part from XDP_STATISTICS.
@@ -122,6 +124,7 @@ impl Socket {
         sockopt::set_xdp_rx_ring_size(&fd, sizes.rx)?;
         sockopt::set_xdp_tx_ring_size(&fd, sizes.tx)?;
         allow_in_flight(&fd, sizes.tx);
+        allow_bursts(&fd, sizes.tx);
         let at = sockopt::xdp_mmap_offsets(&fd)?;
         let fd = Arc::new(fd);
         let mut socket = Socket {
@@ -252,6 +255,26 @@ impl Socket {
             completed,
             queued: patience.left() as usize,
         })
+    }
+
+    /// Prefers busy polling for the queue that the socket is bound to: the system
+    /// calls on the socket, [`Socket::poll_device`] above all, run the driver's
+    /// receive path for up to `us` microseconds and `budget` packets, and the
+    /// device's interrupts wait meanwhile where its `napi_defer_hard_irqs` and
+    /// `gro_flush_timeout` say so (SO_PREFER_BUSY_POLL, SO_BUSY_POLL,
+    /// SO_BUSY_POLL_BUDGET; Linux 5.11).
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` without CAP_NET_ADMIN, `ENOPROTOOPT` from a kernel without it.
+    pub fn prefer_busy_poll(&self, us: u32, budget: u16) -> io::Result<()> {
+        crate::sockopt::prefer_busy_poll(self.fd.as_fd(), us, budget)
+    }
+
+    /// Lets the driver look for packets now, where busy polling is preferred;
+    /// else it changes nothing.
+    pub fn poll_device(&self) {
+        let _ = net::recv(&*self.fd, &mut [0u8; 0], RecvFlags::DONTWAIT);
     }
 
     /// Fetches sent frames back into the umem without a system call.

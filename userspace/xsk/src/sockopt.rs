@@ -5,6 +5,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 
+/// Since Linux 6.17 (linux/if_xdp.h).
+const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+
 /// Option of a UDP socket, and its value for ESP in UDP (linux/udp.h).
 const UDP_ENCAP: libc::c_int = 100;
 const UDP_ENCAP_ESPINUDP: libc::c_int = 2;
@@ -64,9 +67,27 @@ pub fn esp_in_udp(socket: impl AsFd) -> io::Result<()> {
     )
 }
 
+/// Lets the kernel take this many packets at a kick in copy mode, from 32 to
+/// the size of the transmit ring. Since Linux 6.17.
+pub(crate) fn set_tx_budget(fd: BorrowedFd<'_>, packets: u32) -> io::Result<()> {
+    set(fd, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &packets)
+}
+
+/// Makes system calls on the socket run the device's receive path, at most `us`
+/// microseconds and `budget` packets at a time, and its interrupts stand back
+/// where the device is set up for it.
+pub(crate) fn prefer_busy_poll(fd: BorrowedFd<'_>, us: u32, budget: u16) -> io::Result<()> {
+    let us = libc::c_int::try_from(us).unwrap_or(libc::c_int::MAX);
+    set(fd, libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, &1)?;
+    set(fd, libc::SOL_SOCKET, libc::SO_BUSY_POLL, &us)?;
+    let budget = libc::c_int::from(budget);
+    set(fd, libc::SOL_SOCKET, libc::SO_BUSY_POLL_BUDGET, &budget)
+}
+
 /// A value that the socket options here take.
 trait Plain {}
 impl Plain for libc::c_int {}
+impl Plain for u32 {}
 impl Plain for libc::packet_mreq {}
 
 fn set<T: Plain>(

@@ -1,6 +1,7 @@
 //! gmespd.toml: what the daemon is told. Unknown keys are errors; every error
 //! names the file, the table, the key and what to do.
 
+mod busy;
 mod check;
 mod edge;
 mod locate;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use busy::BusyPoll;
 pub use edge::Edge;
 pub use log::{Log, filter};
 pub use plane::PlaneKind;
@@ -82,6 +84,9 @@ pub struct Gm {
     /// are not.
     #[serde(default)]
     pub cpus: Vec<usize>,
+    /// How long workers look for packets after the last one before they sleep.
+    #[serde(default)]
+    pub busy_poll: BusyPoll,
     /// Directory of the pinned BPF objects, or "off".
     #[serde(default = "defaults::pin_dir")]
     pub pin_dir: PathBuf,

@@ -69,6 +69,13 @@ impl Config {
                 "the kernel has none, it opens and seals where packets come and go: take it out",
             );
         }
+        if gm.busy_poll.0 != 0 {
+            return refuse(
+                "busy_poll",
+                "workers are to poll",
+                "the kernel has no workers: take it out",
+            );
+        }
         if gm.kernel_sas {
             return refuse(
                 "kernel_sas",
@@ -123,6 +130,7 @@ mod tests {
             ("workers", "workers = 2"),
             ("cpu", "cpu = 3"),
             ("cpus", "cpus = [3]"),
+            ("busy_poll", "busy_poll = 50"),
         ] {
             let error = parse(&format!("{KERNEL}{line}\n")).unwrap_err();
             assert!(error.contains(&format!("f.toml: [gm] {key}: ")), "{error}");

@@ -8,15 +8,16 @@ use gm_abi::verdict::Reason;
 use gm_abi::wire::{self, L3, TCP};
 use gm_esp::inbound::{Checked, Opened, Received};
 use gm_esp::{EncapPort, Mode, PacketBuf, inbound};
+use gm_region::prefetch;
 use gm_sadb::Dir;
 use gm_xsk::{Frame, Umem};
 
 use super::emit::Link;
 use super::ends::Seen;
-use super::outbound::room;
+use super::number::room;
 use super::pieces::Plain;
 use super::translate::Way;
-use super::{BATCH, Ctx, Out, Process};
+use super::{BATCH, Ctx, FEW, Out, Process};
 use crate::Event;
 use crate::table::Entry;
 use crate::tap::Direction;
@@ -53,17 +54,30 @@ impl Process {
         now: u64,
     ) {
         self.ctx.now = now;
-        for frame in batch.iter() {
-            self.tap.copy(Direction::In, frame.data());
+        if self.tap.is_on() {
+            for frame in batch.iter() {
+                self.tap.copy(Direction::In, frame.data());
+            }
         }
-        let is_fragment = |f: &Frame| meta(f).is_some_and(|m| m.kind == META_FRAGMENT);
-        for frame in batch.extract_if(.., |f| is_fragment(f)) {
+        if self.ctx.look(batch) {
+            self.rare_in(umem, batch, out);
+        }
+        // A packet that comes alone pays for few places.
+        match batch.len() {
+            0 => {}
+            1..=FEW => self.esp_in::<FEW>(umem, batch, out),
+            _ => self.esp_in::<BATCH>(umem, batch, out),
+        }
+    }
+
+    /// Takes fragments and ICMP errors out of the batch.
+    fn rare_in(&mut self, umem: &mut Umem, batch: &mut Vec<Frame>, out: &mut Out) {
+        let is = |f: &Frame, kind| meta(f).is_some_and(|m| m.kind == kind);
+        for frame in batch.extract_if(.., |f| is(f, META_FRAGMENT)) {
             self.fragment_in(umem, &frame, out);
             umem.free(frame);
         }
-
-        let is_icmp = |f: &Frame| meta(f).is_some_and(|m| m.kind == META_ICMP);
-        for frame in batch.extract_if(.., |f| is_icmp(f)) {
+        for frame in batch.extract_if(.., |f| is(f, META_ICMP)) {
             let l3 = meta(&frame).map_or(0, |m| usize::from(m.l3));
             if self.ctx.is_about_kernel(frame.data(), l3) {
                 self.ctx.counters.count(Reason::PassKernelSa);
@@ -73,14 +87,18 @@ impl Process {
             self.ctx.icmp_in(frame.data(), l3);
             umem.free(frame);
         }
+    }
 
-        let mut kept = [Kept::default(); BATCH];
-        let mut fates = [Fate::Ended; BATCH];
+    /// Up to `N` frames of ESP.
+    fn esp_in<const N: usize>(&mut self, umem: &mut Umem, batch: &mut Vec<Frame>, out: &mut Out) {
+        let mut kept = [Kept::default(); N];
+        let mut fates = [Fate::Ended; N];
         self.ctx.open(batch, &mut kept, &mut fates);
-        for (mut frame, (fate, kept)) in batch.drain(..).zip(fates.into_iter().zip(kept)) {
+        let mut opened = 0;
+        for (mut frame, (fate, kept)) in batch.drain(..).zip(fates.into_iter().zip(&kept)) {
             match (fate, kept.link) {
                 (Fate::Inject(start, end), Some(link)) if link.put(&mut frame, start, end) => {
-                    self.ctx.counters.count(Reason::Ok);
+                    opened += 1;
                     out.stack.push(frame);
                 }
                 // There is always room: ESP took more than the header takes.
@@ -100,6 +118,7 @@ impl Process {
                 (Fate::Ended | Fate::Piece(..), _) => umem.free(frame),
             }
         }
+        self.ctx.counters.add(Reason::Ok, opened);
     }
 }
 
@@ -108,9 +127,41 @@ fn meta(frame: &Frame) -> Option<Meta> {
 }
 
 impl Ctx {
+    /// A first look at a batch: says whether anything but ESP is in it, and asks
+    /// for the memory of its SAs. The batch waits once for all that no cache
+    /// has, not once for each packet.
+    fn look(&self, frames: &[Frame]) -> bool {
+        let mut rare = false;
+        let mut slots = [None; BATCH];
+        for (frame, slot) in frames.iter().zip(&mut slots) {
+            let Some(m) = meta(frame) else { continue };
+            rare |= matches!(m.kind, META_FRAGMENT | META_ICMP);
+            if matches!(m.kind, META_ESP | META_UDP_ESP) {
+                *slot = Some(m.slot);
+                self.fetch(m.slot);
+                self.published.fetch(m.slot);
+            }
+        }
+        let slots = slots.into_iter().flatten();
+        let entries = slots.clone().filter_map(|slot| self.table.get(slot));
+        entries.clone().for_each(|entry| {
+            prefetch(&*entry.sa);
+            if let Some(window) = self.window(entry) {
+                prefetch(window.newest_word());
+            }
+        });
+        entries.for_each(|entry| prefetch(entry.sa.key()));
+        rare
+    }
+
     /// Opens a batch of which XDP has found the slots.
-    fn open(&self, frames: &mut [Frame], kept: &mut [Kept; BATCH], fates: &mut [Fate; BATCH]) {
-        let mut checked: [Option<Checked<'_, '_>>; BATCH] = [const { None }; BATCH];
+    fn open<const N: usize>(
+        &self,
+        frames: &mut [Frame],
+        kept: &mut [Kept; N],
+        fates: &mut [Fate; N],
+    ) {
+        let mut checked: [Option<Checked<'_, '_>>; N] = [const { None }; N];
         let places = checked.iter_mut().zip(kept.iter_mut());
         for (frame, (checked, kept)) in frames.iter_mut().zip(places) {
             *checked = self.check(frame, kept);
@@ -222,9 +273,12 @@ impl Ctx {
             }
             reason
         })?;
+        let is_tcp = admitted.flow().proto == TCP;
         let mut packet = admitted.into_packet();
         self.used(hot, packet.len());
-        self.clamp(entry, packet.data_mut());
+        if is_tcp {
+            self.clamp(entry, packet.data_mut());
+        }
         Ok(Plain::Whole(packet))
     }
 

@@ -79,6 +79,11 @@ impl Ctx {
     /// # Errors
     /// [`Reason::IcvLimited`].
     pub(super) fn worth_trying(&self, entry: &Entry, seen: &Seen, top: u64) -> Result<(), Reason> {
+        let kept = &mut *self.forgeries.0.borrow_mut();
+        // Where nobody is limited everybody is tried.
+        if !kept.sources.limits_any() && !entry.limit.get().limited() {
+            return Ok(());
+        }
         let mut sa = entry.limit.get();
         let seq = seen.esp.map_or(0, |(_, seq)| u64::from(seq));
         // Of an extended number only the low half is there, and a peer may begin
@@ -87,7 +92,6 @@ impl Ctx {
             true => 0,
             false => seq.saturating_sub(top),
         };
-        let kept = &mut *self.forgeries.0.borrow_mut();
         let admits = kept
             .sources
             .admits(&mut sa, self.source_of(seen), ahead, self.now);
@@ -118,9 +122,13 @@ impl Ctx {
     /// where a phone behind a NAT is. In transport mode that is known, and who
     /// sends a phone's packet on from elsewhere must not become the phone.
     pub(super) fn vouched(&self, entry: &Entry, (addr, port): (IpAddr, u16), newest: bool) {
+        let places = newest && entry.sa.spec.mode == Mode::UdpEncTun;
+        if !places && !entry.limit.get().limited() {
+            return;
+        }
         let mut sa = entry.limit.get();
         sa.opened();
-        if newest && entry.sa.spec.mode == Mode::UdpEncTun {
+        if places {
             let addr = map_addr(addr);
             sa.verified(self.source(&addr, port));
             if sa.untold() {

@@ -1,29 +1,23 @@
 //! From the local stack to the uplink.
 
 use gm_abi::verdict::Reason;
-use gm_abi::wire::{self, ESP, IpPacket, L3, TCP, UDP};
-use gm_esp::outbound::{EncapPorts, Numbered, Selected};
-use gm_esp::{Counter, InnerFlow, Mode, PacketBuf, Sa, outbound};
+use gm_abi::wire::{self, ESP, IpPacket, L3, UDP};
+use gm_esp::outbound::{self, Numbered};
+use gm_esp::{InnerFlow, PacketBuf};
+use gm_region::prefetch;
 use gm_xsk::{Frame, Umem};
-use std::sync::atomic::Ordering;
 
 use super::emit::{self, Link};
 use super::ends::Seen;
-use super::translate::Way;
-use super::{BATCH, Ctx, Iv, Out, Process, path};
+use super::number::sealable;
+use super::{BATCH, Ctx, FEW, Iv, Out, Process};
+use crate::icmp;
 use crate::table::Entry;
 use crate::tap::Direction;
-use crate::{Event, icmp};
-
-/// "Don't fragment" in byte 6 of an IPv4 header.
-const DF: u8 = 0x40;
-
-/// Numbers left at which the owner is told to renew.
-const LOW: u64 = 1 << 20;
 
 /// What becomes of a frame of the batch.
 #[derive(Clone, Copy)]
-enum Fate {
+pub(super) enum Fate {
     /// It ends for this reason.
     Drop(Reason),
     /// The stack is told that the packet may be this long.
@@ -34,29 +28,35 @@ enum Fate {
     Kernel,
 }
 
-/// What is kept of a frame while its packet is on its way.
-#[derive(Clone, Copy, Default)]
-struct Kept {
+/// What the first look at a frame has found.
+#[derive(Clone, Copy)]
+struct Looked {
+    /// The IP packet, offsets from its header; `None`: there is none.
+    ip: Option<IpPacket>,
+    /// Where that header is in the frame.
+    l3: usize,
     /// The slot of its SA.
     slot: Option<u32>,
-    link: Option<Link>,
-    /// Length of the plain IP packet.
-    len: usize,
-    /// The longest packet that may leave.
-    mtu: usize,
 }
 
-/// The longest plain IP packet, its headers before the transport `header` bytes
-/// long, that fits `mtu` when it is sealed by `sa`.
-pub(super) fn room(sa: &Sa, header: usize, mtu: usize) -> usize {
-    let t = sa.spec.suite.transform();
-    let (outside, kept) = match sa.spec.outer {
-        None => (header, header),
-        Some(o) => (8 + if o.dst.is_ipv4() { 20 } else { 40 }, 0),
+impl Looked {
+    const NOTHING: Looked = Looked {
+        ip: None,
+        l3: 0,
+        slot: None,
     };
-    let around = outside + 8 + t.iv_len() + t.icv_len();
-    let payload = mtu.saturating_sub(around) / t.block() * t.block();
-    kept + payload.saturating_sub(2)
+}
+
+/// What is kept of a frame while its packet is on its way.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Kept {
+    /// The slot of its SA.
+    pub slot: Option<u32>,
+    pub link: Option<Link>,
+    /// Length of the plain IP packet.
+    pub len: usize,
+    /// The longest packet that may leave.
+    pub mtu: usize,
 }
 
 impl Process {
@@ -70,33 +70,62 @@ impl Process {
     ) {
         self.ctx.now = now;
         let sent = out.wire.len();
-        let is_fragment =
-            |f: &Frame| matches!(wire::parse_frame(f.data()), L3::Ip(ip) if ip.frag.is_some());
-        for frame in batch.extract_if(.., |f| is_fragment(f)) {
-            self.fragment_out(umem, &frame, out);
-            umem.free(frame);
+        // A packet that comes alone pays for few places.
+        match batch.len() {
+            0 => {}
+            1..=FEW => self.out_of::<FEW>(umem, batch, out),
+            _ => self.out_of::<BATCH>(umem, batch, out),
         }
-
-        let mut kept = [Kept::default(); BATCH];
-        let mut fates = [Fate::Drop(Reason::OutMalformed); BATCH];
-        self.ctx.seal(&mut self.iv, batch, &mut kept, &mut fates);
-        for (frame, (fate, kept)) in batch.drain(..).zip(fates.into_iter().zip(kept)) {
-            self.send(umem, frame, fate, kept, out);
-        }
-        for frame in &out.wire[sent..] {
-            self.tap.copy(Direction::Out, frame.data());
+        if self.tap.is_on() {
+            for frame in &out.wire[sent..] {
+                self.tap.copy(Direction::Out, frame.data());
+            }
         }
     }
 
-    /// Brings one frame of the batch to its end.
-    fn send(&mut self, umem: &mut Umem, mut frame: Frame, fate: Fate, kept: Kept, out: &mut Out) {
+    /// Up to `N` frames.
+    fn out_of<const N: usize>(&mut self, umem: &mut Umem, batch: &mut Vec<Frame>, out: &mut Out) {
+        let mut looked = [Looked::NOTHING; N];
+        if self.ctx.look_out(batch, &mut looked) {
+            let is_fragment =
+                |f: &Frame| matches!(wire::parse_frame(f.data()), L3::Ip(ip) if ip.frag.is_some());
+            for frame in batch.extract_if(.., |f| is_fragment(f)) {
+                self.fragment_out(umem, &frame, out);
+                umem.free(frame);
+            }
+            // The others have moved up.
+            looked = [Looked::NOTHING; N];
+            self.ctx.look_out(batch, &mut looked);
+        }
+        let mut kept = [Kept::default(); N];
+        let mut fates = [Fate::Drop(Reason::OutMalformed); N];
+        let iv = &mut self.iv;
+        self.ctx.seal(iv, batch, &looked, &mut kept, &mut fates);
+        let mut sealed = 0;
+        for (frame, (fate, kept)) in batch.drain(..).zip(fates.into_iter().zip(kept)) {
+            sealed += u64::from(self.send(umem, frame, fate, kept, out));
+        }
+        self.ctx.counters.add(Reason::Sealed, sealed);
+    }
+
+    /// Brings one frame of the batch to its end; says whether that is to be
+    /// counted as sealed.
+    fn send(
+        &mut self,
+        umem: &mut Umem,
+        mut frame: Frame,
+        fate: Fate,
+        kept: Kept,
+        out: &mut Out,
+    ) -> bool {
         let ctx = &self.ctx;
         let entry = kept.slot.and_then(|slot| ctx.table.get(slot));
         let end = match (fate, kept.link) {
             (Fate::Drop(reason), _) => Err(reason),
             (Fate::Kernel, _) => {
                 ctx.counters.count(Reason::PassKernelSa);
-                return out.wire.push(frame);
+                out.wire.push(frame);
+                return false;
             }
             (Fate::TooBig(most), Some(link)) => {
                 let packet = &frame.data()[link.len()..];
@@ -110,8 +139,8 @@ impl Process {
                     let (ident, wire) = (&mut self.ident, &mut out.wire);
                     emit::copies(umem, link, packet, kept.mtu, ident, wire)
                 } else if link.put(&mut frame, start, end) {
-                    ctx.counters.count(Reason::Sealed);
-                    return out.wire.push(frame);
+                    out.wire.push(frame);
+                    return true;
                 } else {
                     Err(Reason::OutTooBig)
                 }
@@ -119,7 +148,7 @@ impl Process {
             (_, None) => Err(Reason::OutMalformed),
         };
         match (end, kept.link) {
-            (Ok(()), _) => ctx.counters.count(Reason::Sealed),
+            (Ok(()), _) => {}
             (Err(reason), Some(link)) => {
                 ctx.drop_packet(entry, reason, (frame.data(), link.len()), true);
             }
@@ -132,6 +161,7 @@ impl Process {
             }
         }
         umem.free(frame);
+        end.is_ok()
     }
 
     /// A fragment of something protected; the last one of a datagram brings
@@ -164,7 +194,8 @@ impl Process {
             ..Kept::default()
         };
         let sealed = ctx
-            .number(iv, whole.buf(), false, &mut kept)
+            .found(whole.packet())
+            .and_then(|(ip, entry)| ctx.number(iv, whole.buf(), (&ip, entry), false, &mut kept))
             .and_then(|n| outbound::seal_one(ctx.engine, n).map_err(Fate::Drop));
         let entry = kept.slot.and_then(|slot| ctx.table.get(slot));
         let end = match sealed {
@@ -202,20 +233,47 @@ fn tell_too_big(umem: &mut Umem, link: Link, packet: &[u8], most: usize, out: &m
 }
 
 impl Ctx {
+    /// A first look at a batch: what each frame is, and which SA it will leave
+    /// through. Says whether there are fragments, and asks for the memory of the
+    /// SAs: the batch waits once for all that no cache has.
+    fn look_out(&self, frames: &[Frame], looked: &mut [Looked]) -> bool {
+        let mut fragments = false;
+        for (frame, looked) in frames.iter().zip(looked.iter_mut()) {
+            let L3::Ip(mut ip) = wire::parse_frame(frame.data()) else {
+                continue;
+            };
+            fragments |= ip.frag.is_some();
+            looked.l3 = ip.l3;
+            (ip.l3, ip.l4, ip.end) = (0, ip.l4 - ip.l3, ip.end - ip.l3);
+            looked.slot = self.table.by_flow(&InnerFlow::of(&ip)).map(|e| e.slot);
+            looked.ip = Some(ip);
+            if let Some(slot) = looked.slot {
+                self.fetch(slot);
+            }
+        }
+        let slots = looked.iter().filter_map(|l| l.slot);
+        let entries = slots.filter_map(|slot| self.table.get(slot));
+        entries.clone().for_each(|entry| prefetch(&*entry.sa));
+        entries.for_each(|entry| prefetch(entry.sa.key()));
+        fragments
+    }
+
     /// Seals a batch.
-    fn seal(
+    fn seal<const N: usize>(
         &self,
         iv: &mut Iv,
         frames: &mut [Frame],
-        kept: &mut [Kept; BATCH],
-        fates: &mut [Fate; BATCH],
+        looked: &[Looked; N],
+        kept: &mut [Kept; N],
+        fates: &mut [Fate; N],
     ) {
-        let mut numbered: [Option<Numbered<'_, '_>>; BATCH] = [const { None }; BATCH];
+        let mut numbered: [Option<Numbered<'_, '_>>; N] = [const { None }; N];
         let places = numbered
             .iter_mut()
             .zip(kept.iter_mut().zip(fates.iter_mut()));
-        for (frame, (numbered, (kept, fate))) in frames.iter_mut().zip(places) {
-            match self.prepare(iv, frame, kept) {
+        for ((frame, looked), (numbered, (kept, fate))) in frames.iter_mut().zip(looked).zip(places)
+        {
+            match self.prepare(iv, frame, looked, kept) {
                 Ok(n) => *numbered = Some(n),
                 Err(end) => *fate = end,
             }
@@ -234,23 +292,20 @@ impl Ctx {
         &self,
         iv: &mut Iv,
         frame: &'p mut Frame,
+        looked: &Looked,
         kept: &mut Kept,
     ) -> Result<Numbered<'p, '_>, Fate> {
         let malformed = Fate::Drop(Reason::OutMalformed);
-        let L3::Ip(ip) = wire::parse_frame(frame.data()) else {
-            return Err(malformed);
-        };
-        kept.link = Some(Link::of(frame.data(), ip.l3).ok_or(malformed)?);
-        if self.is_kernels(&ip) {
+        let ip = looked.ip.as_ref().ok_or(malformed)?;
+        kept.link = Some(Link::of(frame.data(), looked.l3).ok_or(malformed)?);
+        if self.is_kernels(ip) {
             return Err(Fate::Kernel);
         }
+        let entry = sealable(ip, looked.slot.and_then(|slot| self.table.get(slot)))?;
         let (chunk, start, _) = frame.chunk_mut();
-        self.number(
-            iv,
-            PacketBuf::new(chunk, start + ip.l3, start + ip.end),
-            true,
-            kept,
-        )
+        let begin = start + looked.l3;
+        let packet = PacketBuf::new(chunk, begin, begin + ip.end);
+        self.number(iv, packet, (ip, entry), true, kept)
     }
 
     /// Whether it is ESP already: tc takes it here only while SAs go back to the
@@ -261,102 +316,9 @@ impl Ctx {
         self.settings.kernel_sas && (ip.proto == ESP || in_udp)
     }
 
-    /// Finds the SA, and gives the packet its number. With `tell` a TCP segment
-    /// that does not fit goes back to the stack instead.
-    fn number<'p>(
-        &self,
-        iv: &mut Iv,
-        mut packet: PacketBuf<'p>,
-        tell: bool,
-        kept: &mut Kept,
-    ) -> Result<Numbered<'p, '_>, Fate> {
-        let L3::Ip(ip) = wire::parse_ip(packet.data(), 0) else {
-            return Err(Fate::Drop(Reason::OutMalformed));
-        };
-        if ip.contradicts || ip.hidden {
-            return Err(Fate::Drop(Reason::OutMalformed));
-        }
-        let entry = self
-            .table
-            .by_flow(&InnerFlow::of(&ip))
-            .ok_or(Fate::Drop(Reason::OutNoSa))?;
-        let hot = self.hot(entry).ok_or(Fate::Drop(Reason::OutNoSa))?;
-        self.clamp(entry, packet.data_mut());
-        (kept.slot, kept.len) = (Some(entry.slot), packet.len());
-        let beyond = kept.link.map_or(0, Link::beyond_mtu);
-        kept.mtu = self.mtu(entry).saturating_sub(beyond);
-
-        let most = room(&entry.sa, transport(&ip), kept.mtu);
-        let fits = packet.len() <= most;
-        if !fits && tell && ip.proto == TCP && (ip.v6 || dont_fragment(packet.data())) {
-            let most = most.max(path::least(ip.v6));
-            if packet.len() > most {
-                return Err(Fate::TooBig(most));
-            }
-        }
-        // What does not fit is fragmented after sealing whatever it says: SIP
-        // over UDP does not come again smaller, nor does TCP below the least
-        // that the stack believes. The checksum follows on sealing; in a tunnel
-        // the outer header never forbids it.
-        let cut = !fits || self.is_tiny(entry);
-        if cut && !ip.v6 && entry.sa.spec.mode == Mode::Trans {
-            packet.data_mut()[6] &= !DF;
-        }
-        let mut selected = Selected::new(packet, &entry.sa).map_err(Fate::Drop)?;
-        let nat = &self.settings.advertised;
-        nat.apply(Way::Out, entry.sa.spec.mode, selected.data_mut());
-        let numbered = selected.number(&Counter(&hot.seq), self.ports(entry, hot), iv);
-        self.watch_numbers(
-            entry,
-            hot.seq.load(Ordering::Relaxed),
-            numbered.as_ref().err(),
-        );
-        numbered.map_err(Fate::Drop)
-    }
-
-    fn ports(&self, entry: &Entry, hot: &gm_region::Hot) -> EncapPorts {
-        let learnt = u16::try_from(hot.encap_port.load(Ordering::Relaxed))
-            .ok()
-            .filter(|p| *p != 0);
-        let local = Some(self.settings.encap_port)
-            .filter(|p| *p != 0 && entry.sa.spec.mode == Mode::UdpEncTun);
-        // What the SA was made with goes before this host's port.
-        let sport = entry.sa.spec.outer.and_then(|o| o.sport).or(local);
-        EncapPorts {
-            sport,
-            dport: learnt,
-        }
-    }
-
-    /// Announces the end of an SA's numbers, once each.
-    fn watch_numbers(&self, entry: &Entry, last: u64, end: Option<&Reason>) {
-        let (set, spi) = (entry.set, entry.sa.spec.spi);
-        let remaining = entry.sa.seq_limit().saturating_sub(last);
-        if remaining < LOW && !entry.low_told.replace(true) {
-            self.tell(Event::SeqLow {
-                set,
-                spi,
-                remaining,
-            });
-        }
-        if end == Some(&Reason::OutSeqExhausted) && !entry.end_told.replace(true) {
-            self.tell(Event::Exhausted { set, spi });
-        }
-    }
-
     fn sent(&self, entry: Option<&Entry>, bytes: usize) {
         if let Some(hot) = entry.and_then(|e| self.hot(e)) {
             self.used(hot, bytes);
         }
     }
-}
-
-/// Bytes in front of the transport header.
-fn transport(ip: &IpPacket) -> usize {
-    ip.l4 - ip.l3
-}
-
-/// The DF bit of an IPv4 packet.
-fn dont_fragment(packet: &[u8]) -> bool {
-    packet.get(6).is_some_and(|b| b & DF != 0)
 }

@@ -99,20 +99,22 @@ fn judge<'p>(mut packet: PacketBuf<'p>, sa: &Sa) -> Result<(PacketBuf<'p>, Inner
 
 /// The inner packet, when there is one: whole by its lengths, and with a whole
 /// UDP or TCP header where it is one of these.
-pub(crate) fn inner(packet: &[u8]) -> Result<IpPacket, Reason> {
-    let L3::Ip(ip) = wire::parse_ip(packet, 0) else {
-        return Err(Reason::Malformed);
-    };
+fn inner(packet: &[u8]) -> Result<IpPacket, Reason> {
+    match wire::parse_ip(packet, 0) {
+        L3::Ip(ip) if is_whole(&ip) => Ok(ip),
+        _ => Err(Reason::Malformed),
+    }
+}
+
+/// Whether a packet is whole in this sense.
+pub(crate) fn is_whole(ip: &IpPacket) -> bool {
     let least = match ip.proto {
         _ if ip.is_later_fragment() => 0,
         UDP => UDP_HEADER,
         TCP => TCP_HEADER,
         _ => 0,
     };
-    if ip.contradicts || ip.hidden || ip.end < ip.l4 + least {
-        return Err(Reason::Malformed);
-    }
-    Ok(ip)
+    !ip.contradicts && !ip.hidden && ip.end >= ip.l4 + least
 }
 
 /// A packet for the local stack.

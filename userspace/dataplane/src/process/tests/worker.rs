@@ -16,7 +16,7 @@ fn a_worker_that_nobody_commands_any_more_ends() {
     let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
     let (handoff, inbox) = handoff::pair(wake);
     let (notices, heard) = unbounded();
-    let thread = worker::start(0, None, Bench::new(8).process, inbox, notices).unwrap();
+    let thread = worker::start(0, None, 0, Bench::new(8).process, inbox, notices).unwrap();
     assert!(handoff.call(Command::Report).is_ok());
     drop(handoff);
     let until = Instant::now() + Duration::from_secs(60);
@@ -25,4 +25,20 @@ fn a_worker_that_nobody_commands_any_more_ends() {
     }
     assert!(thread.is_finished());
     assert_eq!(heard.len(), 0, "it has not died");
+}
+
+/// Of rounds without packets each ends in a sleep; what is counted is rounds,
+/// however long they take.
+#[test]
+fn an_idle_worker_sleeps_after_every_round() {
+    let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
+    let (handoff, inbox) = handoff::pair(wake);
+    let (notices, _heard) = unbounded();
+    let thread = worker::start(0, None, 0, Bench::new(8).process, inbox, notices).unwrap();
+    for _ in 0..100 {
+        let report = handoff.call(Command::Report).ok().unwrap();
+        assert_eq!(report.turns, report.sleeps + 1);
+    }
+    handoff.call(Command::Stop).ok().unwrap();
+    thread.join().unwrap();
 }

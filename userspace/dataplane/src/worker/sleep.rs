@@ -1,0 +1,129 @@
+//! When a worker that finds nothing sleeps, and what wakes it.
+//!
+//! | `busy_poll_us` | finds nothing | for |
+//! |---|---|---|
+//! | 0 | sleeps at once; a packet wakes it | machines that do other things as well |
+//! | n | looks again for n microseconds, then sleeps | a CPU that is the worker's own |
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::{TICK, Worker};
+use crate::lane::Lane;
+
+/// Nanoseconds of a sleep while the kernel has not taken all there is to send.
+const SHORT: i64 = 1_000_000;
+
+/// Descriptors that a worker waits for without asking for memory.
+const FEW: usize = 8;
+
+/// How long a worker goes on looking for packets that may come at any moment.
+pub(super) struct Spin {
+    /// Nanoseconds; 0: not at all.
+    longest: u64,
+    /// When there was a packet last, on the worker's clock.
+    last: u64,
+}
+
+impl Spin {
+    /// For this many microseconds after the last packet.
+    pub(super) fn new(us: u32) -> Spin {
+        Spin {
+            longest: u64::from(us) * 1000,
+            last: 0,
+        }
+    }
+
+    /// Those microseconds.
+    pub(super) fn us(&self) -> u32 {
+        u32::try_from(self.longest / 1000).unwrap_or(u32::MAX)
+    }
+
+    /// Whether to look again instead of to sleep, at `now` in nanoseconds. After
+    /// a round with packets always.
+    pub(super) fn goes_on(&mut self, now: u64, found: bool) -> bool {
+        if found {
+            self.last = now;
+        }
+        found || now.saturating_sub(self.last) < self.longest
+    }
+}
+
+impl Worker {
+    /// Sleeps until there is something to do, a second at most; `queued`: the
+    /// kernel has not taken all there is to send.
+    pub(super) fn sleep(&mut self, queued: bool) {
+        let timeout = match queued {
+            true => Timespec {
+                tv_sec: 0,
+                tv_nsec: SHORT,
+            },
+            false => Timespec {
+                tv_sec: (TICK / 1000) as i64,
+                tv_nsec: 0,
+            },
+        };
+        let mailbox = self.process.hand.mailbox();
+        // Without a lane nobody empties the letter box: that is no reason to
+        // stay awake.
+        if mailbox.is_some_and(|m| !m.sleeps()) && !self.lanes.is_empty() {
+            return;
+        }
+        self.sleeps += 1;
+        let woken = self.wait(&timeout);
+        if let Some(mailbox) = mailbox {
+            mailbox.awake();
+        }
+        if woken {
+            self.inbox.quiet();
+        }
+    }
+
+    /// Whether it was woken by others than the rings.
+    fn wait(&self, timeout: &Timespec) -> bool {
+        let wake = || PollFd::new(&self.inbox.wake, PollFlags::IN);
+        let ports = self.lanes.iter().flat_map(Lane::ports);
+        let mut ports = ports.map(|p| PollFd::new(&p.socket, PollFlags::IN));
+        let count = self.lanes.iter().map(Lane::len).sum::<usize>();
+        let (mut few, mut many);
+        // The eventfd stands first.
+        let fds = if count < FEW {
+            few = std::array::from_fn::<_, FEW, _>(|i| match i {
+                0 => wake(),
+                _ => ports.next().unwrap_or_else(wake),
+            });
+            &mut few[..=count]
+        } else {
+            many = std::iter::once(wake()).chain(ports).collect::<Vec<_>>();
+            &mut many[..]
+        };
+        // An interrupted poll is a short one.
+        let _ = poll(fds, Some(timeout));
+        fds.first().is_some_and(|f| !f.revents().is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_does_not_poll_busily_sleeps_after_every_round_without_packets() {
+        let mut spin = Spin::new(0);
+        assert!(spin.us() == 0 && !spin.goes_on(0, false));
+        assert!(spin.goes_on(5, true));
+        assert!(!spin.goes_on(5, false));
+    }
+
+    #[test]
+    fn one_that_does_looks_again_for_that_long_after_the_last_packet() {
+        let mut spin = Spin::new(50);
+        assert!(spin.goes_on(1_000_000, true));
+        assert!(spin.goes_on(1_049_999, false));
+        assert!(!spin.goes_on(1_050_000, false));
+        // What has woken it begins anew.
+        assert!(spin.goes_on(9_000_000, true));
+        assert!(spin.goes_on(9_049_999, false));
+        // A clock that stands behind is no reason to sleep, nor to panic.
+        assert!(spin.goes_on(8_000_000, false));
+    }
+}
