@@ -120,6 +120,24 @@ fn every_verdict_of_the_uplink() {
 
 #[test]
 #[ignore = "needs root: run by ./tests/run"]
+fn more_addresses_than_can_be_listed_are_looked_up() {
+    let mut lab = lab();
+    lab.unlist();
+    for (name, frame, reason) in uplink_cases() {
+        assert_eq!(lab.uplink(&frame).counted, [(reason, 1)], "{name}");
+    }
+    let theirs = v4(UDP, &udp(1, 5060, b"x"));
+    for port in [5060, PROTECTED] {
+        let ours = frame(OURS_V4, THEIRS_V4, UDP, 0, &udp(port, 5060, b"x"));
+        let taken = port == PROTECTED;
+        let ran = lab.tc("gm_tc_egress", &ours, 0);
+        assert_eq!(ran.action, if taken { TC_REDIRECT } else { TC_NEXT });
+        assert_eq!(lab.tc("gm_tc_egress", &theirs, 0).action, TC_NEXT);
+    }
+}
+
+#[test]
+#[ignore = "needs root: run by ./tests/run"]
 fn the_note_for_the_worker() {
     let mut lab = lab();
     let mut note = |frame: &[u8]| {

@@ -37,7 +37,7 @@ mod bpf {
 
 /// Changes when any layout here changes. Kept in [`Config`]; a loader refuses
 /// an object or a pinned map of another version.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// First SPI that gmesp chooses for itself: ten digits, as Annex H wants.
 pub const SPI_BASE: u32 = 1_000_000_000;
@@ -78,6 +78,14 @@ pub struct Config {
 /// shed cleartext to protected ports by itself. In generic mode it must not:
 /// there it meets the packets again that gm0 injects.
 pub const CONFIG_SHED_CLEARTEXT: u32 = 1;
+
+/// Flag in [`Config`]: all addresses of `ADDRS` stand in `LISTED` too, and
+/// nobody need look them up by a hash.
+pub const CONFIG_LISTED: u32 = 2;
+
+/// Addresses in the only entry of the array map `LISTED`. A place that is all
+/// zero has none; an address that stays does not change its place.
+pub const LISTED_ADDRS: usize = 4;
 
 /// Key of the hash map `ADDRS`: the local addresses of the Gm link. The value
 /// is a `u32` of no meaning.

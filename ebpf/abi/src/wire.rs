@@ -5,6 +5,7 @@
 //!                                                          \--> IPv6 (extension headers)
 //! IpPacket --classify--> raw ESP | ESP in UDP | keepalive | marker | fragment | malformed | other
 //! ICMP error --read_quoted--> the IP header that it quotes
+//! plain_esp, plain_flow: the same of packets as most are, in few steps
 //! ```
 //!
 //! Nothing here allocates, formats or panics, and every loop is bounded, so
@@ -18,6 +19,7 @@
 mod class;
 mod icmp;
 mod ip;
+mod plain;
 
 use crate::maps::Addr;
 
@@ -25,6 +27,11 @@ pub use class::{Class, EncapPort, classify};
 pub use icmp::{About, ICMP, ICMP_HEADER, ICMPV6, Quoted, about, is_icmp_error, read_quoted};
 pub use ip::{
     Found, IPV4, IPV6, SERVICE_VLAN, VLAN, is_extension, parse_frame, parse_ip, read_frame, read_ip,
+};
+
+pub use plain::{
+    PLAIN_ESP_V4, PLAIN_ESP_V6, PLAIN_FLOW_V4, PLAIN_FLOW_V6, PlainEsp, PlainFlow, Words,
+    plain_esp_v4, plain_esp_v6, plain_flow_v4, plain_flow_v6, words_of,
 };
 
 /// A packet of which bytes can be read where they exist.
@@ -98,9 +105,15 @@ pub struct Frag {
     pub more: bool,
 }
 
-/// What the IP header and its extensions say.
+/// What the IP header and its extensions say. The addresses stand where they
+/// can be read as words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct IpPacket {
+    /// Source address, IPv4 as IPv4-mapped.
+    pub src: Addr,
+    /// Destination address, IPv4 as IPv4-mapped.
+    pub dst: Addr,
     /// Offset of the IP header.
     pub l3: usize,
     /// Offset of what follows the IP header, its options and its extension
@@ -113,10 +126,6 @@ pub struct IpPacket {
     pub v6: bool,
     /// Protocol number of what is at `l4`.
     pub proto: u8,
-    /// Source address, IPv4 as IPv4-mapped.
-    pub src: Addr,
-    /// Destination address, IPv4 as IPv4-mapped.
-    pub dst: Addr,
     /// Set on every fragment, also on an IPv6 "atomic" one (RFC 6946).
     pub frag: Option<Frag>,
     /// Source and destination port of UDP or TCP, where the packet is whole or
@@ -130,6 +139,8 @@ pub struct IpPacket {
     /// the walk ended.
     pub hidden: bool,
 }
+
+const _: () = assert!(align_of::<IpPacket>() == align_of::<usize>());
 
 impl IpPacket {
     /// All zero: what [`read_frame`] and [`read_ip`] fill.

@@ -1,14 +1,14 @@
 //! Uplink, step 1: is the packet for the Gm link, and what is it?
 
 use gm_abi::{
-    maps::{CONFIG_SHED_CLEARTEXT, Config},
+    maps::{Addr, CONFIG_SHED_CLEARTEXT, Config},
     verdict::Reason,
     wire::{self, About, Bytes, Class, EncapPort, Found, IpPacket, Quoted},
 };
 
 use crate::{
     frame::Frame,
-    maps::{is_ours, is_protected},
+    maps::{is_ours, is_protected, words},
     report::Head,
 };
 
@@ -41,8 +41,8 @@ pub struct Esp {
 /// What has no whole IP header is left to the kernel, which drops it: it has
 /// no destination by which it could be ours.
 #[inline(always)]
-pub fn is_for_us(frame: &Frame, ip: &mut IpPacket) -> bool {
-    wire::read_frame(frame, ip) == Found::Ip && is_ours(&ip.dst)
+pub fn is_for_us(frame: &Frame, ip: &mut IpPacket, config: &Config) -> bool {
+    wire::read_frame(frame, ip) == Found::Ip && is_ours(&words(&ip.dst), config)
 }
 
 /// Sorts a packet that came in on the uplink for a local address. What it says
@@ -99,5 +99,6 @@ pub fn icmp_about<B: Bytes>(bytes: &B, ip: &IpPacket, config: &Config) -> About 
         return About::Other;
     }
     let encap_port = config.encap_port as u16;
+    let is_ours = |addr: &Addr| is_ours(&words(addr), config);
     wire::about(bytes, &quoted, encap_port, is_ours, is_protected)
 }

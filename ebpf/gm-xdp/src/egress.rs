@@ -8,7 +8,7 @@ use gm_abi::{
 };
 
 use crate::{
-    maps::{OUT_FRAGS, is_ours, is_protected, kernel_sas, state},
+    maps::{OUT_FRAGS, is_ours, is_protected, kernel_sas, state, words},
     skb::Skb,
 };
 
@@ -19,19 +19,22 @@ const PROTECTED: u32 = 1;
 /// filled as far as it is read.
 #[inline(always)]
 pub fn egress(skb: &Skb, config: &Config, ip: &mut IpPacket) -> Option<Reason> {
-    if skb.read(ip) && is_ours(&ip.src) {
+    if skb.read(ip) && is_ours(&words(&ip.src), config) {
         if kernel_sas() && is_in_transit(skb, config, ip) {
             return Some(Reason::SteerOutbound);
         }
-        return decide(skb, ip);
+        return decide(skb, ip, config);
     }
     // From a VLAN device on a VLAN device the inner tag stands in the packet, and
     // the network layer still begins with IP.
     *ip = IpPacket::EMPTY;
-    if !skb.is_tagged() || wire::read_ip(skb, 0, ip) != Found::Ip || !is_ours(&ip.src) {
+    if !skb.is_tagged()
+        || wire::read_ip(skb, 0, ip) != Found::Ip
+        || !is_ours(&words(&ip.src), config)
+    {
         return None;
     }
-    decide(skb, ip)
+    decide(skb, ip, config)
 }
 
 /// SAs go back to the kernel, and this is ESP that it has sealed: it must not
@@ -50,12 +53,12 @@ fn is_in_transit(skb: &Skb, config: &Config, ip: &IpPacket) -> bool {
 }
 
 #[inline(always)]
-fn decide(skb: &Skb, ip: &IpPacket) -> Option<Reason> {
+fn decide(skb: &Skb, ip: &IpPacket, config: &Config) -> Option<Reason> {
     if ip.hidden {
         return Some(Reason::OutMalformed);
     }
     if wire::is_icmp_error(skb, ip) {
-        return quotes(skb, ip);
+        return quotes(skb, ip, config);
     }
     match ip.frag {
         Some(frag) => fragment(ip, frag),
@@ -66,13 +69,13 @@ fn decide(skb: &Skb, ip: &IpPacket) -> Option<Reason> {
 /// An ICMP error quotes the packet that it is about, up to a kilobyte of it:
 /// what a worker has opened must not go back in clear that way.
 #[inline(always)]
-fn quotes(skb: &Skb, ip: &IpPacket) -> Option<Reason> {
+fn quotes(skb: &Skb, ip: &IpPacket, config: &Config) -> Option<Reason> {
     let mut quoted = Quoted::EMPTY;
     if !wire::read_quoted(skb, ip, &mut quoted) {
         return Some(Reason::OutMalformed);
     }
     let has_ports = quoted.hidden || matches!(quoted.proto, TCP | UDP);
-    if !has_ports || !is_ours(&quoted.dst) {
+    if !has_ports || !is_ours(&words(&quoted.dst), config) {
         return None;
     }
     match quoted.ports(skb) {

@@ -9,8 +9,10 @@ use gm_abi::wire::Bytes;
 /// the first 1023: two VLAN tags, the longest chain of extension headers, and
 /// what follows. The verifier wants a bound.
 pub struct Frame {
-    data: usize,
-    end: usize,
+    /// Where the frame begins.
+    pub data: usize,
+    /// Behind the last byte.
+    pub end: usize,
 }
 
 impl Frame {

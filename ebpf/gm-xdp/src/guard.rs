@@ -10,7 +10,7 @@ use gm_abi::{
 
 use crate::{
     classify::icmp_about,
-    maps::{is_ours, is_protected, kernel_sas},
+    maps::{is_ours, is_protected, kernel_sas, words},
     report::Head,
     skb::Skb,
 };
@@ -19,19 +19,23 @@ use crate::{
 /// own: that a phone does not answer the neighbour's question, say.
 const LOOPBACK: u32 = 1;
 
+/// Whether a worker has opened it. Only the guard takes the mark from it.
+#[inline(always)]
+pub fn is_injected(skb: &Skb, config: &Config) -> bool {
+    let injected = config.cookie != 0 && skb.mark() == config.cookie;
+    // A tag beside the packet: it comes by again on its VLAN device, and that
+    // device's guard has to know it.
+    if injected && skb.vlan().is_none() {
+        skb.set_mark(0);
+    }
+    injected
+}
+
 /// `None`: not for the Gm link or not protected; goes on, uncounted. `ip` and
 /// `head` (SPI and sequence number) are filled as far as they are read.
 #[inline(always)]
 pub fn ingress(skb: &Skb, config: &Config, ip: &mut IpPacket, head: &mut Head) -> Option<Reason> {
-    if config.cookie != 0 && skb.mark() == config.cookie {
-        // A tag beside the packet: it comes by again on its VLAN device, and
-        // that device's guard has to know it.
-        if skb.vlan().is_none() {
-            skb.set_mark(0);
-        }
-        return Some(Reason::PassInjected);
-    }
-    if !skb.read(ip) || !is_ours(&ip.dst) {
+    if !skb.read(ip) || !is_ours(&words(&ip.dst), config) {
         return None;
     }
     // What a tunnel of the kernel's has brought comes by once more.

@@ -25,6 +25,7 @@ mod frame;
 mod guard;
 mod maps;
 mod precheck;
+mod quick;
 mod report;
 mod skb;
 mod steer;
@@ -46,6 +47,7 @@ use crate::{
     classify::Next,
     frame::Frame,
     maps::{XSK_GM0X, XSK_UPLINK, config, count, count_slot, scratch},
+    quick::{Egress, Uplink},
     report::{Head, Seen},
     skb::Skb,
 };
@@ -58,20 +60,40 @@ pub fn gm_xdp_uplink(ctx: XdpContext) -> u32 {
         count(Reason::PassOther);
         return xdp_action::XDP_PASS;
     };
+    match quick::uplink(&Frame::new(&ctx), config) {
+        Uplink::Esp(reason, meta) => {
+            if let Some(action) = steer::to_worker(&ctx, &XSK_UPLINK, meta) {
+                count(reason);
+                return action;
+            }
+        }
+        Uplink::Other => {
+            count(Reason::PassOther);
+            return xdp_action::XDP_PASS;
+        }
+        Uplink::Unsure => {}
+    }
+    uplink_at_length(&ctx, config)
+}
+
+/// The long way, for whatever is not sure at first sight, and for what no
+/// worker took.
+#[inline(always)]
+fn uplink_at_length(ctx: &XdpContext, config: &Config) -> u32 {
     let Some(ip) = scratch(PLACE_UPLINK) else {
         return xdp_action::XDP_DROP;
     };
-    let frame = Frame::new(&ctx);
-    if !classify::is_for_us(&frame, ip) {
+    let frame = Frame::new(ctx);
+    if !classify::is_for_us(&frame, ip, config) {
         count(Reason::PassOther);
         return xdp_action::XDP_PASS;
     }
-    let mut seen = xdp_seen(PLACE_UPLINK, &ctx, config.seed);
+    let mut seen = xdp_seen(PLACE_UPLINK, ctx, config.seed);
     let (reason, meta) = judge(&frame, ip, config, &mut seen);
     let Some(meta) = meta else {
         return xdp_end(reason, ip, &seen);
     };
-    match steer::to_worker(&ctx, &XSK_UPLINK, meta) {
+    match steer::to_worker(ctx, &XSK_UPLINK, meta) {
         Some(action) => {
             count(reason);
             action
@@ -108,6 +130,11 @@ fn judge(frame: &Frame, ip: &IpPacket, config: &Config, seen: &mut Seen) -> (Rea
 /// XDP on gm0x: hands what egress has taken to a worker. It was counted there.
 #[xdp]
 pub fn gm_xdp_gm0x(ctx: XdpContext) -> u32 {
+    if let Some(meta) = quick::outbound(&Frame::new(&ctx))
+        && let Some(action) = steer::to_worker(&ctx, &XSK_GM0X, meta)
+    {
+        return action;
+    }
     let mut seen = xdp_seen(PLACE_GM0X, &ctx, configured().map_or(0, |c| c.seed));
     seen.outbound = true;
     let Some(ip) = scratch(PLACE_GM0X) else {
@@ -151,6 +178,14 @@ pub fn gm_tc_guard(ctx: TcContext) -> i32 {
         return TC_ACT_UNSPEC;
     };
     let skb = Skb::new(&ctx);
+    if guard::is_injected(&skb, config) {
+        count(Reason::PassInjected);
+        return TC_ACT_UNSPEC;
+    }
+    if quick::enters(&skb, config) {
+        return TC_ACT_UNSPEC;
+    }
+    skb.pull();
     let Some(ip) = scratch(PLACE_GUARD) else {
         return TC_ACT_SHOT as i32;
     };
@@ -169,6 +204,14 @@ pub fn gm_tc_egress(ctx: TcContext) -> i32 {
         return TC_ACT_UNSPEC;
     };
     let skb = Skb::new(&ctx);
+    match quick::egress(&skb, config) {
+        Egress::Leaves => return TC_ACT_UNSPEC,
+        Egress::Taken if skb.interface() == config.uplink && skb.vlan().is_none() => {
+            return taken(config);
+        }
+        Egress::Taken | Egress::Unsure => {}
+    }
+    skb.pull();
     let Some(ip) = scratch(PLACE_EGRESS) else {
         return TC_ACT_SHOT as i32;
     };
@@ -176,9 +219,7 @@ pub fn gm_tc_egress(ctx: TcContext) -> i32 {
         None => return TC_ACT_UNSPEC,
         Some(Reason::SteerOutbound) if skb.interface() != config.uplink => Reason::OutNoSa,
         Some(Reason::SteerOutbound) if egress::keep_vlan(&skb).is_some() => {
-            count(Reason::SteerOutbound);
-            // SAFETY: a helper without memory arguments.
-            return unsafe { bpf_redirect(config.gm0, 0) as i32 };
+            return taken(config);
         }
         Some(Reason::SteerOutbound) => Reason::OutMalformed,
         Some(reason) => reason,
@@ -186,6 +227,14 @@ pub fn gm_tc_egress(ctx: TcContext) -> i32 {
     let mut seen = tc_seen(PLACE_EGRESS, &skb, config);
     seen.outbound = true;
     tc_end(reason, ip, &seen)
+}
+
+/// To gm0, and so to a worker.
+#[inline(always)]
+fn taken(config: &Config) -> i32 {
+    count(Reason::SteerOutbound);
+    // SAFETY: a helper without memory arguments.
+    unsafe { bpf_redirect(config.gm0, 0) as i32 }
 }
 
 /// The configuration, once user space has written one that is of this build.

@@ -3,16 +3,19 @@
 use core::{arch::asm, ptr::read_volatile};
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, XskMap},
 };
 use gm_abi::{
-    maps::{Addr, Config, ForeignKey, FragKey, PORT_WORDS, STATE_WORDS, SaSlot, SlotDrops},
+    maps::{
+        Addr, CONFIG_LISTED, Config, ForeignKey, FragKey, LISTED_ADDRS, PORT_WORDS, STATE_WORDS,
+        SaSlot, SlotDrops,
+    },
     sample::SAMPLES_BYTES,
     source::{FRAGMENT_WORDS, PREFIX_PLACES, PrefixDrops, place_of, prefix_of},
     verdict::Reason,
-    wire::IpPacket,
+    wire::{IpPacket, Words},
 };
 
 /// What the programs need to know; written before they are attached.
@@ -21,7 +24,11 @@ pub static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 
 /// The local addresses of the Gm link.
 #[map]
-pub static ADDRS: HashMap<Addr, u32> = HashMap::with_max_entries(256, 0);
+pub static ADDRS: HashMap<Words, u32> = HashMap::with_max_entries(256, 0);
+
+/// The same once more where they are few ([`CONFIG_LISTED`]).
+#[map]
+pub static LISTED: Array<[Words; LISTED_ADDRS]> = Array::with_max_entries(1, 0);
 
 /// The protected local ports, one bit each.
 #[map]
@@ -35,9 +42,10 @@ pub static SLOTS: Array<SaSlot> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
 #[map]
 pub static SLOT_DROPS: Array<SlotDrops> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
 
-/// The inbound SAs whose SPI gmesp did not choose.
+/// The inbound SAs whose SPI gmesp did not choose. Only user space writes it; most
+/// hosts have none, so nothing is allocated beforehand.
 #[map]
-pub static FOREIGN: HashMap<ForeignKey, u32> = HashMap::with_max_entries(4096, 0);
+pub static FOREIGN: HashMap<ForeignKey, u32> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 
 /// Outbound datagrams of which the first fragment was seen; 1: protected.
 #[map]
@@ -182,8 +190,28 @@ pub fn config() -> Option<&'static Config> {
 
 /// Whether `addr` is a local address of the Gm link.
 #[inline(always)]
-pub fn is_ours(addr: &Addr) -> bool {
-    ADDRS.get_ptr(addr).is_some()
+pub fn is_ours(addr: &Words, config: &Config) -> bool {
+    if config.flags & CONFIG_LISTED == 0 {
+        return ADDRS.get_ptr(addr).is_some();
+    }
+    let Some(listed) = LISTED.get(0) else {
+        return false;
+    };
+    // The half that differs more first.
+    let is = |at: &Words| {
+        // SAFETY: words of a map's value; user space may write them meanwhile.
+        unsafe { read_volatile(&at[1]) == addr[1] && read_volatile(&at[0]) == addr[0] }
+    };
+    *addr != [0, 0] && listed.iter().any(is)
+}
+
+/// An address of an [`IpPacket`] or of what one quotes, as words.
+#[inline(always)]
+pub fn words(addr: &Addr) -> Words {
+    let at = addr.as_ptr().cast::<u64>();
+    // SAFETY: both structures begin with their two addresses and are aligned
+    // for words, as gm-abi asserts. Without volatile it would be sixteen loads.
+    unsafe { [read_volatile(at), read_volatile(at.add(1))] }
 }
 
 /// Whether the local port `port` is one that the policy protects.

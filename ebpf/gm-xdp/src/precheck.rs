@@ -15,7 +15,7 @@ use gm_abi::{
     },
     source::{ICMP_TOKENS, tag_of},
     verdict::Reason,
-    wire::IpPacket,
+    wire::{IpPacket, PlainEsp},
 };
 
 use crate::{
@@ -64,6 +64,34 @@ pub fn check(esp: &Esp, ip: &IpPacket, config: &Config) -> Result<u32, Shed> {
         return Err(shed(Reason::IcvLimited));
     }
     Ok(slot)
+}
+
+/// The slot of a live SA of ours that takes this packet, where nothing is to be
+/// said against it: no limit is in force, and it is no replay. `None`: [`check`]
+/// has to look.
+#[inline(always)]
+pub fn is_plain(esp: &PlainEsp, config: &Config) -> Option<u32> {
+    let slot = esp.spi.checked_sub(SPI_BASE)? & config.slot_mask;
+    let sa = SLOTS.get(slot)?;
+    let dst: *const u64 = sa.dst[0].as_ptr().cast();
+    // SAFETY: the four words of the destination, which are aligned for two.
+    let (low, high) = unsafe { (read_volatile(dst), read_volatile(dst.add(1))) };
+    let mode = if esp.in_udp {
+        MODE_UDP_ENC_TUN
+    } else {
+        MODE_TRANS
+    };
+    let flags = load(sa.flags.as_ptr());
+    if load(sa.spi.as_ptr()) != esp.spi.to_be()
+        || [low, high] != esp.dst
+        || flags as u8 != mode
+        || flags & SLOT_LIMITED != 0
+        || flags & SLOT_PUBLISHED != 0 && window(sa, esp.seq).is_err()
+        || state(STATE_LIMITED) != 0
+    {
+        return None;
+    }
+    Some(slot)
 }
 
 /// ICVs of the SA or from the source keep failing: whether this packet is

@@ -31,16 +31,20 @@ pub struct Skb {
 }
 
 impl Skb {
-    /// The packet that `ctx` is about, its headers made readable.
+    /// The packet that `ctx` is about, as the kernel has it.
     #[inline(always)]
     pub fn new(ctx: &TcContext) -> Skb {
-        let skb = Skb { raw: ctx.skb.skb };
-        let len = skb.len() as u32;
+        Skb { raw: ctx.skb.skb }
+    }
+
+    /// Makes the packet's headers readable.
+    #[inline(always)]
+    pub fn pull(&self) {
+        let len = self.len() as u32;
         let headers = if len < HEADERS { len } else { HEADERS };
         // SAFETY: `raw` is the program's context. When this fails (no memory)
         // the headers cannot be read, which the callers treat as hidden.
-        unsafe { bpf_skb_pull_data(skb.raw, headers) };
-        skb
+        unsafe { bpf_skb_pull_data(self.raw, headers) };
     }
 
     /// Reads the packet into `ip`. Whether it is IP. A VLAN tag that the kernel

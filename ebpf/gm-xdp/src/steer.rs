@@ -16,33 +16,34 @@ use crate::classify::Esp;
 #[inline(always)]
 pub fn esp(esp: &Esp, ip: &IpPacket, slot: u32) -> Meta {
     let kind = if esp.in_udp { META_UDP_ESP } else { META_ESP };
-    note(kind, slot, ip, esp.at)
+    note(kind, slot, ip.l3, esp.at)
 }
 
 /// The note about a fragment to a local address.
 #[inline(always)]
 pub fn fragment(ip: &IpPacket) -> Meta {
-    note(META_FRAGMENT, 0, ip, ip.l4)
+    note(META_FRAGMENT, 0, ip.l3, ip.l4)
 }
 
 /// The note about an ICMP error.
 #[inline(always)]
 pub fn icmp(ip: &IpPacket) -> Meta {
-    note(META_ICMP, 0, ip, ip.l4)
+    note(META_ICMP, 0, ip.l3, ip.l4)
 }
 
 /// The note about a packet that is to be sealed.
 #[inline(always)]
 pub fn outbound(ip: &IpPacket) -> Meta {
-    note(META_OUTBOUND, 0, ip, ip.l4)
+    note(META_OUTBOUND, 0, ip.l3, ip.l4)
 }
 
+/// A note. `l3` and `at` are offsets of the IP header and of what follows it.
 #[inline(always)]
-fn note(kind: u8, slot: u32, ip: &IpPacket, at: usize) -> Meta {
+pub fn note(kind: u8, slot: u32, l3: usize, at: usize) -> Meta {
     Meta {
         slot,
         esp: at as u16,
-        l3: ip.l3 as u8,
+        l3: l3 as u8,
         kind,
         magic: META_MAGIC,
         reserved: 0,

@@ -7,8 +7,8 @@ use aya::maps::{Array, HashMap as BpfHash, Map, MapData, PerCpuArray, RingBuf, X
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use gm_abi::maps::{
-    ABI_VERSION, Addr, CONFIG_SHED_CLEARTEXT, PORT_WORDS, SLOT_LIMITED, SLOT_PUBLISHED,
-    SLOT_TAG_SHIFT, SPI_BASE, mapped,
+    ABI_VERSION, Addr, CONFIG_LISTED, CONFIG_SHED_CLEARTEXT, LISTED_ADDRS, PORT_WORDS,
+    SLOT_LIMITED, SLOT_PUBLISHED, SLOT_TAG_SHIFT, SPI_BASE, mapped,
 };
 use gm_abi::sample::Sample;
 use gm_abi::source::{place_of, prefix_of};
@@ -125,7 +125,7 @@ impl Lab {
             gm0,
             COOKIE,
             u32::from(ENCAP_PORT),
-            CONFIG_SHED_CLEARTEXT,
+            CONFIG_SHED_CLEARTEXT | CONFIG_LISTED,
             SEED,
         ]
         .into_iter()
@@ -138,10 +138,29 @@ impl Lab {
             let mut addrs: BpfHash<_, Addr, u32> = self.map("ADDRS").try_into().unwrap();
             addrs.insert(addr, 1, 0).unwrap();
         }
+        let mut listed = [0; 16 * LISTED_ADDRS];
+        for (place, addr) in listed.as_chunks_mut().0.iter_mut().zip(addresses) {
+            *place = *addr;
+        }
+        assert!(addresses.len() <= LISTED_ADDRS);
+        self.array::<[u8; 16 * LISTED_ADDRS]>("LISTED")
+            .set(0, listed, 0)
+            .unwrap();
         let word = u32::from(PROTECTED) / 64;
         assert!(word < PORT_WORDS);
         let bits = 0xffu64 << (5100 % 64);
         self.array::<u64>("PORTS").set(word, bits, 0).unwrap();
+    }
+
+    /// Lets the programs look addresses up by the hash alone, as where there are
+    /// more than can be listed.
+    pub fn unlist(&mut self) {
+        let mut config = self.array::<[u8; 32]>("CONFIG").get(&0, 0).unwrap();
+        config[24..28].copy_from_slice(&CONFIG_SHED_CLEARTEXT.to_ne_bytes());
+        self.array::<[u8; 32]>("CONFIG").set(0, config, 0).unwrap();
+        self.array::<[u8; 16 * LISTED_ADDRS]>("LISTED")
+            .set(0, [0xff_u8; 16 * LISTED_ADDRS], 0)
+            .unwrap();
     }
 
     /// The same where the kernel's own SAs are tolerated.

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, XskMap};
-use gm_abi::maps::{ABI_VERSION, Addr, CONFIG_SHED_CLEARTEXT, ForeignKey, STATE_WORDS};
+use gm_abi::maps::{
+    ABI_VERSION, Addr, CONFIG_LISTED, CONFIG_SHED_CLEARTEXT, ForeignKey, LISTED_ADDRS, STATE_WORDS,
+};
 use gm_abi::source::{FRAGMENT_WORDS, PREFIX_PLACES};
 use gm_abi::verdict::Reason;
 use gm_region::{MapValue, Mapped};
@@ -25,6 +27,7 @@ use crate::{Config, Error};
 pub(crate) struct Maps {
     config: Array<MapData, [u32; 8]>,
     addrs: HashMap<MapData, Addr, u32>,
+    listed: Array<MapData, [Addr; LISTED_ADDRS]>,
     ports: Array<MapData, u64>,
     /// The memory-mapped ones.
     shared: [(&'static str, MapData); 7],
@@ -60,6 +63,7 @@ impl Maps {
         let e = |e: MapError| bpf("open a map of the BPF object", &e);
         let config = Array::try_from(get("CONFIG")?).map_err(e)?;
         let addrs = HashMap::try_from(get("ADDRS")?).map_err(e)?;
+        let listed = Array::try_from(get("LISTED")?).map_err(e)?;
         let ports = Array::try_from(get("PORTS")?).map_err(e)?;
         let foreign = HashMap::try_from(get("FOREIGN")?).map_err(e)?;
         let counters = PerCpuArray::try_from(get("COUNTERS")?).map_err(e)?;
@@ -80,6 +84,7 @@ impl Maps {
         Ok(Maps {
             config,
             addrs,
+            listed,
             ports,
             shared,
             samples: Some(samples),
@@ -102,7 +107,7 @@ impl Maps {
         for (i, word) in (0u32..).zip(cfg.port_words()) {
             self.ports.set(i, word, 0).map_err(e)?;
         }
-        self.write_addresses(&cfg.addresses)?;
+        let listed = self.list(&cfg.addresses)?;
         // gm_abi::maps::Config, field by field.
         let config = [
             ABI_VERSION,
@@ -112,7 +117,7 @@ impl Maps {
             cookie,
             u32::from(cfg.encap_port),
             // XDP is attached in driver mode only.
-            CONFIG_SHED_CLEARTEXT,
+            CONFIG_SHED_CLEARTEXT | listed,
             self.seed,
         ];
         self.config.set(0, config, 0).map_err(e)
@@ -121,10 +126,9 @@ impl Maps {
     /// Makes `addresses` the Gm link's: new ones first, then the others go.
     pub(crate) fn write_addresses(&mut self, addresses: &[IpAddr]) -> Result<(), Error> {
         let e = |e: MapError| bpf("write the map ADDRS", &e);
+        let flag = self.list(addresses)?;
+        self.set_config(6, |flags| flags & !CONFIG_LISTED | flag)?;
         let want: Vec<Addr> = addresses.iter().map(|a| map_addr(*a)).collect();
-        for a in &want {
-            self.addrs.insert(a, 1, 0).map_err(e)?;
-        }
         let have: Vec<Addr> = self.addrs.keys().collect::<Result<_, _>>().map_err(e)?;
         for a in have.iter().filter(|a| !want.contains(a)) {
             self.addrs.remove(a).map_err(e)?;
@@ -132,12 +136,32 @@ impl Maps {
         Ok(())
     }
 
+    /// Puts `addresses` into ADDRS, and where they all fit into LISTED as well.
+    /// Which is to stand in the configuration's flags then.
+    fn list(&mut self, addresses: &[IpAddr]) -> Result<u32, Error> {
+        let e = |e: MapError| bpf("write the map ADDRS", &e);
+        let want: Vec<Addr> = addresses.iter().map(|a| map_addr(*a)).collect();
+        for a in &want {
+            self.addrs.insert(a, 1, 0).map_err(e)?;
+        }
+        let have = self.listed.get(&0, 0).map_err(e)?;
+        let Some(listed) = listed(&have, &want) else {
+            return Ok(0);
+        };
+        self.listed.set(0, listed, 0).map_err(e)?;
+        Ok(CONFIG_LISTED)
+    }
+
     /// Says which device the uplink is by now; 0: none, so that nothing is
     /// injected and every device is closed to what is protected.
     pub(crate) fn set_uplink(&mut self, index: u32) -> Result<(), Error> {
+        self.set_config(2, |_| index)
+    }
+
+    fn set_config(&mut self, word: usize, change: impl Fn(u32) -> u32) -> Result<(), Error> {
         let e = |e: MapError| bpf("write the map CONFIG", &e);
         let mut config = self.config.get(&0, 0).map_err(e)?;
-        config[2] = index;
+        config[word] = change(config[word]);
         self.config.set(0, config, 0).map_err(e)
     }
 
@@ -271,6 +295,19 @@ const SOURCE_LIMITS: &str = "SOURCE_LIMITS";
 const FRAGMENT_TOKENS: &str = "FRAGMENT_TOKENS";
 const SAMPLE_TOKENS: &str = "SAMPLE_TOKENS";
 const STATE: &str = "STATE";
+
+/// Where the addresses stand that are listed, if they all can be. What has a
+/// place keeps it: BPF reads while this is written.
+fn listed(have: &[Addr; LISTED_ADDRS], want: &[Addr]) -> Option<[Addr; LISTED_ADDRS]> {
+    let mut places = have.map(|a| if want.contains(&a) { a } else { [0; 16] });
+    for a in want {
+        if !places.contains(a) {
+            *places.iter_mut().find(|place| **place == [0; 16])? = *a;
+        }
+    }
+    Some(places)
+}
+
 /// A key without address.
 fn junk(n: u32) -> [u8; 20] {
     let mut key = [0; 20];
@@ -298,4 +335,24 @@ fn random() -> Result<u32, Error> {
         detail: e.to_string(),
     })?;
     Ok(u32::from_ne_bytes(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_stays_keeps_its_place_in_the_list() {
+        let [a, b, c, d, e] = [1, 2, 3, 4, 5].map(|n| [n; 16]);
+        let none = [0; 16];
+        assert_eq!(listed(&[none; 4], &[a, b]), Some([a, b, none, none]));
+        assert_eq!(
+            listed(&[a, b, none, none], &[c, b]),
+            Some([c, b, none, none])
+        );
+        assert_eq!(listed(&[a, b, c, none], &[d, c]), Some([d, none, c, none]));
+        assert_eq!(listed(&[a, b, c, d], &[b, e, a, d, a]), Some([a, b, e, d]));
+        assert_eq!(listed(&[a, b, none, none], &[]), Some([none; 4]));
+        assert_eq!(listed(&[a, b, c, d], &[a, b, c, d, e]), None);
+    }
 }

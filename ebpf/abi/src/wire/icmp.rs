@@ -14,8 +14,10 @@ pub const ICMP_HEADER: usize = 8;
 /// What the IP header says that an ICMP error quotes.
 ///
 /// Nothing else of the quoted packet need be there, and who forges an error
-/// writes here what he likes.
+/// writes here what he likes. The addresses stand where they can be read as
+/// words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Quoted {
     /// Source address, IPv4 as IPv4-mapped: whose packet it was.
     pub src: Addr,

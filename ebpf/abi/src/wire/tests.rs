@@ -11,6 +11,8 @@ use super::ip::{DESTINATION, FRAGMENT, HOP_BY_HOP, ROUTING, SERVICE_VLAN, VLAN};
 use super::*;
 use crate::maps::mapped;
 
+mod plain;
+
 const SPI: u32 = 1_000_000_007;
 const SEQ: u32 = 0x0102_0304;
 const XDP: EncapPort = EncapPort::Dst(4500);
