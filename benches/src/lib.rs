@@ -1,7 +1,33 @@
-//! Criterion benches: `cargo bench -p gm-benches`.
+//! The benches, `cargo bench -p gm-benches`, and what they share.
 //!
 //! * `esp`: whole packets sealed and opened, per suite, size and number of SAs;
-//! * `xdp`: the uplink's program in the kernel, per number of SAs (needs root).
+//! * `xdp`: the uplink's program in the kernel, per number of SAs (needs root);
+//! * `report`: draws tables and plots from what the others have written.
 //!
-//! The benches are programs of their own; this library is empty.
+//! With `--test` each runs once, for a moment, and says what it cannot do here.
+//!
+//! A figure is the [median](stats::Figure) of many short rounds in which what is
+//! compared takes turns, so that a noisy moment hits all alike; and it goes to a
+//! [section](report::section) of a JSON file.
 #![forbid(unsafe_code)]
+
+pub mod machine;
+pub mod report;
+pub mod stats;
+
+/// Whether the program was asked to show that it works, not to measure (`--test`).
+pub fn smoke() -> bool {
+    std::env::args().any(|arg| arg == "--test")
+}
+
+/// `wanted` rounds; one with [`smoke`].
+pub fn rounds(wanted: usize) -> usize {
+    if smoke() { 1 } else { wanted }
+}
+
+/// Keeps the calling thread on one processor. Returns whether that was granted.
+pub fn pin(processor: usize) -> bool {
+    let mut only = rustix::thread::CpuSet::new();
+    only.set(processor);
+    rustix::thread::sched_setaffinity(None, &only).is_ok()
+}
