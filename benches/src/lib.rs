@@ -1,6 +1,8 @@
 //! The benches, `cargo bench -p gm-benches`, and what they share.
 //!
 //! * `esp`: whole packets sealed and opened, per suite, size and number of SAs;
+//! * `engines`: the engines alone: mixed lengths, without AVX-512, CBC's IVs;
+//! * `peers`: the engines against the libraries of others (`--features peers`);
 //! * `xdp`: the uplink's program in the kernel, per number of SAs (needs root);
 //! * `report`: draws tables and plots from what the others have written.
 //!
@@ -9,9 +11,13 @@
 //! A figure is the [median](stats::Figure) of many short rounds in which what is
 //! compared takes turns, so that a noisy moment hits all alike; and it goes to a
 //! [section](report::section) of a JSON file.
-#![forbid(unsafe_code)]
+// Allowed in `peers::ffi` alone.
+#![deny(unsafe_code)]
 
+pub mod contest;
 pub mod machine;
+#[cfg(feature = "peers")]
+pub mod peers;
 pub mod report;
 pub mod stats;
 

@@ -43,7 +43,11 @@ pub fn section(name: &str, value: impl Into<Value>) {
 
 #[expect(clippy::print_stdout, reason = "a bench's report goes there")]
 fn print(name: &str, value: &Value) {
-    print!("\n== {name}\n\n{}", table::markdown(value));
+    let text = match name {
+        "ratios" => table::markdown(&page::ratios(value)),
+        _ => table::markdown(value),
+    };
+    print!("\n== {name}\n\n{text}");
 }
 
 /// Locks the file, for several benches may run at once.

@@ -50,7 +50,7 @@ fn add(page: &mut String, files: &mut Vec<(String, String)>, name: &str, value: 
 
 /// The flat list of ratios as tables: one per suite and direction, lengths down,
 /// peers across.
-fn ratios(list: &Value) -> Value {
+pub(super) fn ratios(list: &Value) -> Value {
     let rows = || list.as_array().into_iter().flatten();
     let distinct = |key: &dyn Fn(&Value) -> Value| {
         let mut seen: Vec<Value> = vec![];
