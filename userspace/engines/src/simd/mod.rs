@@ -7,12 +7,14 @@
 //! the reason for every call of a `target_feature` function below.
 #![allow(unsafe_code)]
 
-mod rounds;
-
 pub(crate) mod avx2;
 pub(crate) mod avx512;
 pub(crate) mod gcm;
+mod lanes;
+mod rounds;
 mod schedule;
+
+pub(crate) use lanes::{End, Message, OUTER, Tag};
 
 /// Packets that a level works on side by side.
 pub(crate) const LANES: usize = 16;
@@ -20,30 +22,36 @@ pub(crate) const LANES: usize = 16;
 /// Bytes that SHA-1 takes at once.
 pub(crate) const SHA1_BLOCK: usize = 64;
 
+/// Fewest bytes that SHA-1's padding adds (FIPS 180-4 5.1.1).
+pub(crate) const SHA1_PADDING: usize = 9;
+
 /// Bytes that AES takes at once.
 pub(crate) const AES_BLOCK: usize = 16;
 
-/// States of [`LANES`] SHA-1 computations: word by word, lane by lane. They begin
-/// as secrets, but are digests when a lane has run, so that nothing is wiped.
+/// HMAC-SHA-1's key as the hash has left it: the state behind the key's block,
+/// inside and outside. A cache line.
+#[derive(zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
 #[repr(align(64))]
-pub(crate) struct Sha1States([[u32; LANES]; 5]);
+pub(crate) struct MacStates([u32; 16]);
 
-impl Sha1States {
-    /// Nothing in any lane.
-    pub(crate) fn new() -> Sha1States {
-        Sha1States([[0; LANES]; 5])
-    }
-
-    /// Begins with a state in a lane.
-    pub(crate) fn set(&mut self, lane: usize, state: [u32; 5]) {
-        for (word, value) in self.0.iter_mut().zip(state) {
-            word[lane] = value;
+impl MacStates {
+    pub(crate) const fn new(inner: [u32; 5], outer: [u32; 5]) -> MacStates {
+        let mut states = [0; 16];
+        let mut word = 0;
+        while word < 5 {
+            states[word] = inner[word];
+            states[8 + word] = outer[word];
+            word += 1;
         }
+        MacStates(states)
     }
 
-    /// The state of a lane.
-    pub(crate) fn get(&self, lane: usize) -> [u32; 5] {
-        std::array::from_fn(|word| self.0[word][lane])
+    pub(crate) fn inner(&self) -> [u32; 5] {
+        std::array::from_fn(|word| self.0[word])
+    }
+
+    pub(crate) fn outer(&self) -> [u32; 5] {
+        std::array::from_fn(|word| self.0[8 + word])
     }
 }
 
@@ -92,18 +100,11 @@ fn halves(block: &[u8; AES_BLOCK]) -> [u64; 2] {
 
 /// What a level does for HMAC-SHA-1 and AES-CBC.
 pub(crate) trait Level: Copy + Send + Sync + 'static {
-    /// Runs SHA-1 over the first `blocks` blocks of each lane's bytes. A lane
-    /// with no bytes at all rests: its state is undefined afterwards.
-    ///
-    /// # Panics
-    /// When a lane has bytes, but fewer.
-    fn sha1(self, states: &mut Sha1States, lanes: &[&[u8]; LANES], blocks: usize);
+    /// Packets of HMAC-SHA-1 side by side.
+    const MACS: usize;
 
-    /// Copies what is left of a message, less than a block, and zeros behind it.
-    fn copy_rest(self, rest: &[u8], block: &mut [u8; SHA1_BLOCK]) {
-        *block = [0; SHA1_BLOCK];
-        block[..rest.len()].copy_from_slice(rest);
-    }
+    /// The tags of messages; `message` gives the one at a place of `tags`.
+    fn hmac<'a>(self, message: impl Fn(usize) -> Message<'a>, tags: &mut [Tag]);
 
     /// Encrypts the first `blocks` blocks of each lane in place. A lane with no
     /// bytes at all rests.
@@ -121,6 +122,13 @@ pub(crate) trait Level: Copy + Send + Sync + 'static {
 
     /// The round keys of the equivalent inverse cipher, in its order.
     fn inverse(self, keys: &RoundKeys) -> RoundKeys;
+}
+
+/// Asks for a cache line before it is needed.
+pub(crate) fn prefetch<T: ?Sized>(what: &T, offset: usize) {
+    let at = core::ptr::from_ref(what).cast::<i8>().wrapping_add(offset);
+    // SAFETY: a prefetch reads nothing and faults nowhere; SSE is always there.
+    unsafe { core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(at) };
 }
 
 /// Refuses lanes that are shorter than what is to be read of them.

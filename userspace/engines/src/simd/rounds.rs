@@ -6,8 +6,10 @@
 macro_rules! word {
     ($w:ident, $t:expr) => {{
         if $t >= 16 {
-            let mixed = parity($w[($t + 13) & 15], $w[($t + 8) & 15], $w[($t + 2) & 15]);
-            $w[$t & 15] = rol::<1>(xor(mixed, $w[$t & 15]));
+            // The word that is overwritten first: a ternary instruction writes over one
+            // of its operands, and another one would have to be copied before.
+            let mixed = parity($w[$t & 15], $w[($t + 2) & 15], $w[($t + 8) & 15]);
+            $w[$t & 15] = rol::<1>(xor(mixed, $w[($t + 13) & 15]));
         }
         $w[$t & 15]
     }};
@@ -16,8 +18,8 @@ macro_rules! word {
 /// One round; its result takes e's place.
 macro_rules! round {
     ($f:ident, $k:ident, $w:ident, $t:expr, $a:ident, $b:ident, $c:ident, $d:ident, $e:ident) => {
-        let word = add(word!($w, $t), $k);
-        $e = add(add($e, word), add($f($b, $c, $d), rol::<5>($a)));
+        let word = add($e, word!($w, $t));
+        $e = add(add(word, add($f($b, $c, $d), $k)), rol::<5>($a));
         $b = rol::<30>($b);
     };
 }

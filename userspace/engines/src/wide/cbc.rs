@@ -2,24 +2,41 @@
 
 use std::mem::take;
 
-use super::BATCH;
+use super::{BATCH, Order, WideKey, cbc_parts};
+use crate::Job;
+use crate::key::Form;
 use crate::simd::{AES_BLOCK, CbcChains, LANES, Level, RoundKeys};
 
 /// A packet's blocks, to be encrypted.
-pub(super) struct Chain<'a> {
-    pub(super) keys: &'a RoundKeys,
-    pub(super) iv: [u8; AES_BLOCK],
-    pub(super) body: &'a mut [u8],
+struct Chain<'a> {
+    keys: &'a RoundKeys,
+    iv: [u8; AES_BLOCK],
+    body: &'a mut [u8],
 }
 
-/// Encrypts all chains, each in a lane that the one before it has left. The
-/// longest begin, so that the lanes end together.
-pub(super) fn encrypt<L: Level>(level: L, work: &mut [Option<Chain<'_>>; BATCH]) {
-    let length = |chain: &Option<Chain<'_>>| chain.as_ref().map_or(0, |chain| chain.body.len());
-    if !work.is_sorted_by(|a, b| length(a) >= length(b)) {
-        work.sort_unstable_by_key(|chain| std::cmp::Reverse(length(chain)));
+/// Encrypts those of the jobs whose transform encrypts, each in a lane that the
+/// one before it has left. The longest begin, so that the lanes end together.
+pub(super) fn encrypt<L: Level>(level: L, batch: &mut [Job<'_>], order: &Order) {
+    let mut work = [const { None }; BATCH];
+    let mut any = false;
+    for (job, place) in batch.iter_mut().zip(&mut work) {
+        if let (
+            true,
+            Form::Wide(WideKey::Mac {
+                cbc: Some(keys), ..
+            }),
+        ) = (job.ok, &job.key.form)
+        {
+            let (iv, body) = cbc_parts(job.esp);
+            let keys = &keys.encrypt;
+            *place = Some(Chain { keys, iv, body });
+            any = true;
+        }
     }
-    let mut waiting = work.iter_mut().map_while(take);
+    if !any {
+        return;
+    }
+    let mut waiting = order.places().filter_map(|place| take(&mut work[place]));
     let mut chains = CbcChains::new();
     let mut lanes: [&mut [u8]; LANES] = Default::default();
     let mut begin = |chains: &mut CbcChains, lane: usize| match waiting.next() {

@@ -1,11 +1,10 @@
 //! Expanded keys of the levels.
 
-use super::hmac::MacStates;
 use crate::key::Salt;
 use crate::simd::avx2::Avx2;
 use crate::simd::avx512::Avx512;
 use crate::simd::gcm::Gcm;
-use crate::simd::{AES_BLOCK, Level, RoundKeys};
+use crate::simd::{AES_BLOCK, Level, MacStates, RoundKeys};
 use crate::transform::{SALT_LEN, Transform};
 
 /// What a level needs of one SA.

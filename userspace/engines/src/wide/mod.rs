@@ -15,7 +15,7 @@ pub(crate) use key::{GcmSide, WideKey};
 
 use crate::key::Form;
 use crate::reference;
-use crate::simd::{AES_BLOCK, Level};
+use crate::simd::{AES_BLOCK, Level, Message, SHA1_BLOCK, Tag, prefetch};
 use crate::transform::HEADER_LEN;
 use crate::{Engine, Job};
 
@@ -40,41 +40,17 @@ impl<L: Level> Engine for Wide<L> {
 
     fn seal(&self, batch: &mut [Job<'_>]) {
         for batch in batch.chunks_mut(BATCH) {
-            let mut macs = 0;
-            let mut chains: [Option<cbc::Chain<'_>>; BATCH] = [const { None }; BATCH];
-            let mut chained = chains.iter_mut();
-            for job in &mut *batch {
-                job.ok = job.key.fits(job.esp.len());
-                match &job.key.form {
-                    _ if !job.ok => {}
-                    Form::Reference(_) => reference::seal(job),
-                    Form::Wide(WideKey::Gcm(side)) => job.ok = side.seal(job.esp, job.seq_hi),
-                    Form::Wide(WideKey::Mac { cbc, .. }) => {
-                        macs += 1;
-                        if let Some(keys) = cbc
-                            && let Some(place) = chained.next()
-                        {
-                            let (iv, body) = cbc_parts(job.esp);
-                            *place = Some(cbc::Chain {
-                                keys: &keys.encrypt,
-                                iv,
-                                body,
-                            });
-                        }
-                    }
-                }
-            }
-            if macs == 0 {
+            let order = sort_out(batch, reference::seal, |side, job| {
+                side.seal(job.esp, job.seq_hi)
+            });
+            if order.count == 0 {
                 continue;
             }
-            if chains[0].is_some() {
-                cbc::encrypt(self.level, &mut chains);
-            }
-            let tags = self.tags(batch);
-            let mut tags = tags.iter();
-            for job in batch.iter_mut().filter(|job| is_mac(job)) {
-                if let (Some(icv), Some(tag)) = (job.esp.last_chunk_mut::<ICV_LEN>(), tags.next()) {
-                    *icv = first_96(tag);
+            cbc::encrypt(self.level, batch, &order);
+            let tags = self.tags(batch, &order);
+            for (job, tag) in order.places().zip(tags) {
+                if let Some(icv) = batch[job].esp.last_chunk_mut::<ICV_LEN>() {
+                    *icv = tag;
                 }
             }
         }
@@ -82,33 +58,18 @@ impl<L: Level> Engine for Wide<L> {
 
     fn open(&self, batch: &mut [Job<'_>]) {
         for batch in batch.chunks_mut(BATCH) {
-            let mut macs = 0;
-            for job in &mut *batch {
-                job.ok = job.key.fits(job.esp.len());
-                match &job.key.form {
-                    _ if !job.ok => {}
-                    Form::Reference(_) => reference::open(job),
-                    Form::Wide(WideKey::Gcm(side)) => job.ok = side.open(job.esp, job.seq_hi),
-                    Form::Wide(WideKey::Mac { .. }) => macs += 1,
-                }
-            }
-            if macs == 0 {
+            let order = sort_out(batch, reference::open, |side, job| {
+                side.open(job.esp, job.seq_hi)
+            });
+            if order.count == 0 {
                 continue;
             }
-            let tags = self.tags(batch);
-            let mut tags = tags.iter();
-            for job in batch.iter_mut().filter(|job| is_mac(job)) {
-                let icv = job.esp.last_chunk::<ICV_LEN>();
-                job.ok = match (icv, tags.next()) {
-                    (Some(icv), Some(tag)) => same(&first_96(tag), icv),
-                    _ => false,
-                };
-                if let (
-                    true,
-                    Form::Wide(WideKey::Mac {
-                        cbc: Some(keys), ..
-                    }),
-                ) = (job.ok, &job.key.form)
+            let tags = self.tags(batch, &order);
+            for (place, tag) in order.places().zip(&tags) {
+                let job = &mut batch[place];
+                job.ok = job.esp.last_chunk().is_some_and(|icv| same(tag, icv));
+                if let Form::Wide(WideKey::Mac { cbc, .. }) = &job.key.form
+                    && let (true, Some(keys)) = (job.ok, cbc)
                 {
                     let (iv, body) = cbc_parts(job.esp);
                     self.level.cbc_decrypt(&keys.decrypt, &iv, body);
@@ -119,31 +80,98 @@ impl<L: Level> Engine for Wide<L> {
 }
 
 impl<L: Level> Wide<L> {
-    /// The HMACs of those jobs that have one, in their order.
-    fn tags(&self, batch: &[Job<'_>]) -> [[u32; 5]; BATCH] {
-        let mut messages = [hmac::Message::NONE; BATCH];
-        let mut count = 0;
-        for job in batch.iter().filter(|job| is_mac(job)) {
-            let Form::Wide(WideKey::Mac { mac, .. }) = &job.key.form else {
-                continue;
-            };
-            let covered = &job.esp[..job.esp.len().saturating_sub(ICV_LEN)];
-            if let Some(place) = messages.get_mut(count) {
-                *place = hmac::Message {
-                    states: mac,
-                    covered,
-                    seq_hi: job.seq_hi,
-                };
-                count += 1;
+    /// The HMACs of these jobs.
+    fn tags(&self, batch: &[Job<'_>], order: &Order) -> [Tag; BATCH] {
+        hmac::tags(self.level, order.count, |i| {
+            let job = &batch[usize::from(order.places[i])];
+            Message {
+                key: match &job.key.form {
+                    Form::Wide(WideKey::Mac { mac, .. }) => mac,
+                    _ => hmac::no_key(),
+                },
+                covered: &job.esp[..job.esp.len().saturating_sub(ICV_LEN)],
+                seq_hi: job.seq_hi,
             }
-        }
-        hmac::tags(self.level, &messages[..count])
+        })
     }
 }
 
-/// A good job, so far, that is among [`Wide::tags`].
-fn is_mac(job: &Job<'_>) -> bool {
-    job.ok && matches!(job.key.form, Form::Wide(WideKey::Mac { .. }))
+/// The good jobs of a batch that have an HMAC, the longest first.
+struct Order {
+    places: [u8; BATCH],
+    count: usize,
+}
+
+impl Order {
+    fn places(&self) -> impl Iterator<Item = usize> {
+        self.places[..self.count]
+            .iter()
+            .map(|place| usize::from(*place))
+    }
+
+    /// Sorts by counting; packets with more than [`LENGTHS`] blocks are rare and
+    /// count as alike.
+    fn sort(&mut self, blocks: &[u8; BATCH]) {
+        let mut starts = [0_u8; LENGTHS];
+        for blocks in &blocks[..self.count] {
+            starts[usize::from(*blocks)] += 1;
+        }
+        let mut sum = 0;
+        for start in starts.iter_mut().rev() {
+            sum += std::mem::replace(start, sum);
+        }
+        let places = self.places;
+        for (place, blocks) in places.iter().zip(&blocks[..self.count]) {
+            let start = &mut starts[usize::from(*blocks)];
+            self.places[usize::from(*start)] = *place;
+            *start += 1;
+        }
+    }
+}
+
+/// Numbers of blocks that [`Order::sort`] tells apart.
+const LENGTHS: usize = 32;
+
+/// Does what no lane is for, and finds the jobs that lanes are for.
+fn sort_out(
+    batch: &mut [Job<'_>],
+    reference: impl Fn(&mut Job<'_>),
+    gcm: impl Fn(&GcmSide, &mut Job<'_>) -> bool,
+) -> Order {
+    // Keys and packets of a thousand SAs come from far away.
+    for job in &*batch {
+        prefetch(job.key, 0);
+        prefetch(job.key, 64);
+        prefetch(job.esp, 0);
+        prefetch(job.esp, 64);
+    }
+    let mut order = Order {
+        places: [0; BATCH],
+        count: 0,
+    };
+    let mut blocks = [0; BATCH];
+    let mut mixed = false;
+    for (place, job) in batch.iter_mut().enumerate() {
+        job.ok = job.key.fits(job.esp.len());
+        let key = job.key;
+        match &key.form {
+            _ if !job.ok => {}
+            Form::Reference(_) => reference(job),
+            Form::Wide(WideKey::Gcm(side)) => job.ok = gcm(side, job),
+            Form::Wide(WideKey::Mac { .. }) => {
+                let long = job.esp.len() / SHA1_BLOCK;
+                let long = long.min(LENGTHS - 1) as u8;
+                blocks[order.count] = long;
+                mixed |= long != blocks[0];
+                order.places[order.count] = place as u8;
+                order.count += 1;
+            }
+        }
+    }
+    if mixed {
+        order.sort(&blocks);
+    }
+    order
 }
 
 /// IV and blocks of a packet that `fits`.
@@ -157,15 +185,6 @@ fn cbc_parts(esp: &mut [u8]) -> ([u8; AES_BLOCK], &mut [u8]) {
         }
         None => (iv, &mut []),
     }
-}
-
-/// The part of a tag that is sent (RFC 2404).
-fn first_96(tag: &[u32; 5]) -> [u8; ICV_LEN] {
-    let mut icv = [0; ICV_LEN];
-    for (bytes, word) in icv.chunks_exact_mut(4).zip(tag) {
-        bytes.copy_from_slice(&word.to_be_bytes());
-    }
-    icv
 }
 
 /// Compared in one step, which tells nothing of where they differ.

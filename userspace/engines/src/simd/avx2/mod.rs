@@ -6,7 +6,7 @@ mod gcm;
 mod ghash;
 mod sha1;
 
-use super::{AES_BLOCK, CbcChains, LANES, Level, RoundKeys, Sha1States, check_lanes, schedule};
+use super::{AES_BLOCK, CbcChains, LANES, Level, Message, RoundKeys, Tag, check_lanes, schedule};
 
 /// Proof that this processor can do it.
 #[derive(Clone, Copy)]
@@ -23,10 +23,11 @@ impl Avx2 {
 }
 
 impl Level for Avx2 {
-    fn sha1(self, states: &mut Sha1States, lanes: &[&[u8]; LANES], blocks: usize) {
-        check_lanes(lanes.iter().copied(), blocks * super::SHA1_BLOCK);
-        // SAFETY: the processor can (`self`); every lane has the bytes or none.
-        unsafe { sha1::blocks(states, lanes, blocks) }
+    const MACS: usize = 8;
+
+    fn hmac<'a>(self, message: impl Fn(usize) -> Message<'a>, tags: &mut [Tag]) {
+        // SAFETY: the processor can (`self`).
+        unsafe { sha1::hmac(&message, tags) }
     }
 
     fn cbc_encrypt(self, chains: &mut CbcChains, lanes: &mut [&mut [u8]; LANES], blocks: usize) {

@@ -1,59 +1,86 @@
-//! SHA-1's compression, one computation in each of eight lanes of 32 bits; the
-//! sixteen lanes of a level take two turns.
+//! SHA-1's compression, one computation in each of eight lanes of 32 bits.
 
 use core::arch::x86_64::{
-    __m256i, _mm256_add_epi32, _mm256_and_si256, _mm256_load_si256, _mm256_loadu_si256,
-    _mm256_or_si256, _mm256_permute2x128_si256, _mm256_set_epi8, _mm256_set1_epi32,
+    __m256i, _mm256_add_epi32, _mm256_and_si256, _mm256_blendv_epi8, _mm256_castsi256_ps,
+    _mm256_cmpeq_epi32, _mm256_loadu_si256, _mm256_movemask_ps, _mm256_or_si256,
+    _mm256_permute2x128_si256, _mm256_set_epi8, _mm256_set1_epi32, _mm256_setr_epi32,
     _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_slli_epi32, _mm256_srli_epi32,
-    _mm256_store_si256, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32,
+    _mm256_storeu_si256, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32,
     _mm256_unpacklo_epi64, _mm256_xor_si256,
 };
 
+use crate::simd::lanes::{Outside, hmac};
 use crate::simd::rounds::{compress, round, twenty, word};
-use crate::simd::{LANES, SHA1_BLOCK, Sha1States};
+use crate::simd::{End, Message, OUTER, SHA1_BLOCK, Tag};
 
-/// Lanes of one turn.
-const WIDTH: usize = 8;
+hmac!("avx2", 8);
 
-/// What a lane reads that has nothing to do.
-static REST: [u8; SHA1_BLOCK] = [0; SHA1_BLOCK];
-
+/// The next block of every lane: word by word, lane by lane.
+///
 /// # Safety
-/// AVX2; each lane has `blocks` blocks, or is empty.
+/// A block can be read at each place with the offset.
+#[inline]
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn blocks(states: &mut Sha1States, lanes: &[&[u8]; LANES], blocks: usize) {
-    for turn in (0..LANES).step_by(WIDTH) {
-        if lanes[turn..turn + WIDTH].iter().all(|lane| lane.is_empty()) {
-            continue;
+unsafe fn words(at: &[*const u8; 8], offset: usize) -> [__m256i; 16] {
+    let mut words = [_mm256_setzero_si256(); 16];
+    for (half, words) in words.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        let mut rows = [_mm256_setzero_si256(); 8];
+        for (row, at) in rows.iter_mut().zip(at) {
+            // SAFETY: the caller's.
+            *row = unsafe { _mm256_loadu_si256(at.wrapping_add(offset + 32 * half).cast()) };
         }
-        let places: [(*const u8, usize); WIDTH] =
-            core::array::from_fn(|lane| match lanes[turn + lane] {
-                [] => (REST.as_ptr(), 0),
-                bytes => (bytes.as_ptr(), SHA1_BLOCK),
-            });
-        let mut state = [_mm256_setzero_si256(); 5];
-        for (value, word) in state.iter_mut().zip(&states.0) {
-            // SAFETY: the states of eight lanes are 32 bytes a word, aligned to 32.
-            *value = unsafe { _mm256_load_si256(word[turn..].as_ptr().cast()) };
-        }
-        for block in 0..blocks {
-            // SAFETY: block `block` of the lane, or REST again and again.
-            let half = |offset: usize| unsafe {
-                transpose(core::array::from_fn(|lane| {
-                    let (start, stride) = places[lane];
-                    _mm256_loadu_si256(start.add(block * stride + offset).cast())
-                }))
-            };
-            let mut words = [_mm256_setzero_si256(); 16];
-            words[..8].copy_from_slice(&half(0));
-            words[8..].copy_from_slice(&half(32));
-            compress!(&mut state, words);
-        }
-        for (word, value) in states.0.iter_mut().zip(state) {
-            // SAFETY: as above.
-            unsafe { _mm256_store_si256(word[turn..].as_mut_ptr().cast(), value) };
-        }
+        *words = transpose(rows);
     }
+    words
+}
+
+/// Puts a value in a lane.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn put(word: &mut __m256i, lane: usize, value: u32) {
+    *word = take(*word, 1 << lane, _mm256_set1_epi32(value as i32));
+}
+
+/// A bit for each lane that has this value.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn equal(word: __m256i, value: u32) -> u32 {
+    let equal = _mm256_cmpeq_epi32(word, _mm256_set1_epi32(value as i32));
+    _mm256_movemask_ps(_mm256_castsi256_ps(equal)) as u32
+}
+
+/// The lanes whose bit is set from `other`.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn take(word: __m256i, which: u32, other: __m256i) -> __m256i {
+    let bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    let which = _mm256_and_si256(_mm256_set1_epi32(which as i32), bit);
+    _mm256_blendv_epi8(word, other, _mm256_cmpeq_epi32(which, bit))
+}
+
+fn end(message: &Message<'_>, end: &mut End) -> usize {
+    message.end(end)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn zero() -> __m256i {
+    _mm256_setzero_si256()
+}
+
+/// A word of every lane.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load(word: &[u32; 8]) -> __m256i {
+    // SAFETY: reads the 32 bytes of the word.
+    unsafe { _mm256_loadu_si256(word.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store(word: &mut [u32; 8], value: __m256i) {
+    // SAFETY: writes the 32 bytes of the word.
+    unsafe { _mm256_storeu_si256(word.as_mut_ptr().cast(), value) };
 }
 
 /// From half a block a register to a word a register, lane by lane, in the
@@ -65,7 +92,10 @@ fn transpose(rows: [__m256i; 8]) -> [__m256i; 8] {
         12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11, 4, 5,
         6, 7, 0, 1, 2, 3,
     );
-    let rows = rows.map(|row| _mm256_shuffle_epi8(row, swap));
+    let mut rows = rows;
+    for row in &mut rows {
+        *row = _mm256_shuffle_epi8(*row, swap);
+    }
     let mut pairs = rows;
     for k in 0..4 {
         pairs[2 * k] = _mm256_unpacklo_epi32(rows[2 * k], rows[2 * k + 1]);

@@ -6,9 +6,7 @@ mod gcm;
 mod ghash;
 mod sha1;
 
-use super::{
-    AES_BLOCK, CbcChains, LANES, Level, RoundKeys, SHA1_BLOCK, Sha1States, check_lanes, schedule,
-};
+use super::{AES_BLOCK, CbcChains, LANES, Level, Message, RoundKeys, Tag, check_lanes, schedule};
 
 /// Proof that this processor can do it.
 #[derive(Clone, Copy)]
@@ -20,6 +18,7 @@ impl Avx512 {
         (is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vbmi")
             && is_x86_feature_detected!("vaes")
             && is_x86_feature_detected!("vpclmulqdq")
             && is_x86_feature_detected!("aes")
@@ -29,16 +28,11 @@ impl Avx512 {
 }
 
 impl Level for Avx512 {
-    fn sha1(self, states: &mut Sha1States, lanes: &[&[u8]; LANES], blocks: usize) {
-        check_lanes(lanes.iter().copied(), blocks * SHA1_BLOCK);
-        // SAFETY: the processor can (`self`); every lane has the bytes or none.
-        unsafe { sha1::blocks(states, lanes, blocks) }
-    }
+    const MACS: usize = 16;
 
-    fn copy_rest(self, rest: &[u8], block: &mut [u8; SHA1_BLOCK]) {
-        assert!(rest.len() < SHA1_BLOCK, "a whole block is no rest");
-        // SAFETY: the processor can (`self`); the rest is shorter than a block.
-        unsafe { sha1::copy_rest(rest, block) }
+    fn hmac<'a>(self, message: impl Fn(usize) -> Message<'a>, tags: &mut [Tag]) {
+        // SAFETY: the processor can (`self`).
+        unsafe { sha1::hmac(&message, tags) }
     }
 
     fn cbc_encrypt(self, chains: &mut CbcChains, lanes: &mut [&mut [u8]; LANES], blocks: usize) {

@@ -2,73 +2,133 @@
 //! lanes of 32 bits.
 
 use core::arch::x86_64::{
-    __m512i, _mm_set_epi8, _mm512_add_epi32, _mm512_broadcast_i32x4, _mm512_load_si512,
-    _mm512_loadu_si512, _mm512_maskz_loadu_epi8, _mm512_rol_epi32, _mm512_set1_epi32,
-    _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_shuffle_i32x4, _mm512_store_si512,
-    _mm512_storeu_si512, _mm512_ternarylogic_epi32, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
-    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64, _mm512_xor_si512,
+    __m512i, _mm512_add_epi32, _mm512_cmpeq_epi32_mask, _mm512_loadu_si512, _mm512_mask_mov_epi32,
+    _mm512_mask_set1_epi8, _mm512_mask_set1_epi32, _mm512_maskz_loadu_epi8,
+    _mm512_maskz_set1_epi64, _mm512_or_si512, _mm512_permutex2var_epi8, _mm512_rol_epi32,
+    _mm512_set1_epi32, _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_storeu_si512,
+    _mm512_ternarylogic_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64, _mm512_xor_si512,
 };
 
+use crate::simd::lanes::{Outside, hmac};
 use crate::simd::rounds::{compress, round, twenty, word};
-use crate::simd::{LANES, SHA1_BLOCK, Sha1States};
+use crate::simd::{End, LANES, Message, OUTER, SHA1_BLOCK, SHA1_PADDING, Tag};
 
-/// What a lane reads that has nothing to do.
-static REST: [u8; SHA1_BLOCK] = [0; SHA1_BLOCK];
+hmac!("avx512f,avx512bw,avx512vl,avx512vbmi", 16);
 
-/// # Safety
-/// AVX-512F, BW and VL; each lane has `blocks` blocks, or is empty.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) unsafe fn blocks(states: &mut Sha1States, lanes: &[&[u8]; LANES], blocks: usize) {
-    let mut places = [(REST.as_ptr(), 0); LANES];
-    for (place, lane) in places.iter_mut().zip(lanes) {
-        if !lane.is_empty() {
-            *place = (lane.as_ptr(), SHA1_BLOCK);
-        }
+/// Which bytes of two rows make a register of two words each, turned around: the
+/// first two of every four words, and the last two.
+static LOW: [u32; LANES] = bytes_from(0);
+static HIGH: [u32; LANES] = bytes_from(8);
+
+const fn bytes_from(first: usize) -> [u32; LANES] {
+    let mut index = [0; LANES];
+    let mut word = 0;
+    while word < LANES {
+        // Bit 6 of a byte says from which row it is.
+        let from = (64 * (word % 2) + word / 4 * 16 + first + word / 2 % 2 * 4) as u32;
+        index[word] = from << 24 | (from + 1) << 16 | (from + 2) << 8 | (from + 3);
+        word += 1;
     }
-    // Words are big-endian (FIPS 180-4 3.1).
-    let swap = _mm512_broadcast_i32x4(_mm_set_epi8(
-        12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3,
-    ));
-    let mut state = [_mm512_setzero_si512(); 5];
-    for (value, word) in state.iter_mut().zip(&states.0) {
-        // SAFETY: the states are 64 bytes a word, aligned to 64.
-        *value = unsafe { _mm512_load_si512(word.as_ptr().cast()) };
-    }
-    for block in 0..blocks {
-        let mut words = [_mm512_setzero_si512(); 16];
-        for (word, (start, stride)) in words.iter_mut().zip(places) {
-            // SAFETY: block `block` of the lane, or REST again and again.
-            let bytes = unsafe { _mm512_loadu_si512(start.add(block * stride).cast()) };
-            *word = _mm512_shuffle_epi8(bytes, swap);
-        }
-        compress!(&mut state, transpose(words));
-    }
-    for (word, value) in states.0.iter_mut().zip(state) {
-        // SAFETY: as above.
-        unsafe { _mm512_store_si512(word.as_mut_ptr().cast(), value) };
-    }
+    index
 }
 
+/// The next block of every lane: word by word, lane by lane.
+///
 /// # Safety
-/// AVX-512F and BW; the rest has less than 64 bytes.
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) unsafe fn copy_rest(rest: &[u8], block: &mut [u8; SHA1_BLOCK]) {
-    let mask = (1_u64 << rest.len()) - 1;
-    // SAFETY: the mask leaves out what is behind the rest; a block is written whole.
-    unsafe {
-        let bytes = _mm512_maskz_loadu_epi8(mask, rest.as_ptr().cast());
-        _mm512_storeu_si512(block.as_mut_ptr().cast(), bytes);
+/// A block can be read at each place with the offset.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vbmi")]
+unsafe fn words(at: &[*const u8; 16], offset: usize) -> [__m512i; 16] {
+    let mut rows = [_mm512_setzero_si512(); 16];
+    for (row, at) in rows.iter_mut().zip(at) {
+        // SAFETY: the caller's.
+        *row = unsafe { _mm512_loadu_si512(at.wrapping_add(offset).cast()) };
     }
+    transpose(rows)
 }
 
-/// From a block a register to a word a register, lane by lane.
+/// Puts a value in a lane.
 #[inline]
 #[target_feature(enable = "avx512f")]
+fn put(word: &mut __m512i, lane: usize, value: u32) {
+    *word = _mm512_mask_set1_epi32(*word, 1 << lane, value as i32);
+}
+
+/// A bit for each lane that has this value.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn equal(word: __m512i, value: u32) -> u32 {
+    u32::from(_mm512_cmpeq_epi32_mask(
+        word,
+        _mm512_set1_epi32(value as i32),
+    ))
+}
+
+/// The lanes whose bit is set from `other`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn take(word: __m512i, which: u32, other: __m512i) -> __m512i {
+    _mm512_mask_mov_epi32(word, which as u16, other)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn zero() -> __m512i {
+    _mm512_setzero_si512()
+}
+
+/// A word of every lane.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(word: &[u32; LANES]) -> __m512i {
+    // SAFETY: reads the 64 bytes of the word.
+    unsafe { _mm512_loadu_si512(word.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(word: &mut [u32; LANES], value: __m512i) {
+    // SAFETY: writes the 64 bytes of the word.
+    unsafe { _mm512_storeu_si512(word.as_mut_ptr().cast(), value) };
+}
+
+/// [`Message::end`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn end(message: &Message<'_>, end: &mut End) -> usize {
+    if message.seq_hi.is_some() {
+        return message.end(end);
+    }
+    let (_, rest) = message.parts();
+    let place = 1_u64 << (rest.len() % SHA1_BLOCK);
+    // SAFETY: the mask leaves out what is behind the rest.
+    let bytes = unsafe { _mm512_maskz_loadu_epi8(place - 1, rest.as_ptr().cast()) };
+    let mut first = _mm512_mask_set1_epi8(bytes, place, 0x80_u8 as i8);
+    // In the last eight bytes of a block.
+    let bits = _mm512_maskz_set1_epi64(0x80, message.bits().swap_bytes() as i64);
+    let fits = rest.len() + SHA1_PADDING <= SHA1_BLOCK;
+    if fits {
+        first = _mm512_or_si512(first, bits);
+    }
+    let to = end.as_mut_ptr();
+    // SAFETY: two blocks, each written whole.
+    unsafe {
+        _mm512_storeu_si512(to.cast(), first);
+        _mm512_storeu_si512(to.add(SHA1_BLOCK).cast(), bits);
+    }
+    if fits { SHA1_BLOCK } else { 2 * SHA1_BLOCK }
+}
+
+/// From a block a register to a word a register, lane by lane, in the processor's
+/// byte order (FIPS 180-4 3.1: words are big-endian).
+#[inline]
+#[target_feature(enable = "avx512f,avx512vbmi")]
 fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
+    let (low, high) = (load(&LOW), load(&HIGH));
     let mut pairs = rows;
     for k in 0..8 {
-        pairs[2 * k] = _mm512_unpacklo_epi32(rows[2 * k], rows[2 * k + 1]);
-        pairs[2 * k + 1] = _mm512_unpackhi_epi32(rows[2 * k], rows[2 * k + 1]);
+        pairs[2 * k] = _mm512_permutex2var_epi8(rows[2 * k], low, rows[2 * k + 1]);
+        pairs[2 * k + 1] = _mm512_permutex2var_epi8(rows[2 * k], high, rows[2 * k + 1]);
     }
     let mut fours = pairs;
     for k in (0..16).step_by(4) {
