@@ -1,134 +1,145 @@
-//! The uplink program per packet, through BPF_PROG_TEST_RUN: known SAs among
-//! 100, 10 000 and 1 000 000, an unknown SPI, and a packet that is not ours.
+//! What a verdict of the BPF programs costs, through BPF_PROG_TEST_RUN.
 //!
-//! One run, one packet, one SA at random, so that the SA's cache line is as
-//! cold as the number of SAs makes it. The time is what the kernel reports; its
-//! clock is read around each packet, and `not-ours` shows how much that is.
-//! A known SA's packet goes all the way to the redirect, which finds no socket.
+//! One call repeats one packet a million times. A wrapper
+//! (`ebpf/gm-xdp/src/bin/bench.rs`) undoes what the last round has done to it,
+//! draws the SPI, and goes on to the program under test or, in the same way, to
+//! one that only passes. A figure is the difference, in nanoseconds a packet,
+//! taken round by round while the two take turns.
+//!
+//! What is in the figure: everything from the driver's call to the action, the
+//! redirect's look-up of the socket among it. What is not: what the kernel does
+//! for that action afterwards, so not the copy into the socket's memory.
+//!
+//! `cargo bench -p gm-benches --bench xdp -- [--test] [FILTER]`, as root; the
+//! filter is a part of a row's name.
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "a bench says why it cannot run")]
 
-use std::time::Duration;
+#[path = "xdp/cases.rs"]
+mod cases;
+#[path = "xdp/lab.rs"]
+mod lab;
 
-use aya::maps::{Array, HashMap as BpfHash};
-use aya::programs::{TestRun, TestRunOptions, Xdp};
-use aya::{Ebpf, EbpfLoader};
-use criterion::{Criterion, criterion_group};
-use gm_abi::maps::{ABI_VERSION, MODE_TRANS, SPI_BASE, mapped};
+use gm_benches::report::{self, Plot, Table};
+use gm_benches::stats::{Figure, alternate};
+use gm_benches::{pin, rounds, smoke};
 
-const OBJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ebpf/prebuilt/gm-xdp.o");
-const OURS: [u8; 4] = [203, 0, 113, 5];
-/// Where the SPI is in the frame, and the last byte of the destination.
-const SPI_AT: usize = 34;
-const DST_AT: usize = 33;
+use cases::{Case, Under};
+use lab::{Lab, Problem};
 
-fn load(sas: u32) -> Result<Ebpf, Box<dyn std::error::Error>> {
-    let slots = sas.next_power_of_two();
-    let mut bpf = EbpfLoader::new()
-        .map_max_entries("SLOTS", slots)
-        .map_max_entries("SLOT_DROPS", slots)
-        .load(&std::fs::read(OBJECT)?)?;
-    let program: &mut Xdp = bpf
-        .program_mut("gm_xdp_uplink")
-        .ok_or("no program")?
-        .try_into()?;
-    program.load()?;
+const ROUNDS: usize = 11;
 
-    let mut config = [0; 32];
-    config[..4].copy_from_slice(&ABI_VERSION.to_ne_bytes());
-    config[4..8].copy_from_slice(&(slots - 1).to_ne_bytes());
-    let map = bpf.map_mut("CONFIG").ok_or("no map")?;
-    Array::<_, [u8; 32]>::try_from(map)?.set(0, config, 0)?;
-    let map = bpf.map_mut("ADDRS").ok_or("no map")?;
-    BpfHash::<_, [u8; 16], u32>::try_from(map)?.insert(mapped(OURS), 1, 0)?;
-
-    let map = bpf.map_mut("SLOTS").ok_or("no map")?;
-    let mut map = Array::<_, [u8; 64]>::try_from(map)?;
-    for slot in 0..sas {
-        let mut image = [0; 64];
-        image[..4].copy_from_slice(&(SPI_BASE + slot).to_be_bytes());
-        image[4..8].copy_from_slice(&(u32::from(MODE_TRANS) | 1 << 8).to_ne_bytes());
-        image[8..24].copy_from_slice(&mapped(OURS));
-        image[24..28].copy_from_slice(&1000u32.to_ne_bytes());
-        image[28..32].copy_from_slice(&64u32.to_ne_bytes());
-        map.set(slot, image, 0)?;
-    }
-    Ok(bpf)
+/// What the program under test takes more than one that only passes.
+fn measure(case: &Case) -> Result<Figure, Problem> {
+    let mut lab = Lab::new(case)?;
+    let packets = if smoke() { 1000 } else { 1_000_000 };
+    // A first round of each warms caches and predictors, and shows what fails.
+    lab.run(case, false, packets)?;
+    lab.run(case, true, packets)?;
+    let lab = std::cell::RefCell::new(lab);
+    let turn = |under_test| {
+        let run = lab.borrow_mut().run(case, under_test, packets);
+        run.unwrap_or(f64::NAN)
+    };
+    let values = alternate(
+        rounds(ROUNDS),
+        &mut [&mut || turn(true), &mut || turn(false)],
+    );
+    Ok(Figure::above(&values[0], &values[1]))
 }
 
-/// 128 bytes of ESP with sequence number 990, inside the window.
-fn frame() -> Vec<u8> {
-    let mut b = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
-    b.extend([
-        0x45, 0, 0, 148, 0, 1, 0x40, 0, 64, 50, 0, 0, 198, 51, 100, 1,
-    ]);
-    b.extend(OURS);
-    b.extend([0; 4]);
-    b.extend(990u32.to_be_bytes());
-    b.resize(14 + 148, 0xa5);
-    b
+/// What the programs are for the verifier and for the processor.
+fn sizes() -> Result<Table, Problem> {
+    let mut table = Table::new(
+        "Programs",
+        "How many instructions the verifier has walked (it stops at a million), and how long the programs are, in \
+         bytes: as the kernel keeps them, and as machine code.",
+    )
+    .columns(&["program", "instructions walked", "kept", "machine code"]);
+    for (name, walked, kept, machine) in lab::sizes()? {
+        table = table.row([name.into(), walked.into(), kept.into(), machine.into()]);
+    }
+    Ok(table)
 }
 
-/// Runs the program on `iterations` frames, each changed by `change`.
-fn run(bpf: &mut Ebpf, iterations: u64, mut change: impl FnMut(&mut [u8], u64)) -> Duration {
-    let program: &mut Xdp = bpf
-        .program_mut("gm_xdp_uplink")
-        .expect("gm_xdp_uplink")
-        .try_into()
-        .expect("an XDP program");
-    let mut frame = frame();
-    let mut random = 0x9e37_79b9_7f4a_7c15u64;
-    let mut total = Duration::ZERO;
-    for _ in 0..iterations {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        change(&mut frame, random);
-        let options = TestRunOptions {
-            data_in: Some(&frame),
-            ..TestRunOptions::new()
-        };
-        total += program.test_run(options).expect("test run").duration;
-    }
-    total
-}
-
-fn uplink(c: &mut Criterion) {
-    let mut group = c.benchmark_group("xdp-uplink");
-    for sas in [100, 10_000, 1_000_000] {
-        let mut bpf = load(sas).expect("load the object");
-        group.bench_function(format!("known-spi/{sas}"), |b| {
-            b.iter_custom(|iterations| {
-                run(&mut bpf, iterations, |frame, random| {
-                    let spi = SPI_BASE + (random % u64::from(sas)) as u32;
-                    frame[SPI_AT..SPI_AT + 4].copy_from_slice(&spi.to_be_bytes());
-                })
-            });
-        });
-    }
-    let mut bpf = load(10_000).expect("load the object");
-    group.bench_function("unknown-spi", |b| {
-        b.iter_custom(|iterations| {
-            run(&mut bpf, iterations, |frame, random| {
-                let spi = 256 + random as u32 % 1_000_000;
-                frame[SPI_AT..SPI_AT + 4].copy_from_slice(&spi.to_be_bytes());
-            })
-        });
+fn by_number(most: u32, filter: &str) -> Result<Table, Problem> {
+    let mut table = Table::new(
+        "XDP verdict by number of SAs",
+        "ESP for a random live SA: ns above a program that only passes. Beside it, one that reads one cache line \
+         (64 bytes) of a map as large, at random, and nothing else.",
+    )
+    .columns(&["SAs", "verdict ns", "one read ns"])
+    .plot(Plot {
+        x: "SAs",
+        y: &["verdict ns", "one read ns"],
+        unit: "ns",
+        log_x: true,
     });
-    group.bench_function("not-ours", |b| {
-        b.iter_custom(|iterations| run(&mut bpf, iterations, |frame, _| frame[DST_AT] = 6));
-    });
-    group.finish();
+    for sas in [100, 1000, 10_000, 100_000, 1_000_000] {
+        let case = cases::known(&format!("own SPI of {sas}"), sas);
+        if sas > most || !case.name.contains(filter) {
+            continue;
+        }
+        let verdict = measure(&case)?;
+        let read = measure(&Case {
+            under: Under::Read,
+            action: cases::PASS,
+            ..case
+        })?;
+        table = table.row([sas.into(), verdict.into(), read.into()]);
+    }
+    Ok(table)
 }
 
-criterion_group!(benches, uplink);
+fn by_packet(title: &str, note: &str, cases: Vec<Case>, filter: &str) -> Result<Table, Problem> {
+    let mut table = Table::new(title, note).columns(&["packet", "ns"]);
+    for case in cases.iter().filter(|case| case.name.contains(filter)) {
+        let cost = measure(case).map_err(|e| format!("{}: {e}", case.name))?;
+        table = table.row([case.name.clone().into(), cost.into()]);
+    }
+    Ok(table)
+}
+
+fn run(filter: &str) -> Result<Vec<Table>, Problem> {
+    Ok(vec![
+        by_number(if smoke() { 1000 } else { 1_000_000 }, filter)?,
+        by_packet(
+            "XDP by packet",
+            "ns above a program that only passes; 1000 SAs.",
+            cases::uplink(),
+            filter,
+        )?,
+        by_packet(
+            "tc egress by packet",
+            "ns above a program that lets everything go on.",
+            cases::egress(),
+            filter,
+        )?,
+        by_packet(
+            "The guard by packet",
+            "ns above a program that lets everything go on.",
+            cases::guard(),
+            filter,
+        )?,
+        sizes()?,
+    ])
+}
 
 fn main() {
-    if let Err(error) = load(1) {
-        #[expect(clippy::print_stdout, reason = "a bench's report goes there")]
-        {
-            println!("xdp: not measured: needs root and bpf(2): {error}");
-        }
+    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    if let Err(error) = Lab::new(&Case::default()) {
+        println!("xdp: not measured: needs root and bpf(2): {error}");
         return;
     }
-    benches();
-    Criterion::default().configure_from_args().final_summary();
+    // The clock is the kernel's, but a thread that moves takes its caches along.
+    pin(0);
+    let tables = match run(filter.as_deref().unwrap_or("")) {
+        Ok(tables) => tables,
+        Err(error) => {
+            println!("xdp: failed: {error}");
+            std::process::exit(1);
+        }
+    };
+    let tables: Vec<serde_json::Value> = tables.into_iter().map(Into::into).collect();
+    report::section("xdp", tables);
 }
