@@ -18,6 +18,10 @@ readonly BPF_PACKAGES=(
 # The proxy that the second door's example is for, and that SAs are taken over from.
 readonly KAMAILIO=(kamailio kamailio-utils-modules kamailio-extra-modules kamailio-ims-modules)
 
+# The libraries that our engines are measured beside (benches, feature peers). What
+# comes out of a crate, aws-lc, wants no more than the C compiler of need_rust.
+readonly PEERS=(gcc libc6-dev libipsec-mb-dev libssl-dev)
+
 # need_packages PACKAGE...: Debian packages.
 need_packages() {
     local missing=() p

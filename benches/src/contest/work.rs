@@ -127,7 +127,7 @@ impl Work {
                 },
             );
             // One in a batch, another place in each.
-            let damaged = |sa: usize| sa % (BATCH + 1) == 0;
+            let damaged = |sa: usize| sa.is_multiple_of(BATCH + 1);
             let damage = |sa: usize, esp: &mut [u8]| {
                 if let Some(last) = esp.last_mut().filter(|_| damaged(sa)) {
                     *last ^= 4;
