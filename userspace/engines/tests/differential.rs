@@ -230,3 +230,34 @@ fn every_length_agrees() {
         }
     }
 }
+
+/// Batches of every size up to more than one whole one, of the suites that work in
+/// lanes: alike and mixed, with and without ESN, some of them damaged.
+#[test]
+fn every_batch_size_agrees() {
+    for transform in [Transform::HmacSha1Null, Transform::HmacSha1AesCbc] {
+        for count in 1..70 {
+            for mixed in [false, true] {
+                let packet = |i: usize| {
+                    let len = if mixed {
+                        i * 211 % 1500
+                    } else {
+                        count * 37 % 700
+                    };
+                    Packet {
+                        transform,
+                        secret: std::array::from_fn(|at| (at * 5 + i * 3 + count) as u8),
+                        body: (0..len).map(|at| (at * 13 + i) as u8).collect(),
+                        offset: i % 64,
+                        seq_hi: (mixed && i % 3 == 1).then_some(i as u32),
+                        damage: (i % 7 == 3).then_some(len * 5 + i),
+                    }
+                };
+                let packets: Vec<Packet> = (0..count).map(packet).collect();
+                for level in [Level::Avx512, Level::Avx2] {
+                    agree(level, &packets, false);
+                }
+            }
+        }
+    }
+}

@@ -16,7 +16,7 @@ mod schedule;
 
 pub(crate) use lanes::{End, Message, OUTER, Tag};
 
-/// Packets that a level works on side by side.
+/// Chains of CBC that a level works on side by side.
 pub(crate) const LANES: usize = 16;
 
 /// Bytes that SHA-1 takes at once.
@@ -113,9 +113,9 @@ pub(crate) trait Level: Copy + Send + Sync + 'static {
     /// When a lane has bytes, but fewer.
     fn cbc_encrypt(self, chains: &mut CbcChains, lanes: &mut [&mut [u8]; LANES], blocks: usize);
 
-    /// Decrypts one packet's blocks in place; `keys` are those of
-    /// [`Level::inverse`]. Bytes behind the last whole block stay.
-    fn cbc_decrypt(self, keys: &RoundKeys, iv: &[u8; AES_BLOCK], data: &mut [u8]);
+    /// Decrypts one packet in place: the IV and its blocks behind it; `keys` are
+    /// those of [`Level::inverse`]. Bytes behind the last whole block stay.
+    fn cbc_decrypt(self, keys: &RoundKeys, data: &mut [u8]);
 
     /// Expands a key for encryption.
     fn expand(self, key: &[u8; AES_BLOCK]) -> RoundKeys;

@@ -2,7 +2,7 @@
 
 use std::mem::take;
 
-use super::{BATCH, Order, WideKey, cbc_parts};
+use super::{BATCH, WideKey, cbc_parts};
 use crate::Job;
 use crate::key::Form;
 use crate::simd::{AES_BLOCK, CbcChains, LANES, Level, RoundKeys};
@@ -16,27 +16,20 @@ struct Chain<'a> {
 
 /// Encrypts those of the jobs whose transform encrypts, each in a lane that the
 /// one before it has left. The longest begin, so that the lanes end together.
-pub(super) fn encrypt<L: Level>(level: L, batch: &mut [Job<'_>], order: &Order) {
-    let mut work = [const { None }; BATCH];
-    let mut any = false;
-    for (job, place) in batch.iter_mut().zip(&mut work) {
-        if let (
-            true,
-            Form::Wide(WideKey::Mac {
-                cbc: Some(keys), ..
-            }),
-        ) = (job.ok, &job.key.form)
-        {
-            let (iv, body) = cbc_parts(job.esp);
-            let keys = &keys.encrypt;
-            *place = Some(Chain { keys, iv, body });
-            any = true;
-        }
+pub(super) fn encrypt<L: Level>(level: L, batch: &mut [Job<'_>], places: &[u8]) {
+    let mut jobs: [Option<&mut Job<'_>>; BATCH] = [const { None }; BATCH];
+    for (place, job) in jobs.iter_mut().zip(batch) {
+        *place = Some(job);
     }
-    if !any {
-        return;
-    }
-    let mut waiting = order.places().filter_map(|place| take(&mut work[place]));
+    let mut waiting = places.iter().filter_map(|place| {
+        let job = take(&mut jobs[usize::from(*place)])?;
+        let Form::Wide(WideKey::Mac { cbc, .. }) = &job.key.form else {
+            return None;
+        };
+        let keys = &cbc.as_ref()?.encrypt;
+        let (iv, body) = cbc_parts(job.esp);
+        Some(Chain { keys, iv, body })
+    });
     let mut chains = CbcChains::new();
     let mut lanes: [&mut [u8]; LANES] = Default::default();
     let mut begin = |chains: &mut CbcChains, lane: usize| match waiting.next() {

@@ -43,13 +43,17 @@ impl<L: Level> Engine for Wide<L> {
             let order = sort_out(batch, reference::seal, |side, job| {
                 side.seal(job.esp, job.seq_hi)
             });
-            if order.count == 0 {
+            let places = order.places();
+            if places.is_empty() {
                 continue;
             }
-            cbc::encrypt(self.level, batch, &order);
-            let tags = self.tags(batch, &order);
-            for (job, tag) in order.places().zip(tags) {
-                if let Some(icv) = batch[job].esp.last_chunk_mut::<ICV_LEN>() {
+            if order.chained {
+                cbc::encrypt(self.level, batch, places);
+            }
+            let tags = self.tags(batch, places);
+            for (place, tag) in places.iter().zip(tags) {
+                let job = &mut batch[usize::from(*place)];
+                if let Some(icv) = job.esp.last_chunk_mut::<ICV_LEN>() {
                     *icv = tag;
                 }
             }
@@ -61,18 +65,20 @@ impl<L: Level> Engine for Wide<L> {
             let order = sort_out(batch, reference::open, |side, job| {
                 side.open(job.esp, job.seq_hi)
             });
-            if order.count == 0 {
+            let places = order.places();
+            if places.is_empty() {
                 continue;
             }
-            let tags = self.tags(batch, &order);
-            for (place, tag) in order.places().zip(&tags) {
-                let job = &mut batch[place];
+            let tags = self.tags(batch, places);
+            for (place, tag) in places.iter().zip(&tags) {
+                let job = &mut batch[usize::from(*place)];
                 job.ok = job.esp.last_chunk().is_some_and(|icv| same(tag, icv));
                 if let Form::Wide(WideKey::Mac { cbc, .. }) = &job.key.form
                     && let (true, Some(keys)) = (job.ok, cbc)
                 {
-                    let (iv, body) = cbc_parts(job.esp);
-                    self.level.cbc_decrypt(&keys.decrypt, &iv, body);
+                    let end = job.esp.len() - ICV_LEN;
+                    self.level
+                        .cbc_decrypt(&keys.decrypt, &mut job.esp[HEADER_LEN..end]);
                 }
             }
         }
@@ -80,10 +86,10 @@ impl<L: Level> Engine for Wide<L> {
 }
 
 impl<L: Level> Wide<L> {
-    /// The HMACs of these jobs.
-    fn tags(&self, batch: &[Job<'_>], order: &Order) -> [Tag; BATCH] {
-        hmac::tags(self.level, order.count, |i| {
-            let job = &batch[usize::from(order.places[i])];
+    /// The HMACs of the jobs at these places.
+    fn tags(&self, batch: &[Job<'_>], places: &[u8]) -> [Tag; BATCH] {
+        hmac::tags(self.level, places.len(), |i| {
+            let job = &batch[usize::from(places[i])];
             Message {
                 key: match &job.key.form {
                     Form::Wide(WideKey::Mac { mac, .. }) => mac,
@@ -100,13 +106,13 @@ impl<L: Level> Wide<L> {
 struct Order {
     places: [u8; BATCH],
     count: usize,
+    /// Some are encrypted.
+    chained: bool,
 }
 
 impl Order {
-    fn places(&self) -> impl Iterator<Item = usize> {
-        self.places[..self.count]
-            .iter()
-            .map(|place| usize::from(*place))
+    fn places(&self) -> &[u8] {
+        &self.places[..self.count]
     }
 
     /// Sorts by counting; packets with more than [`LENGTHS`] blocks are rare and
@@ -148,6 +154,7 @@ fn sort_out(
     let mut order = Order {
         places: [0; BATCH],
         count: 0,
+        chained: false,
     };
     let mut blocks = [0; BATCH];
     let mut mixed = false;
@@ -158,7 +165,8 @@ fn sort_out(
             _ if !job.ok => {}
             Form::Reference(_) => reference(job),
             Form::Wide(WideKey::Gcm(side)) => job.ok = gcm(side, job),
-            Form::Wide(WideKey::Mac { .. }) => {
+            Form::Wide(WideKey::Mac { cbc, .. }) => {
+                order.chained |= cbc.is_some();
                 let long = job.esp.len() / SHA1_BLOCK;
                 let long = long.min(LENGTHS - 1) as u8;
                 blocks[order.count] = long;

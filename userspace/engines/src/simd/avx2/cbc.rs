@@ -66,34 +66,65 @@ pub(super) unsafe fn encrypt(
     }
 }
 
-/// # Safety
-/// The AES instructions.
+/// Decrypts what is behind the IV, from the end, so that the block before a block
+/// is always as it was.
 #[target_feature(enable = "aes,avx2")]
-pub(super) unsafe fn decrypt(keys: &RoundKeys, iv: &[u8; AES_BLOCK], data: &mut [u8]) {
-    // SAFETY: sixteen bytes each, here and below.
-    let load = |bytes: &[u8; AES_BLOCK]| unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
-    let keys: [__m128i; 11] = core::array::from_fn(|round| load(&keys.0[round]));
-    let mut before = load(iv);
+pub(super) fn decrypt(keys: &RoundKeys, data: &mut [u8]) {
+    let mut wide = [_mm_setzero_si128(); 11];
+    for (wide, key) in wide.iter_mut().zip(&keys.0) {
+        *wide = load(key);
+    }
     let (blocks, _) = data.as_chunks_mut::<AES_BLOCK>();
-    for part in blocks.chunks_mut(WIDTH) {
-        let mut cipher = [_mm_setzero_si128(); WIDTH];
-        for (register, block) in cipher.iter_mut().zip(&*part) {
-            *register = load(block);
-        }
-        let mut plain = cipher.map(|block| _mm_xor_si128(block, keys[0]));
-        for key in &keys[1..10] {
-            plain = plain.map(|block| _mm_aesdec_si128(block, *key));
-        }
-        for ((block, plain), cipher) in part.iter_mut().zip(plain).zip(cipher) {
-            let block_key = _mm_xor_si128(keys[10], before);
-            // SAFETY: sixteen bytes.
-            unsafe {
-                _mm_storeu_si128(
-                    block.as_mut_ptr().cast(),
-                    _mm_aesdeclast_si128(plain, block_key),
-                );
-            }
-            before = cipher;
+    let mut left = blocks.len();
+    while left > WIDTH {
+        left -= WIDTH;
+        if let Some(part) = blocks[left - 1..].first_chunk_mut::<{ WIDTH + 1 }>() {
+            together(&wide, part);
         }
     }
+    for at in (1..left).rev() {
+        if let [before, block] = &mut blocks[at - 1..=at] {
+            let mut plain = _mm_xor_si128(load(block), wide[0]);
+            for key in &wide[1..10] {
+                plain = _mm_aesdec_si128(plain, *key);
+            }
+            let last = _mm_xor_si128(wide[10], load(before));
+            store(block, _mm_aesdeclast_si128(plain, last));
+        }
+    }
+}
+
+/// Decrypts the blocks behind the first one.
+#[inline]
+#[target_feature(enable = "aes,avx2")]
+fn together(keys: &[__m128i; 11], part: &mut [[u8; AES_BLOCK]; WIDTH + 1]) {
+    let mut plain = [_mm_setzero_si128(); WIDTH];
+    for (plain, block) in plain.iter_mut().zip(&part[1..]) {
+        *plain = _mm_xor_si128(load(block), keys[0]);
+    }
+    for key in &keys[1..10] {
+        for plain in &mut plain {
+            *plain = _mm_aesdec_si128(*plain, *key);
+        }
+    }
+    for (plain, before) in plain.iter_mut().zip(&*part) {
+        *plain = _mm_aesdeclast_si128(*plain, _mm_xor_si128(keys[10], load(before)));
+    }
+    for (block, plain) in part[1..].iter_mut().zip(plain) {
+        store(block, plain);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "aes,avx2")]
+fn load(block: &[u8; AES_BLOCK]) -> __m128i {
+    // SAFETY: reads the sixteen bytes of the block.
+    unsafe { _mm_loadu_si128(block.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "aes,avx2")]
+fn store(block: &mut [u8; AES_BLOCK], value: __m128i) {
+    // SAFETY: writes the sixteen bytes of the block.
+    unsafe { _mm_storeu_si128(block.as_mut_ptr().cast(), value) };
 }

@@ -1,13 +1,13 @@
 //! AES-128-CBC (RFC 3602). Encrypting is a chain, so sixteen packets go side by
-//! side, each with its own key; decrypting is not, so sixteen blocks of one do.
+//! side, each with its own key; decrypting is not, so many blocks of one do.
 
 use core::arch::x86_64::{
     __m128i, __m512i, _mm_loadu_si128, _mm_storeu_si128, _mm256_castsi128_si256,
     _mm256_inserti128_si256, _mm512_aesdec_epi128, _mm512_aesdeclast_epi128, _mm512_aesenc_epi128,
-    _mm512_aesenclast_epi128, _mm512_alignr_epi64, _mm512_broadcast_i32x4, _mm512_castsi256_si512,
-    _mm512_castsi512_si128, _mm512_extracti32x4_epi32, _mm512_inserti32x4, _mm512_inserti64x4,
-    _mm512_load_si512, _mm512_mask_storeu_epi64, _mm512_maskz_loadu_epi64, _mm512_setzero_si512,
-    _mm512_store_si512, _mm512_ternarylogic_epi64, _mm512_xor_si512,
+    _mm512_aesenclast_epi128, _mm512_broadcast_i32x4, _mm512_castsi256_si512,
+    _mm512_castsi512_si128, _mm512_extracti32x4_epi32, _mm512_inserti64x4, _mm512_load_si512,
+    _mm512_loadu_si512, _mm512_mask_storeu_epi64, _mm512_maskz_loadu_epi64, _mm512_setzero_si512,
+    _mm512_store_si512, _mm512_storeu_si512, _mm512_ternarylogic_epi64, _mm512_xor_si512,
 };
 
 use crate::simd::{AES_BLOCK, CbcChains, LANES, RoundKeys};
@@ -18,38 +18,52 @@ const GROUPS: usize = LANES / 4;
 /// Three inputs, added without carry.
 const XOR3: i32 = 0x96;
 
-/// Four blocks from four places.
+/// A block of four lanes from `lane` on, at an offset.
 ///
 /// # Safety
-/// Sixteen bytes can be read at each.
+/// They can be read.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn gather(at: [*const u8; 4]) -> __m512i {
+unsafe fn gather(at: &[*mut u8; LANES], lane: usize, offset: usize) -> __m512i {
     // SAFETY: the caller's.
-    let [a, b, c, d] = at.map(|place| unsafe { _mm_loadu_si128(place.cast()) });
+    let (a, b, c, d) = unsafe {
+        (
+            _mm_loadu_si128(at[lane].add(offset).cast()),
+            _mm_loadu_si128(at[lane + 1].add(offset).cast()),
+            _mm_loadu_si128(at[lane + 2].add(offset).cast()),
+            _mm_loadu_si128(at[lane + 3].add(offset).cast()),
+        )
+    };
     let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b);
     let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(c), d);
     _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
 }
 
-/// Four blocks to four places.
+/// The same the other way.
 ///
 /// # Safety
-/// Sixteen bytes can be written at each.
+/// They can be written.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn scatter(at: [*mut u8; 4], blocks: __m512i) {
+unsafe fn scatter(at: &[*mut u8; LANES], lane: usize, offset: usize, blocks: __m512i) {
     let parts: [__m128i; 4] = [
         _mm512_castsi512_si128(blocks),
         _mm512_extracti32x4_epi32::<1>(blocks),
         _mm512_extracti32x4_epi32::<2>(blocks),
         _mm512_extracti32x4_epi32::<3>(blocks),
     ];
-    for (place, part) in at.into_iter().zip(parts) {
+    for (i, part) in parts.into_iter().enumerate() {
         // SAFETY: the caller's.
-        unsafe { _mm_storeu_si128(place.cast(), part) };
+        unsafe { _mm_storeu_si128(at[lane + i].add(offset).cast(), part) };
     }
 }
+
+/// Rounds whose keys stay in registers; the compiler, which would like to keep more
+/// than there are, and move them about, is told that the others are new each time.
+const NEAR: usize = 5;
+
+/// Blocks that are encrypted before it is looked again which lanes rest.
+const RUN: usize = 8;
 
 /// # Safety
 /// AVX-512F and VAES; each lane has `blocks` blocks, or is empty.
@@ -60,98 +74,140 @@ pub(super) unsafe fn encrypt(
     blocks: usize,
 ) {
     // A lane that rests works on this, again and again.
-    let mut rest = [[0; AES_BLOCK]; LANES];
-    let places: [(*mut u8, usize); LANES] = core::array::from_fn(|lane| match &mut *lanes[lane] {
-        [] => (rest[lane].as_mut_ptr(), 0),
-        bytes => (bytes.as_mut_ptr(), AES_BLOCK),
-    });
+    let mut rest = [[0; RUN * AES_BLOCK]; LANES];
+    let mut at = [core::ptr::null_mut::<u8>(); LANES];
+    let mut moves = [0; LANES];
+    for (lane, bytes) in lanes.iter_mut().enumerate() {
+        (at[lane], moves[lane]) = match &mut **bytes {
+            [] => (rest[lane].as_mut_ptr(), 0),
+            bytes => (bytes.as_mut_ptr(), RUN * AES_BLOCK),
+        };
+    }
+    let mut near = [[_mm512_setzero_si512(); GROUPS]; NEAR];
+    let mut last = [_mm512_setzero_si512(); GROUPS];
     // SAFETY: of all loads and stores: keys and last blocks are 64 bytes for four
     // lanes, aligned to 64; block `block` of a lane is there, or its rest.
     unsafe {
-        let keys: [[__m512i; GROUPS]; 11] = core::array::from_fn(|round| {
-            core::array::from_fn(|group| {
-                _mm512_load_si512(chains.keys[round][4 * group].as_ptr().cast())
-            })
-        });
-        let mut last: [__m512i; GROUPS] =
-            core::array::from_fn(|group| _mm512_load_si512(chains.last[4 * group].as_ptr().cast()));
-        for block in 0..blocks {
-            let at = |group: usize| -> [*mut u8; 4] {
-                core::array::from_fn(|i| {
-                    let (start, stride) = places[4 * group + i];
-                    start.add(block * stride)
-                })
-            };
-            for (group, last) in last.iter_mut().enumerate() {
-                let plain = gather(at(group).map(|place| place.cast_const()));
-                *last = _mm512_ternarylogic_epi64::<XOR3>(*last, plain, keys[0][group]);
+        for (keys, from) in near.iter_mut().zip(&chains.keys) {
+            for (group, key) in keys.iter_mut().enumerate() {
+                *key = _mm512_load_si512(from[4 * group..].as_ptr().cast());
             }
-            for round in &keys[1..10] {
-                for (last, key) in last.iter_mut().zip(round) {
-                    *last = _mm512_aesenc_epi128(*last, *key);
+        }
+        for (group, last) in last.iter_mut().enumerate() {
+            *last = _mm512_load_si512(chains.last[4 * group..].as_ptr().cast());
+        }
+        for run in (0..blocks).step_by(RUN) {
+            for block in 0..RUN.min(blocks - run) {
+                let offset = block * AES_BLOCK;
+                let far = core::hint::black_box(&chains.keys);
+                for (group, last) in last.iter_mut().enumerate() {
+                    let plain = gather(&at, 4 * group, offset);
+                    *last = _mm512_ternarylogic_epi64::<XOR3>(*last, plain, near[0][group]);
+                }
+                for round in &near[1..] {
+                    for (last, key) in last.iter_mut().zip(round) {
+                        *last = _mm512_aesenc_epi128(*last, *key);
+                    }
+                }
+                for round in &far[NEAR..10] {
+                    for (group, last) in last.iter_mut().enumerate() {
+                        let key = _mm512_load_si512(round[4 * group..].as_ptr().cast());
+                        *last = _mm512_aesenc_epi128(*last, key);
+                    }
+                }
+                for (group, last) in last.iter_mut().enumerate() {
+                    let key = _mm512_load_si512(far[10][4 * group..].as_ptr().cast());
+                    *last = _mm512_aesenclast_epi128(*last, key);
+                    scatter(&at, 4 * group, offset, *last);
                 }
             }
-            for (group, last) in last.iter_mut().enumerate() {
-                *last = _mm512_aesenclast_epi128(*last, keys[10][group]);
-                scatter(at(group), *last);
+            for (at, moves) in at.iter_mut().zip(moves) {
+                *at = at.wrapping_add(moves);
             }
         }
         for (group, last) in last.into_iter().enumerate() {
-            _mm512_store_si512(chains.last[4 * group].as_mut_ptr().cast(), last);
+            _mm512_store_si512(chains.last[4 * group..].as_mut_ptr().cast(), last);
         }
     }
 }
 
+/// Registers of blocks that are decrypted together.
+const WIDE: usize = 8;
+
+/// Decrypts what is behind the IV, from the end, so that the block before a block
+/// is always as it was.
+///
 /// # Safety
 /// AVX-512F and VAES.
 #[target_feature(enable = "avx512f,avx512vl,vaes")]
-pub(super) unsafe fn decrypt(keys: &RoundKeys, iv: &[u8; AES_BLOCK], data: &mut [u8]) {
-    // SAFETY: sixteen bytes each.
-    let (keys, mut before): ([__m512i; 11], __m128i) = unsafe {
-        let key = |round: usize| _mm_loadu_si128(keys.0[round].as_ptr().cast());
-        (
-            core::array::from_fn(|round| _mm512_broadcast_i32x4(key(round))),
-            _mm_loadu_si128(iv.as_ptr().cast()),
-        )
-    };
+pub(super) unsafe fn decrypt(keys: &RoundKeys, data: &mut [u8]) {
+    let mut wide = [_mm512_setzero_si512(); 11];
+    for (wide, key) in wide.iter_mut().zip(&keys.0) {
+        // SAFETY: the sixteen bytes of a key.
+        *wide = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(key.as_ptr().cast()) });
+    }
     let (blocks, _) = data.as_chunks_mut::<AES_BLOCK>();
-    for part in blocks.chunks_mut(4 * GROUPS) {
-        let start: *mut u8 = part.as_mut_ptr().cast();
-        // The 64-bit words that each register takes of this part.
-        let masks: [u8; GROUPS] = core::array::from_fn(|group| {
-            let blocks = part.len().saturating_sub(4 * group).min(4);
-            ((1_u16 << (2 * blocks)) - 1) as u8
-        });
-        // SAFETY: the masks leave out what is behind the part.
-        let cipher: [__m512i; GROUPS] = core::array::from_fn(|group| unsafe {
-            _mm512_maskz_loadu_epi64(masks[group], start.wrapping_add(64 * group).cast())
-        });
-        let last = part.len() - 1;
-        // SAFETY: the last block of the part.
-        let after = unsafe { _mm_loadu_si128(part[last].as_ptr().cast()) };
-        // What each block is added to: the one before it.
-        let mut previous = [_mm512_setzero_si512(); GROUPS];
-        previous[0] =
-            _mm512_inserti32x4::<0>(_mm512_alignr_epi64::<6>(cipher[0], cipher[0]), before);
-        for group in 1..GROUPS {
-            previous[group] = _mm512_alignr_epi64::<6>(cipher[group], cipher[group - 1]);
+    let Some(count) = blocks.len().checked_sub(1) else {
+        return;
+    };
+    // SAFETY: the IV is followed by `count` blocks; `whole` of them are left when
+    // those behind are done.
+    unsafe {
+        let first = blocks.as_mut_ptr().add(1);
+        let mut whole = count / (4 * WIDE) * (4 * WIDE);
+        let (rest, over) = (first.add(whole), count - whole);
+        match over.div_ceil(4) {
+            0 => {}
+            1 => part::<1>(&wide, rest, over),
+            2 => part::<2>(&wide, rest, over),
+            3 => part::<3>(&wide, rest, over),
+            4 => part::<4>(&wide, rest, over),
+            5 => part::<5>(&wide, rest, over),
+            6 => part::<6>(&wide, rest, over),
+            7 => part::<7>(&wide, rest, over),
+            _ => part::<8>(&wide, rest, over),
         }
-        let mut plain = cipher.map(|blocks| _mm512_xor_si512(blocks, keys[0]));
+        while whole > 0 {
+            whole -= 4 * WIDE;
+            part::<WIDE>(&wide, first.add(whole), 4 * WIDE);
+        }
+    }
+}
+
+/// Decrypts `blocks` blocks that need `N` registers.
+///
+/// # Safety
+/// They are there, and one before them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl,vaes")]
+unsafe fn part<const N: usize>(keys: &[__m512i; 11], at: *mut [u8; AES_BLOCK], blocks: usize) {
+    // The 64-bit words that the last register takes.
+    let mask = (0xff_u16 >> (2 * (4 * N - blocks))) as u8;
+    let last = 4 * (N - 1);
+    let mut plain = [_mm512_setzero_si512(); N];
+    // SAFETY: of all loads and stores: four blocks each, but for the last register,
+    // where the mask leaves out what is behind.
+    unsafe {
+        for (group, plain) in plain[..N - 1].iter_mut().enumerate() {
+            *plain = _mm512_xor_si512(_mm512_loadu_si512(at.add(4 * group).cast()), keys[0]);
+        }
+        let cipher = _mm512_maskz_loadu_epi64(mask, at.add(last).cast());
+        plain[N - 1] = _mm512_xor_si512(cipher, keys[0]);
         for key in &keys[1..10] {
-            plain = plain.map(|blocks| _mm512_aesdec_epi128(blocks, *key));
-        }
-        for group in 0..GROUPS {
-            let blocks = _mm512_aesdeclast_epi128(plain[group], keys[10]);
-            let blocks = _mm512_xor_si512(blocks, previous[group]);
-            // SAFETY: as for the loads.
-            unsafe {
-                _mm512_mask_storeu_epi64(
-                    start.wrapping_add(64 * group).cast(),
-                    masks[group],
-                    blocks,
-                );
+            for plain in &mut plain {
+                *plain = _mm512_aesdec_epi128(*plain, *key);
             }
         }
-        before = after;
+        // The last key and the block before are added at once.
+        for (group, plain) in plain[..N - 1].iter_mut().enumerate() {
+            let before = _mm512_loadu_si512(at.sub(1).add(4 * group).cast());
+            *plain = _mm512_aesdeclast_epi128(*plain, _mm512_xor_si512(before, keys[10]));
+        }
+        let before = _mm512_maskz_loadu_epi64(mask, at.sub(1).add(last).cast());
+        plain[N - 1] = _mm512_aesdeclast_epi128(plain[N - 1], _mm512_xor_si512(before, keys[10]));
+        for (group, plain) in plain[..N - 1].iter().enumerate() {
+            _mm512_storeu_si512(at.add(4 * group).cast(), *plain);
+        }
+        _mm512_mask_storeu_epi64(at.add(last).cast(), mask, plain[N - 1]);
     }
 }

@@ -41,9 +41,9 @@ impl Level for Avx512 {
         unsafe { cbc::encrypt(chains, lanes, blocks) }
     }
 
-    fn cbc_decrypt(self, keys: &RoundKeys, iv: &[u8; AES_BLOCK], data: &mut [u8]) {
+    fn cbc_decrypt(self, keys: &RoundKeys, data: &mut [u8]) {
         // SAFETY: the processor can (`self`).
-        unsafe { cbc::decrypt(keys, iv, data) }
+        unsafe { cbc::decrypt(keys, data) }
     }
 
     fn expand(self, key: &[u8; AES_BLOCK]) -> RoundKeys {

@@ -11,19 +11,19 @@ use core::arch::x86_64::{
 
 use crate::simd::lanes::{Outside, hmac};
 use crate::simd::rounds::{compress, round, twenty, word};
-use crate::simd::{End, LANES, Message, OUTER, SHA1_BLOCK, SHA1_PADDING, Tag};
+use crate::simd::{End, Message, OUTER, SHA1_BLOCK, SHA1_PADDING, Tag};
 
 hmac!("avx512f,avx512bw,avx512vl,avx512vbmi", 16);
 
 /// Which bytes of two rows make a register of two words each, turned around: the
 /// first two of every four words, and the last two.
-static LOW: [u32; LANES] = bytes_from(0);
-static HIGH: [u32; LANES] = bytes_from(8);
+static LOW: [u32; 16] = bytes_from(0);
+static HIGH: [u32; 16] = bytes_from(8);
 
-const fn bytes_from(first: usize) -> [u32; LANES] {
-    let mut index = [0; LANES];
+const fn bytes_from(first: usize) -> [u32; 16] {
+    let mut index = [0; 16];
     let mut word = 0;
-    while word < LANES {
+    while word < 16 {
         // Bit 6 of a byte says from which row it is.
         let from = (64 * (word % 2) + word / 4 * 16 + first + word / 2 % 2 * 4) as u32;
         index[word] = from << 24 | (from + 1) << 16 | (from + 2) << 8 | (from + 3);
@@ -80,14 +80,14 @@ fn zero() -> __m512i {
 /// A word of every lane.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load(word: &[u32; LANES]) -> __m512i {
+fn load(word: &[u32; 16]) -> __m512i {
     // SAFETY: reads the 64 bytes of the word.
     unsafe { _mm512_loadu_si512(word.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn store(word: &mut [u32; LANES], value: __m512i) {
+fn store(word: &mut [u32; 16], value: __m512i) {
     // SAFETY: writes the 64 bytes of the word.
     unsafe { _mm512_storeu_si512(word.as_mut_ptr().cast(), value) };
 }
