@@ -4,16 +4,18 @@
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
+use gm_benches::stats::Figure;
 use gm_esp::Suite;
 use gm_xsk::LinkSocket;
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use crate::phones::{Frames, PORT_UC, Phones, address, overhead, payload};
-use crate::stat::{Middle, middle, quantile};
+use crate::stat::quantile;
 use crate::world::{FAR, Kind, Middle as Between, OURS, World};
 use crate::{GENERATOR_CPU, PORT_PS, WORKER_CPU};
 
@@ -37,9 +39,9 @@ pub struct Size {
 #[derive(Clone, Copy, Debug)]
 pub struct Trip {
     /// Medians of the rounds.
-    pub p50: Middle,
+    pub p50: Figure,
     /// The 99th of 100, of the rounds.
-    pub p99: Middle,
+    pub p99: Figure,
 }
 
 /// What was measured.
@@ -53,6 +55,9 @@ pub struct Latency {
     /// Added by one pass through the forwarder, and through gmesp: half of what a
     /// round trip is longer, round by round.
     pub added: [Trip; 2],
+    /// One thread wakes another one on the same CPU and sleeps: what the least
+    /// such pass would cost, had it nothing to do.
+    pub wake: Trip,
 }
 
 /// A world with the two ends of a ping-pong.
@@ -159,11 +164,55 @@ fn pong(wire: &LinkSocket, frames: &Frames) -> io::Result<()> {
     Ok(())
 }
 
+/// The same between two threads with nothing but a socket pair.
+fn wake(pings: usize) -> Result<Vec<f64>> {
+    let (here, there) = UnixDatagram::pair()?;
+    for socket in [&here, &there] {
+        socket.set_read_timeout(Some(PATIENCE))?;
+    }
+    std::thread::scope(|scope| {
+        let peer = scope.spawn(move || {
+            gm_xsk::sys::pin_thread(WORKER_CPU)?;
+            for _ in 0..pings {
+                there.recv(&mut [0])?;
+                there.send(&[0])?;
+            }
+            io::Result::Ok(())
+        });
+        let times = scope.spawn(move || {
+            gm_xsk::sys::pin_thread(WORKER_CPU)?;
+            let mut times = Vec::with_capacity(pings);
+            for _ in 0..pings {
+                let begin = Instant::now();
+                here.send(&[0])?;
+                here.recv(&mut [0])?;
+                times.push(begin.elapsed().as_nanos() as f64);
+            }
+            io::Result::Ok(times)
+        });
+        let died = |_| anyhow!("a thread of the ping-pong has died");
+        let times = times.join().map_err(died)?;
+        peer.join().map_err(died)??;
+        Ok(times?)
+    })
+}
+
+/// Microseconds of half a round trip: median, and the 99th of 100.
+fn halves(mut times: Vec<f64>) -> [f64; 2] {
+    let mut times = times.split_off(WARM);
+    times.sort_by(f64::total_cmp);
+    [0.5, 0.99].map(|part| quantile(&times, part) / 2e3)
+}
+
+fn figure(values: impl Iterator<Item = f64>) -> Figure {
+    Figure::of(&values.collect::<Vec<_>>())
+}
+
 /// Measures the three worlds in turn.
 ///
 /// # Errors
 /// What could not be made, or a packet that did not come.
-pub fn measure(suite: Suite, bytes: usize, size: Size) -> Result<Latency> {
+pub fn measure((suite, bytes): (Suite, usize), size: Size) -> Result<Latency> {
     gm_xsk::sys::pin_thread(GENERATOR_CPU)?;
     let tables = [Kind::Plain, Kind::Raw, Kind::Gmesp].map(|kind| Table::new(kind, suite));
     let tables = tables.into_iter().collect::<Result<Vec<_>>>()?;
@@ -180,11 +229,13 @@ pub fn measure(suite: Suite, bytes: usize, size: Size) -> Result<Latency> {
             rounds.push([0.5, 0.99].map(|part| quantile(&times, part) / 1e3));
         }
     }
+    let wake = (0..size.rounds).map(|_| wake(WARM + size.pings).map(halves));
+    let wake = wake.collect::<Result<Vec<_>>>()?;
     let trip = |rounds: &mut dyn Iterator<Item = [f64; 2]>| {
         let rounds: Vec<_> = rounds.collect();
         Trip {
-            p50: middle(rounds.iter().map(|r| r[0])),
-            p99: middle(rounds.iter().map(|r| r[1])),
+            p50: figure(rounds.iter().map(|r| r[0])),
+            p99: figure(rounds.iter().map(|r| r[1])),
         }
     };
     let [plain, raw, gmesp] = &rounds;
@@ -195,6 +246,7 @@ pub fn measure(suite: Suite, bytes: usize, size: Size) -> Result<Latency> {
         bytes,
         suite,
         trips: [plain, raw, gmesp].map(|rounds| trip(&mut rounds.iter().copied())),
+        wake: trip(&mut wake.iter().copied()),
         added: [raw, gmesp].map(|rounds| trip(&mut rounds.iter().zip(plain).map(half))),
     })
 }

@@ -1,4 +1,4 @@
-//! Medians, spreads, and how busy a CPU was.
+//! How long a CPU has worked for somebody, and quantiles.
 
 use std::fs;
 
@@ -31,28 +31,8 @@ impl Busy {
     }
 }
 
-/// A median with the quartiles around it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Middle {
-    /// Half of the values are below it.
-    pub median: f64,
-    /// Distance of the quartiles, as a part of the median.
-    pub spread: f64,
-}
-
 /// The value below which this part of the sorted values is.
 pub fn quantile(sorted: &[f64], part: f64) -> f64 {
     let at = (sorted.len().saturating_sub(1) as f64 * part).round() as usize;
     sorted.get(at).copied().unwrap_or(f64::NAN)
-}
-
-/// Median and quartiles of some values.
-pub fn middle(values: impl IntoIterator<Item = f64>) -> Middle {
-    let mut sorted: Vec<f64> = values.into_iter().collect();
-    sorted.sort_by(f64::total_cmp);
-    let median = quantile(&sorted, 0.5);
-    Middle {
-        median,
-        spread: (quantile(&sorted, 0.75) - quantile(&sorted, 0.25)) / median,
-    }
 }

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use gm_benches::stats::Figure;
 use gm_dataplane::Reason;
 use gm_esp::Suite;
 
@@ -13,7 +14,7 @@ use crate::forwarder;
 use crate::phones::{Frames, Phones, overhead};
 use crate::programs::Redirect;
 use crate::sink::Sink;
-use crate::stat::{Busy, Middle, middle};
+use crate::stat::Busy;
 use crate::world::{FAR, GM0, Kind, Middle as Between, World};
 use crate::{GENERATOR_CPU, WORKER_CPU};
 
@@ -48,24 +49,27 @@ impl Case {
 /// What a round has shown.
 #[derive(Clone, Copy, Debug)]
 struct Round {
-    /// Packets a second.
+    /// Packets that arrived in a second.
+    delivered: f64,
+    /// Packets in a second of the worker's time on its CPU, in thousands.
     rate: f64,
-    /// Part of the time that the worker's CPU had something to do.
-    busy: f64,
     lost: usize,
 }
 
-/// A row with its figures.
+/// A row with its figures, gmesp's first, then the forwarder's.
 pub struct Row {
     /// Which one.
     pub case: Case,
-    /// Packets a second through gmesp, and through the forwarder.
-    pub rates: [Middle; 2],
+    /// Thousands of packets in a second of the worker's CPU.
+    pub rates: [Figure; 2],
     /// One over the other, round by round.
-    pub ratio: Middle,
-    /// Part of the time that the worker's CPU was busy, for both.
-    pub busy: [f64; 2],
-    /// Packets that did not arrive, of both.
+    pub ratio: Figure,
+    /// The same of what arrived in a second, whoever else used the CPU.
+    pub delivered: Figure,
+    /// Part of the time that the CPU worked for it: less than 0.9 and it was the
+    /// generator that was measured.
+    pub busy: [Figure; 2],
+    /// Packets that did not arrive.
     pub lost: [usize; 2],
 }
 
@@ -151,12 +155,11 @@ impl Line {
                 begin = Some((last, arrived, busy.nanos()));
             }
         }
-        let busy = &self.busy;
         let (since, before, worked) = begin.context("nothing was sent")?;
-        let time = last.duration_since(since).as_nanos() as f64;
+        let packets = (arrived - before) as f64;
         Ok(Round {
-            rate: (arrived - before) as f64 * 1e9 / time,
-            busy: (busy.nanos() - worked) as f64 / time,
+            delivered: packets * 1e9 / last.duration_since(since).as_nanos() as f64,
+            rate: packets * 1e6 / (self.busy.nanos() - worked).max(1) as f64,
             lost,
         })
     }
@@ -179,16 +182,18 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Makes both worlds, and phones of the suites that are to be measured.
+    /// Makes both worlds, and phones of the suites of these rows.
     ///
     /// # Errors
     /// What could not be made.
-    pub fn new(suites: &[Suite]) -> Result<Lines> {
+    pub fn new(cases: &[Case]) -> Result<Lines> {
         gm_xsk::sys::pin_thread(GENERATOR_CPU)?;
         let (gmesp, raw) = (Line::new(Kind::Gmesp)?, Line::new(Kind::Raw)?);
         let plane = gmesp.world.plane().context("a world without gmesp")?;
-        let install = |s: &Suite| Phones::install(plane, *s);
-        let phones = suites.iter().map(install).collect::<Result<_>>()?;
+        let wanted = |s: &Suite| cases.iter().any(|case| case.suite == *s);
+        let install = |s| Phones::install(plane, s);
+        let phones = Suite::ALL.into_iter().filter(wanted).map(install);
+        let phones = phones.collect::<Result<_>>()?;
         Ok(Lines { gmesp, raw, phones })
     }
 
@@ -255,12 +260,25 @@ impl Lines {
             counted >= arrived,
             "gmesp has counted {counted}, {arrived} have arrived"
         );
-        let [ours, theirs] = &both;
+        let rates = each(&both, |rounds| {
+            rounds.iter().map(|r| r.rate).collect::<Vec<_>>()
+        });
+        let delivered = each(&both, |rounds| {
+            rounds.iter().map(|r| r.delivered).collect::<Vec<_>>()
+        });
+        let busy = |i: usize| -> Figure {
+            let parts: Vec<f64> = both[i]
+                .iter()
+                .map(|r| r.delivered / (r.rate * 1e3))
+                .collect();
+            Figure::of(&parts)
+        };
         Ok(Row {
             case,
-            rates: each(&both, |rounds| middle(rounds.iter().map(|r| r.rate))),
-            ratio: middle(ours.iter().zip(theirs).map(|(o, t)| o.rate / t.rate)),
-            busy: each(&both, |rounds| middle(rounds.iter().map(|r| r.busy)).median),
+            ratio: Figure::ratio(&rates[0], &rates[1]),
+            delivered: Figure::ratio(&delivered[0], &delivered[1]),
+            rates: rates.each_ref().map(|r| Figure::of(r)),
+            busy: [busy(0), busy(1)],
             lost,
         })
     }
