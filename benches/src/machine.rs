@@ -34,11 +34,12 @@ pub fn description() -> Value {
         "cpu": cpu_field(&cpuinfo, "model name"),
         "cpu_family_model": [number("cpu family"), number("model")],
         "flags": flags,
-        "cores": std::thread::available_parallelism().ok().map(usize::from),
+        "cores": cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
         "l2_and_l3": [cache(2), cache(3)],
-        "governor": line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "governor": line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+            .unwrap_or("not to be seen".into()),
         "memory": meminfo(),
-        "kernel": line("/proc/sys/kernel/osrelease"),
+        "kernel": line("/proc/sys/kernel/osrelease").map(numbers),
         "system": os_release(),
         "compiler": env!("GM_BENCH_RUSTC"),
     })
@@ -46,6 +47,12 @@ pub fn description() -> Value {
 
 fn line(path: &str) -> Option<String> {
     Some(fs::read_to_string(path).ok()?.trim().to_owned())
+}
+
+/// A kernel's version without what its builder calls it.
+fn numbers(release: String) -> String {
+    let end = release.find(|c: char| !c.is_ascii_digit() && c != '.');
+    release[..end.unwrap_or(release.len())].to_owned()
 }
 
 /// A field of the first processor.
@@ -87,6 +94,12 @@ mod tests {
         let text = "processor\t: 0\nmodel name\t: A: b\n\nprocessor\t: 1\nmodel name\t: C\n";
         assert_eq!(cpu_field(text, "model name"), Some("A: b"));
         assert_eq!(cpu_field(text, "model"), None);
+    }
+
+    #[test]
+    fn a_kernel_is_its_numbers() {
+        assert_eq!(numbers("6.1.0-40-amd64".into()), "6.1.0");
+        assert_eq!(numbers("6.12".into()), "6.12");
     }
 
     #[test]

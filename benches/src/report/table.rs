@@ -97,9 +97,9 @@ pub(super) fn markdown(value: &Value) -> String {
     match (value["rows"].as_array(), value["columns"].as_array()) {
         (Some(rows), Some(columns)) => {
             let mut text = String::new();
-            for part in [&value["title"], &value["note"]] {
+            for (mark, part) in [("### ", &value["title"]), ("", &value["note"])] {
                 if let Some(part) = part.as_str().filter(|part| !part.is_empty()) {
-                    let _ = write!(text, "{part}\n\n");
+                    let _ = write!(text, "{mark}{part}\n\n");
                 }
             }
             let columns: Vec<&str> = columns.iter().filter_map(Value::as_str).collect();
@@ -182,7 +182,7 @@ mod tests {
             .columns(&["what", "a figure"])
             .row(["x".into(), figure.into()]);
         let text = markdown(&table.into());
-        let wanted = "Title\n\nNote.\n\n| what | a figure |\n|---|---|\n| x | 51.3 ±2 % |\n";
+        let wanted = "### Title\n\nNote.\n\n| what | a figure |\n|---|---|\n| x | 51.3 ±2 % |\n";
         assert_eq!(text, wanted);
     }
 
