@@ -80,7 +80,12 @@ fn main() {
     let suite = Suite::NullAesGcm;
     let engines: [&'static dyn Engine; 2] = [&Nothing, best()];
     let sizes: &[u32] = if test { &[64] } else { &[64, 1024, 65_536] };
-    for phones in sizes.iter().copied() {
+    // A number: only with so many phones.
+    let wanted: Option<u32> = std::env::args().skip(1).find_map(|a| a.parse().ok());
+    let sizes = sizes
+        .iter()
+        .filter(|n| wanted.is_none_or(|wanted| wanted == **n));
+    for phones in sizes.copied() {
         for engine in engines {
             let mut line = Line::new(phones, suite, engine);
             let mut dice = Dice(0x5eed);

@@ -157,6 +157,15 @@ impl Handoff {
     }
 }
 
+/// Whoever sleeps without an end has to hear that nobody commands it any more.
+impl Drop for Handoff {
+    fn drop(&mut self) {
+        let (nobody, _) = bounded(0);
+        drop(std::mem::replace(&mut self.orders, nobody));
+        let _ = rustix::io::write(self.wake.as_fd(), &1u64.to_ne_bytes());
+    }
+}
+
 impl Inbox {
     /// Takes the wake-up back, so that the next poll sleeps.
     pub(crate) fn quiet(&self) {

@@ -240,6 +240,11 @@ impl Process {
         self.ctx.end_limits();
     }
 
+    /// Whether there is anything that time ends.
+    pub(crate) fn has_to_expire(&self) -> bool {
+        self.reassembly_bytes() > 0 || self.ctx.has_limits()
+    }
+
     /// Bytes of datagrams that are not whole yet.
     pub(crate) fn reassembly_bytes(&self) -> u64 {
         let all = [&self.frags_in, &self.frags_out, &self.frags_sa];

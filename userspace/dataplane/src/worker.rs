@@ -26,7 +26,7 @@ mod sleep;
 
 use sleep::Spin;
 
-/// Milliseconds between looks at old fragments; also the longest sleep.
+/// Milliseconds between looks at old fragments, where there are any.
 const TICK: u64 = 1000;
 
 /// Starts a worker without lanes. A panic in it ends it, not the process: its
@@ -155,10 +155,13 @@ impl Worker {
             }
             // What has just been unparked is no packet yet.
             let waits = !self.lanes.is_empty() && self.process.hand.has_mail();
-            let found = self.packets != packets || waits;
+            let found = match waits {
+                true => u64::MAX,
+                false => self.packets - packets,
+            };
             if !self.spin.goes_on(clock, found) {
                 self.sleep(queued);
-            } else if !found {
+            } else if found == 0 {
                 // Makes the driver look, too, where it knows how.
                 self.lanes.iter().for_each(Lane::busy_poll);
                 std::hint::spin_loop();

@@ -170,9 +170,10 @@ impl Socket {
             self.fill.push(addr);
             any = true;
         }
-        if any {
-            self.fill.submit();
+        if !any {
+            return;
         }
+        self.fill.submit();
         if self.fill.needs_wakeup() {
             // Only zero-copy drivers ask for this; a failure shows as an empty
             // fill ring in the statistics.
@@ -188,7 +189,10 @@ impl Socket {
         let (number, bad) = (self.number, &mut self.bad_from_kernel);
         self.rx.drain(max, |desc| {
             match umem.take_received(number, desc.addr, desc.len) {
-                Some(frame) => out.push(frame),
+                Some(frame) => {
+                    frame.prefetch();
+                    out.push(frame);
+                }
                 None => *bad += 1,
             }
         });

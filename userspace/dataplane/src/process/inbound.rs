@@ -65,7 +65,8 @@ impl Process {
         // A packet that comes alone pays for few places.
         match batch.len() {
             0 => {}
-            1..=FEW => self.esp_in::<FEW>(umem, batch, out),
+            1 => self.esp_in::<1>(umem, batch, out),
+            2..=FEW => self.esp_in::<FEW>(umem, batch, out),
             _ => self.esp_in::<BATCH>(umem, batch, out),
         }
     }
@@ -132,18 +133,18 @@ impl Ctx {
     /// has, not once for each packet.
     fn look(&self, frames: &[Frame]) -> bool {
         let mut rare = false;
-        let mut slots = [None; BATCH];
-        for (frame, slot) in frames.iter().zip(&mut slots) {
-            let Some(m) = meta(frame) else { continue };
+        let (mut slots, mut count) = ([0; BATCH], 0);
+        for m in frames.iter().take(BATCH).filter_map(meta) {
             rare |= matches!(m.kind, META_FRAGMENT | META_ICMP);
             if matches!(m.kind, META_ESP | META_UDP_ESP) {
-                *slot = Some(m.slot);
+                slots[count] = m.slot;
+                count += 1;
                 self.fetch(m.slot);
                 self.published.fetch(m.slot);
             }
         }
-        let slots = slots.into_iter().flatten();
-        let entries = slots.clone().filter_map(|slot| self.table.get(slot));
+        let slots = slots[..count].iter();
+        let entries = slots.filter_map(|slot| self.table.get(*slot));
         entries.clone().for_each(|entry| {
             prefetch(&*entry.sa);
             if let Some(window) = self.window(entry) {

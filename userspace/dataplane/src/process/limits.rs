@@ -138,6 +138,12 @@ impl Ctx {
         entry.limit.set(sa);
     }
 
+    /// Whether any SA or source is limited.
+    pub(super) fn has_limits(&self) -> bool {
+        let kept = self.forgeries.0.borrow();
+        !kept.limited.is_empty() || kept.sources.limits_any()
+    }
+
     /// Ends the limits on SAs and sources whose failures have stopped.
     pub(super) fn end_limits(&mut self) {
         let (table, published, now) = (&self.table, &self.published, self.now);

@@ -73,7 +73,8 @@ impl Process {
         // A packet that comes alone pays for few places.
         match batch.len() {
             0 => {}
-            1..=FEW => self.out_of::<FEW>(umem, batch, out),
+            1 => self.out_of::<1>(umem, batch, out),
+            2..=FEW => self.out_of::<FEW>(umem, batch, out),
             _ => self.out_of::<BATCH>(umem, batch, out),
         }
         if self.tap.is_on() {

@@ -207,10 +207,12 @@ fn late_fragments_are_counted_and_gone() {
     let mut b = near(Suite::AesGmacNull, Mode::Trans);
     let pieces = cut(&frame(true, 17, 1000, false), 576, 9);
     b.inbound(&[(&pieces[0], meta(0, META_FRAGMENT))]);
+    assert!(b.process.has_to_expire());
     b.process.expire(1000 + 14_999);
     assert_eq!(b.count(Reason::FragmentTimeout), 0);
     b.process.expire(1000 + 15_001);
     assert_eq!(b.count(Reason::FragmentTimeout), 1);
+    assert!(!b.process.has_to_expire());
 }
 
 #[test]

@@ -111,10 +111,12 @@ fn a_limit_ends_a_second_after_the_failures_and_xdp_hears_of_it() {
     give(&mut b, META_ESP, (0..500).map(attack));
     // The batches are of the thousandth millisecond.
     b.process.expire(1999);
+    assert!(b.process.has_to_expire());
     assert!(b.process.ctx.published.is_limited(IN));
     b.process.expire(2000);
     assert!(!b.process.ctx.published.is_limited(IN));
     assert_eq!(b.process.ctx.limited(), 0);
+    assert!(!b.process.has_to_expire());
     b.settle();
 }
 
