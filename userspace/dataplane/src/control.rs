@@ -10,7 +10,7 @@ use crossbeam::channel::Sender;
 use gm_abi::maps::ForeignKey;
 use gm_abi::verdict::Reason;
 use gm_esp::{Mode, Sa};
-use gm_sadb::{Change, Dir, Row, Sadb, SetId};
+use gm_sadb::{Dir, Row, Sadb, SetId};
 
 use crate::config::map_addr;
 use crate::crew::Crew;
@@ -26,10 +26,9 @@ use crate::routes::Routes;
 use crate::shop::Shop;
 use crate::stats::{AllCounters, Stats};
 use crate::supervise::{Fault, Notice};
-use crate::table::Entry;
 use crate::tap::TapPacket;
 use crate::transfer::Transfer;
-use crate::{Config, Error, Event, SaStatus, SetSpec};
+use crate::{Config, Error, Event, SaStatus};
 
 /// Everything that commands need.
 pub(crate) struct Control {
@@ -108,60 +107,7 @@ impl Control {
         })
     }
 
-    /// Installs all SAs of a set or none.
-    pub(crate) fn install(&mut self, spec: SetSpec) -> Result<SetId, Error> {
-        let set = spec.set.unwrap_or_else(|| self.sadb.new_set());
-        let dirs: Vec<Dir> = spec.sas.iter().map(|sa| sa.dir).collect();
-        let installed = self.sadb.install(set, &spec.sas)?;
-        let out = |(slot, dir): (&u32, &Dir)| (*dir == Dir::Out).then_some(*slot);
-        let partners: Vec<u32> = installed.slots.iter().zip(&dirs).filter_map(out).collect();
-        if let Err(e) = self.apply(set, &installed.changes, &partners) {
-            // All or none: what did get through is taken back.
-            let undo = self.sadb.remove(set);
-            if self.apply(set, &undo, &[]).is_ok() {
-                self.sadb.release(set)?;
-            }
-            return Err(e);
-        }
-        self.past.installed(set);
-        Ok(set)
-    }
-
-    /// Carries out what the database has decided, in its order.
-    pub(crate) fn apply(
-        &mut self,
-        set: SetId,
-        changes: &[Change],
-        partners: &[u32],
-    ) -> Result<(), Error> {
-        for change in changes {
-            match change {
-                Change::Add { slot, sa, dir } => {
-                    let (slot, dir, sa) = (*slot, *dir, sa.clone());
-                    let entry = Entry::new(slot, set, dir, sa, partners.to_vec());
-                    self.crew.load(entry)?;
-                }
-                Change::Publish { slot, foreign, sa } => self.publish(*slot, *foreign, sa)?,
-                Change::Select { slot, .. } => self.tell(*slot, Command::Activate(*slot))?,
-                Change::Deselect { slot, .. } => self.tell(*slot, Command::Deactivate(*slot))?,
-                Change::Unpublish { slot, foreign, sa } => {
-                    self.published.withdraw(*slot);
-                    if *foreign {
-                        self.maps.remove_foreign(&foreign_key(sa))?;
-                    }
-                }
-                Change::Forget { slot, .. } => self.crew.unload(*slot)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Tells the worker of the SA in a slot.
-    fn tell(&self, slot: u32, command: Command) -> Result<(), Error> {
-        self.crew.call(self.crew.of_slot(slot), command).map(drop)
-    }
-
-    fn publish(&mut self, slot: u32, foreign: bool, sa: &Sa) -> Result<(), Error> {
+    pub(crate) fn publish(&mut self, slot: u32, foreign: bool, sa: &Sa) -> Result<(), Error> {
         let top = self
             .sadb
             .region()
@@ -183,28 +129,6 @@ impl Control {
             self.maps.add_foreign(&foreign_key(sa), slot)?;
         }
         Ok(())
-    }
-
-    /// Lets a set's outbound SAs take over.
-    pub(crate) fn activate(&mut self, set: SetId) -> Result<(), Error> {
-        let changes = self.sadb.activate(set)?;
-        self.apply(set, &changes, &[])
-    }
-
-    /// Stops sending with a set.
-    pub(crate) fn retire(&mut self, set: SetId) -> Result<(), Error> {
-        let changes = self.sadb.retire(set);
-        self.apply(set, &changes, &[])
-    }
-
-    /// Ends a set and frees its slots.
-    pub(crate) fn remove(&mut self, set: SetId) -> Result<(), Error> {
-        let changes = self.sadb.remove(set);
-        self.apply(set, &changes, &[])?;
-        let rows = self.sadb.list_set(set);
-        let sas: Vec<SaStatus> = rows.map(|row| self.status(row, 0)).collect();
-        self.past.removed(set, sas);
-        Ok(self.sadb.release(set)?)
     }
 
     /// Changes the addresses that are protected.
@@ -232,9 +156,22 @@ impl Control {
         }
     }
 
-    /// All SAs, as of `now`.
-    pub(crate) fn list(&self, now: u64) -> Vec<SaStatus> {
-        self.sadb.list().map(|row| self.status(row, now)).collect()
+    /// The SAs of `sets` sets at most, from number `first` on, as of `now`.
+    pub(crate) fn list(&self, first: SetId, sets: usize, now: u64) -> Vec<SaStatus> {
+        let (mut last, mut seen) = (SetId(0), 0);
+        let within = |row: &Row| {
+            seen += usize::from(row.set != last);
+            last = row.set;
+            seen <= sets
+        };
+        let rows = self.sadb.list_from(first).take_while(within);
+        rows.map(|row| self.status(row, now)).collect()
+    }
+
+    /// The SAs of one set, as of `now`.
+    pub(crate) fn list_set(&self, set: SetId, now: u64) -> Vec<SaStatus> {
+        let rows = self.sadb.list_set(set);
+        rows.map(|row| self.status(row, now)).collect()
     }
 
     pub(crate) fn status(&self, row: Row, now: u64) -> SaStatus {
@@ -304,7 +241,7 @@ impl Drop for Control {
     }
 }
 
-fn foreign_key(sa: &Sa) -> ForeignKey {
+pub(crate) fn foreign_key(sa: &Sa) -> ForeignKey {
     ForeignKey {
         dst: map_addr(sa.destination()),
         spi: sa.spec.spi.to_be_bytes(),

@@ -3,6 +3,7 @@
 
 mod hold;
 mod moves;
+pub(crate) mod steps;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,17 +11,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
-use gm_sadb::{Dir, Sadb};
+use gm_sadb::Sadb;
 
-use crate::config::map_addr;
 use crate::handoff::{self, Command, Handoff, NoAnswer, Report};
 use crate::lane::Lane;
 use crate::parcel::Desks;
-use crate::routes::{BUCKETS, Buckets, Routes, bucket_of, rebalance};
+use crate::routes::{BUCKETS, Buckets, Routes, rebalance};
 use crate::shop::Shop;
 use crate::stats::WorkerStats;
 use crate::supervise::Notice;
-use crate::table::Entry;
 use crate::tap::TapPacket;
 use crate::worker;
 use crate::{Error, Event};
@@ -173,25 +172,6 @@ impl Crew {
     pub(crate) fn of_slot(&self, slot: u32) -> u8 {
         let bucket = self.routes.bucket_of_slot(slot);
         bucket.map_or(0, |bucket| self.routes.owner(bucket))
-    }
-
-    /// Gives an SA to the worker that its phone's packets belong to.
-    pub(crate) fn load(&self, entry: Entry) -> Result<(), Error> {
-        let bucket = bucket_of(&entry.sa, entry.dir);
-        self.routes.set_slot(entry.slot, Some(bucket));
-        if entry.dir == Dir::Out && entry.sa.spec.outer.is_some() {
-            let to = map_addr(entry.sa.destination());
-            self.routes.set_tunnel(&to, entry.sa.spec.spi, bucket);
-        }
-        let to = self.routes.owner(bucket);
-        self.call(to, Command::Load(Box::new(entry))).map(drop)
-    }
-
-    /// Has the SA in a slot forgotten.
-    pub(crate) fn unload(&self, slot: u32) -> Result<(), Error> {
-        self.call(self.of_slot(slot), Command::Unload(slot))?;
-        self.routes.set_slot(slot, None);
-        Ok(())
     }
 
     /// Begins or ends the capture.

@@ -13,7 +13,7 @@ use crossbeam::channel::{Receiver, SendTimeoutError, Sender, bounded};
 use rustix::fd::OwnedFd;
 
 use crate::lane::Lane;
-use crate::process::Halves;
+use crate::process::{Ctx, Halves};
 use crate::routes::Buckets;
 use crate::stats::SocketStats;
 use crate::supervise::Fault;
@@ -27,16 +27,10 @@ const PIECES: u32 = 5;
 
 /// What a worker is told.
 pub(crate) enum Command {
-    /// Take this SA; inbound it is live, outbound it stands by.
-    Load(Box<Entry>),
+    /// Carry these out, in this order.
+    Steps(Vec<Step>),
     /// Take these SAs; those with `true` send as well, in this order.
     Adopt(Vec<(Entry, bool)>),
-    /// Send with the SA in this slot.
-    Activate(u32),
-    /// Do not send with the SA in this slot any more.
-    Deactivate(u32),
-    /// Forget the SA in this slot.
-    Unload(u32),
     /// Let packets of these buckets wait: another worker still has them.
     Park(Buckets),
     /// Let go of these buckets, whose SAs are in these slots. What the answer
@@ -70,6 +64,30 @@ pub(crate) enum Command {
     Fault(Fault),
     /// End.
     Stop,
+}
+
+/// One SA comes, goes, or takes over.
+pub(crate) enum Step {
+    /// Take this SA; inbound it is live, outbound it stands by.
+    Load(Entry),
+    /// Send with the SA in this slot.
+    Activate(u32),
+    /// Do not send with the SA in this slot any more.
+    Deactivate(u32),
+    /// Forget the SA in this slot.
+    Unload(u32),
+}
+
+impl Step {
+    /// The worker's side.
+    pub(crate) fn carry_out(self, ctx: &mut Ctx) {
+        match self {
+            Step::Load(entry) => ctx.load(entry),
+            Step::Activate(slot) => ctx.table.activate(slot),
+            Step::Deactivate(slot) => ctx.table.deactivate(slot),
+            Step::Unload(slot) => ctx.unload(slot),
+        }
+    }
 }
 
 /// What a worker answers.
@@ -135,6 +153,12 @@ pub(crate) fn pair(wake: Arc<OwnedFd>) -> (Handoff, Inbox) {
 impl Handoff {
     /// Gives a command and waits until it is in force.
     pub(crate) fn call(&self, command: Command) -> Result<Report, NoAnswer> {
+        self.send(command)?.wait()
+    }
+
+    /// Gives a command; it is in force when [`Pending::wait`] has returned.
+    /// Commands are carried out in the order in which they are given.
+    pub(crate) fn send(&self, command: Command) -> Result<Pending, NoAnswer> {
         let (done, answer) = bounded(1);
         let order = Order { command, done };
         match self.orders.send_timeout(order, PATIENCE) {
@@ -144,6 +168,19 @@ impl Handoff {
         }
         // A full counter wakes as well.
         let _ = rustix::io::write(self.wake.as_fd(), &1u64.to_ne_bytes());
+        Ok(Pending { answer })
+    }
+}
+
+/// A command that was given.
+pub(crate) struct Pending {
+    answer: Receiver<Report>,
+}
+
+impl Pending {
+    /// Waits until it is in force.
+    pub(crate) fn wait(self) -> Result<Report, NoAnswer> {
+        let answer = self.answer;
         // In pieces: where the whole process was stopped for a while, the clock
         // says more than the worker has had.
         for _ in 0..PIECES {

@@ -29,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 mod attach;
+mod bulk;
 mod checksum;
 mod config;
 mod control;

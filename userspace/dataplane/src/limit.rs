@@ -121,6 +121,26 @@ impl OfSa {
         }
     }
 
+    /// The tag of its phone, and whether XDP knows it.
+    pub(crate) fn phone(&self) -> (u16, bool) {
+        (self.phone, self.shown)
+    }
+
+    /// The same with another phone.
+    pub(crate) fn with_phone(self, phone: u16, shown: bool) -> OfSa {
+        OfSa {
+            phone,
+            shown,
+            ..self
+        }
+    }
+
+    /// Whether no packet has ever failed.
+    pub(crate) fn is_idle(&self) -> bool {
+        let buckets = [self.failures, self.tries];
+        self.until == 0 && buckets.iter().all(|b| b.used == 0 && b.at == 0)
+    }
+
     /// Whether its failures are over the limit.
     pub(crate) fn limited(&self) -> bool {
         self.until != 0

@@ -9,6 +9,7 @@ use gm_abi::verdict::Reason;
 use gm_esp::SaSpec;
 use gm_sadb::{Dir, NewSa, Reserved, Sadb, SetId, SlotState};
 
+use crate::bulk::SETS;
 use crate::control::Control;
 use crate::stats::Stats;
 use crate::supervise::{self, Fault};
@@ -154,7 +155,51 @@ impl DataPlane {
     /// # Errors
     /// [`Error::Sadb`] says which SA is refused, and why; nothing has changed.
     pub fn install(&self, spec: SetSpec) -> Result<SetId, Error> {
-        self.with(|c| c.install(spec))
+        one(self.with(|c| Ok(c.install(vec![spec])))?)
+    }
+
+    /// [`DataPlane::install`] for many sets: some hundred times faster than one
+    /// after the other. Each set is installed whole or not at all, whatever
+    /// becomes of the others; the answers are in the order given. Commands of
+    /// others get their turn every 256 sets.
+    pub fn install_many(&self, specs: Vec<SetSpec>) -> Vec<Result<SetId, Error>> {
+        let mut specs = specs.into_iter();
+        let mut answers = Vec::with_capacity(specs.len());
+        loop {
+            let some: Vec<SetSpec> = specs.by_ref().take(SETS).collect();
+            match some.len() {
+                0 => return answers,
+                n => answers.extend(self.some(n, |c| c.install(some))),
+            }
+        }
+    }
+
+    /// [`DataPlane::activate`] for many sets; an answer for each.
+    pub fn activate_many(&self, sets: &[SetId]) -> Vec<Result<(), Error>> {
+        let some = |sets: &[SetId]| self.some(sets.len(), |c| c.activate(sets));
+        sets.chunks(SETS).flat_map(some).collect()
+    }
+
+    /// [`DataPlane::retire`] for many sets; an answer for each.
+    pub fn retire_many(&self, sets: &[SetId]) -> Vec<Result<(), Error>> {
+        let some = |sets: &[SetId]| self.some(sets.len(), |c| c.retire(sets));
+        sets.chunks(SETS).flat_map(some).collect()
+    }
+
+    /// [`DataPlane::remove`] for many sets; an answer for each.
+    pub fn remove_many(&self, sets: &[SetId]) -> Vec<Result<(), Error>> {
+        let some = |sets: &[SetId]| self.some(sets.len(), |c| c.remove(sets));
+        sets.chunks(SETS).flat_map(some).collect()
+    }
+
+    /// Some sets under one lock; where the data plane is down an error for each.
+    fn some<T>(
+        &self,
+        sets: usize,
+        f: impl FnOnce(&mut Control) -> Vec<Result<T, Error>>,
+    ) -> Vec<Result<T, Error>> {
+        let down = |_| (0..sets).map(|_| Err(Error::Down)).collect();
+        self.with(|c| Ok(f(c))).unwrap_or_else(down)
     }
 
     /// Lets the set's outbound SAs take over. Idempotent.
@@ -162,7 +207,7 @@ impl DataPlane {
     /// # Errors
     /// [`Error::Sadb`] for a set that is not there or retired.
     pub fn activate(&self, set: SetId) -> Result<(), Error> {
-        self.with(|c| c.activate(set))
+        one(self.with(|c| Ok(c.activate(&[set])))?)
     }
 
     /// Stops sending with the set; it still accepts. Idempotent.
@@ -170,7 +215,7 @@ impl DataPlane {
     /// # Errors
     /// [`Error::WorkerGone`].
     pub fn retire(&self, set: SetId) -> Result<(), Error> {
-        self.with(|c| c.retire(set))
+        one(self.with(|c| Ok(c.retire(&[set])))?)
     }
 
     /// Ends the set, wipes its keys and frees its slots. What is still on its
@@ -179,13 +224,46 @@ impl DataPlane {
     /// # Errors
     /// [`Error::WorkerGone`].
     pub fn remove(&self, set: SetId) -> Result<(), Error> {
-        self.with(|c| c.remove(set))
+        one(self.with(|c| Ok(c.remove(&[set])))?)
     }
 
-    /// All SAs. Empty when the data plane is down.
+    /// All SAs, by set. Empty when the data plane is down. Commands of others get
+    /// their turn meanwhile, so sets may come and go between the rows.
     pub fn list(&self) -> Vec<SaStatus> {
-        let now = self.inner.begin.elapsed().as_millis() as u64;
-        self.with(|c| Ok(c.list(now))).unwrap_or_default()
+        let mut rows = self.list_from(SetId(0), SETS);
+        let mut last = rows.last().map(|row| row.set);
+        while let Some(SetId(set)) = last {
+            let more = self.list_from(SetId(set.saturating_add(1)), SETS);
+            last = more.last().map(|row| row.set);
+            rows.extend(more);
+        }
+        rows
+    }
+
+    /// The SAs of `sets` sets at most, from number `first` on, by set. Empty
+    /// when there are none, or the data plane is down.
+    pub fn list_from(&self, first: SetId, sets: usize) -> Vec<SaStatus> {
+        let now = self.now();
+        let rows = self.with(|c| Ok(c.list(first, sets, now)));
+        rows.unwrap_or_default()
+    }
+
+    /// The SAs of one set; none when there is no such set.
+    pub fn list_set(&self, set: SetId) -> Vec<SaStatus> {
+        let now = self.now();
+        self.with(|c| Ok(c.list_set(set, now))).unwrap_or_default()
+    }
+
+    /// How many sets there are, and how many SAs in them.
+    ///
+    /// # Errors
+    /// [`Error::Down`].
+    pub fn count(&self) -> Result<(usize, usize), Error> {
+        self.with(|c| Ok(c.sadb.count()))
+    }
+
+    fn now(&self) -> u64 {
+        self.inner.begin.elapsed().as_millis() as u64
     }
 
     /// All counters.
@@ -267,4 +345,9 @@ impl Inner {
     ) -> Result<T, Error> {
         f(self.lock().as_mut().ok_or(Error::Down)?)
     }
+}
+
+/// The answer about the one set that was asked about.
+fn one<T>(mut answers: Vec<Result<T, Error>>) -> Result<T, Error> {
+    answers.pop().unwrap_or(Err(Error::Down))
 }

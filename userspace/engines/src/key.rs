@@ -28,8 +28,8 @@ pub struct Key {
 /// it hands what is not its own to the engine whose it is; so a key should be
 /// made for the engine that will have it.
 pub(crate) enum Form {
-    /// RustCrypto's.
-    Reference(Inner),
+    /// RustCrypto's. Elsewhere, because they are twice as large as the others.
+    Reference(Box<Inner>),
     /// Of the engines for several packets at once.
     Wide(WideKey),
 }
@@ -172,7 +172,7 @@ impl Key {
                 salt: Salt(salt),
             },
         };
-        Ok(Key::of(transform, Form::Reference(inner)))
+        Ok(Key::of(transform, Form::Reference(Box::new(inner))))
     }
 
     fn of(transform: Transform, form: Form) -> Key {

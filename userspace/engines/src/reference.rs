@@ -43,7 +43,7 @@ pub(crate) fn seal(job: &mut Job<'_>) {
         Form::Wide(_) => return level::wide(job, |engine, job| engine.seal(job)),
     };
     job.ok = job.key.fits(job.esp.len())
-        && match key {
+        && match &**key {
             Inner::Hmac { mac, cipher } => {
                 encrypt(cipher, job.esp) && hmac_seal(mac, job.esp, job.seq_hi)
             }
@@ -58,7 +58,7 @@ pub(crate) fn open(job: &mut Job<'_>) {
         Form::Wide(_) => return level::wide(job, |engine, job| engine.open(job)),
     };
     job.ok = job.key.fits(job.esp.len())
-        && match key {
+        && match &**key {
             Inner::Hmac { mac, cipher } => {
                 hmac_verify(mac, job.esp, job.seq_hi) && decrypt(cipher, job.esp)
             }

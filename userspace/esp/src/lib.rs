@@ -54,7 +54,7 @@ pub use keys::{Ck, EspKeys, Ik};
 pub use outbound::{EncapPorts, Numbered, Sealed, Selected};
 pub use packet::{NoRoom, PacketBuf};
 pub use replay::{OwnedWindow, Window};
-pub use sa::{Mode, Outer, Sa, SaError, SaSpec};
+pub use sa::{Mode, Outer, Sa, SaError, SaKey, SaSpec};
 pub use selector::{InnerFlow, SelProto, Selector};
 pub use seq::Counter;
 pub use suite::{Legacy, Suite};

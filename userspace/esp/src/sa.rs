@@ -1,6 +1,7 @@
 //! A security association: what both directions need to know of it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use gm_engines::{Key, KeyError};
 
@@ -110,7 +111,37 @@ pub enum SaError {
 pub struct Sa {
     /// What it is.
     pub spec: SaSpec,
-    key: Key,
+    key: Arc<Key>,
+}
+
+/// An expanded key, for all SAs that have it: as a rule the four of a set. It is
+/// wiped with the last of them.
+///
+/// No `Debug`, and no way back to the bytes.
+#[derive(Clone)]
+pub struct SaKey {
+    suite: Suite,
+    key: Arc<Key>,
+}
+
+impl SaKey {
+    /// Expands keys, which takes about as long as sealing a packet.
+    ///
+    /// # Errors
+    /// [`SaError::Key`].
+    pub fn new(keys: &EspKeys) -> Result<SaKey, SaError> {
+        let suite = keys.suite();
+        let key = Key::new(
+            suite.transform(),
+            keys.integrity().unwrap_or_default(),
+            keys.encryption().unwrap_or_default(),
+            keys.salt().unwrap_or_default(),
+        )?;
+        Ok(SaKey {
+            suite,
+            key: Arc::new(key),
+        })
+    }
 }
 
 impl Sa {
@@ -119,10 +150,7 @@ impl Sa {
     /// # Errors
     /// [`SaError`] names what does not fit.
     pub fn new(spec: SaSpec, keys: &EspKeys) -> Result<Sa, SaError> {
-        if spec.spi < 256 {
-            return Err(SaError::ReservedSpi(spec.spi));
-        }
-        Sa::adopted(spec, keys)
+        Sa::with_key(spec, &SaKey::new(keys)?)
     }
 
     /// [`Sa::new`] for an SA that another P-CSCF has set up. It may have an SPI
@@ -132,6 +160,25 @@ impl Sa {
     /// # Errors
     /// As [`Sa::new`].
     pub fn adopted(spec: SaSpec, keys: &EspKeys) -> Result<Sa, SaError> {
+        Sa::adopted_with_key(spec, &SaKey::new(keys)?)
+    }
+
+    /// [`Sa::new`] with keys that are expanded already.
+    ///
+    /// # Errors
+    /// As [`Sa::new`].
+    pub fn with_key(spec: SaSpec, key: &SaKey) -> Result<Sa, SaError> {
+        if spec.spi < 256 {
+            return Err(SaError::ReservedSpi(spec.spi));
+        }
+        Sa::adopted_with_key(spec, key)
+    }
+
+    /// [`Sa::adopted`] with keys that are expanded already.
+    ///
+    /// # Errors
+    /// As [`Sa::new`].
+    pub fn adopted_with_key(spec: SaSpec, key: &SaKey) -> Result<Sa, SaError> {
         if spec.spi == 0 {
             return Err(SaError::ReservedSpi(spec.spi));
         }
@@ -149,19 +196,16 @@ impl Sa {
         if !(MIN_SIZE..=MAX_SIZE).contains(&spec.replay_window) {
             return Err(SaError::ReplayWindow(spec.replay_window));
         }
-        if spec.suite != keys.suite() {
+        if spec.suite != key.suite {
             return Err(SaError::Suite {
                 spec: spec.suite,
-                keys: keys.suite(),
+                keys: key.suite,
             });
         }
-        let key = Key::new(
-            spec.suite.transform(),
-            keys.integrity().unwrap_or_default(),
-            keys.encryption().unwrap_or_default(),
-            keys.salt().unwrap_or_default(),
-        )?;
-        Ok(Sa { spec, key })
+        Ok(Sa {
+            spec,
+            key: key.key.clone(),
+        })
     }
 
     /// The destination address that packets of this SA carry outside; with the

@@ -44,11 +44,12 @@ impl SlotState {
     }
 }
 
-/// One slot's counters and numbers: three cache lines, of which the worker
-/// writes the first two and the control plane the third.
+/// One slot's numbers and counters: one cache line.
 ///
-/// One thread writes each line, so an addition is a load and a store
-/// ([`Hot::count`]), not a locked instruction.
+/// The SA's one worker writes numbers, counters and port, the control plane the
+/// rest, and the first ones while no worker has the SA. Nobody else writes a
+/// word, so an addition is a load and a store ([`Hot::count`]), not a locked
+/// instruction.
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub struct Hot {
@@ -63,30 +64,22 @@ pub struct Hot {
     /// When the last of them was, in milliseconds of a clock that the users
     /// agree on.
     pub last_used: AtomicU64,
-    /// UDP-enc-tun: the phone's port as last learnt from a packet that
-    /// verified, host byte order; zero: not known.
-    pub encap_port: AtomicU32,
-    reserved: [AtomicU32; 5],
-
-    drops: [AtomicU64; DROP_REASONS.len()],
-
-    /// The state word, a [`SlotState`].
-    state: AtomicU32,
-    /// The SA's SPI, host byte order; zero: none.
-    pub spi: AtomicU32,
-    /// How often the slot was taken; the next SPI is made from it.
-    pub generation: AtomicU32,
-    /// Size of the replay window in sequence numbers.
-    pub window: AtomicU32,
-    /// The set that the SA belongs to; zero: none.
-    pub set: AtomicU64,
     /// Outbound: when the SA last became the one for its selectors, a stamp
     /// ([`crate::Region::next_stamp`]); the latest counts. Zero: never.
     pub activated: AtomicU64,
-    reserved_control: [AtomicU64; 4],
+    /// UDP-enc-tun: the phone's port as last learnt from a packet that
+    /// verified, host byte order; zero: not known.
+    pub encap_port: AtomicU32,
+    /// The state word, a [`SlotState`].
+    state: AtomicU32,
+    /// From which the slot's next SPI is made; zero: it has had none.
+    pub generation: AtomicU32,
+    /// Not zero: packets were dropped, so the slot's counters of that mean
+    /// something. They lie elsewhere, for few SAs need them.
+    pub(crate) dropped: AtomicU32,
 }
 
-const _: () = assert!(size_of::<Hot>() == 192);
+const _: () = assert!(size_of::<Hot>() == 64);
 
 impl Hot {
     /// The state; a damaged word reads as [`SlotState::Removing`], so that
@@ -109,20 +102,6 @@ impl Hot {
         );
     }
 
-    /// Counts a dropped packet of this SA; a reason that is not one of
-    /// [`DROP_REASONS`] is not counted here.
-    pub fn count_drop(&self, reason: Reason) {
-        if let Some(i) = DROP_REASONS.iter().position(|r| *r == reason) {
-            Self::count(&self.drops[i], 1);
-        }
-    }
-
-    /// Packets dropped for a reason; zero for one that is not counted here.
-    pub fn drops(&self, reason: Reason) -> u64 {
-        let place = DROP_REASONS.iter().position(|r| *r == reason);
-        place.map_or(0, |i| self.drops[i].load(Ordering::Relaxed))
-    }
-
     /// Zeroes everything but the state word and the generation.
     pub fn clear(&self) {
         let words = [
@@ -131,14 +110,12 @@ impl Hot {
             &self.packets,
             &self.bytes,
             &self.last_used,
-            &self.set,
             &self.activated,
         ];
-        for word in words.into_iter().chain(&self.drops) {
+        for word in words {
             word.store(0, Ordering::Relaxed);
         }
-        for word in [&self.encap_port, &self.spi, &self.window] {
-            word.store(0, Ordering::Relaxed);
-        }
+        self.encap_port.store(0, Ordering::Relaxed);
+        self.dropped.store(0, Ordering::Relaxed);
     }
 }

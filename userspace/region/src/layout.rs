@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::error::RegionError;
-use crate::hot::Hot;
+use crate::hot::{DROP_REASONS, Hot};
 use crate::keys::KEY_WORDS;
 
 /// The most slots that a region can have.
@@ -14,7 +14,7 @@ pub const MAX_SLOTS: u32 = 1 << 20;
 pub const MAX_WINDOW_WORDS: u32 = 128;
 
 /// Bytes of a slot's record: the SA's parameters as gm-sadb writes them.
-pub const RECORD_BYTES: usize = 128;
+pub const RECORD_BYTES: usize = 96;
 
 pub(crate) const RECORD_WORDS: usize = RECORD_BYTES / 8;
 /// Fingerprint (2 words), SPI, sequence number.
@@ -24,8 +24,9 @@ pub(crate) const TRACE_WORDS: usize = 4;
 const MAGIC: u64 = u64::from_ne_bytes(*b"gmesp-sa");
 
 /// Changes when anything in the region's layout changes, [`Hot`] and the
-/// content of a record included. 2: encryption keys of 24 bytes.
-pub(crate) const VERSION: u32 = 2;
+/// content of a record included. 2: encryption keys of 24 bytes. 3: [`Hot`] is
+/// one cache line, drops lie apart.
+pub(crate) const VERSION: u32 = 3;
 
 /// The region's first page.
 #[repr(C, align(64))]
@@ -35,8 +36,8 @@ pub(crate) struct Header {
     slots: AtomicU32,
     window_words: AtomicU32,
     hot_bytes: AtomicU32,
-    /// Hot, records, keys, traces, windows, end of file.
-    offsets: [AtomicU64; 6],
+    /// Hot, records, keys, traces, windows, drops, end of file.
+    offsets: [AtomicU64; 7],
     /// Sum over what is above: sizes may be damaged and still fit.
     sum: AtomicU64,
     /// Numbers ever given.
@@ -54,6 +55,7 @@ pub(crate) struct Layout {
     pub keys: usize,
     pub traces: usize,
     pub windows: usize,
+    pub drops: usize,
     pub len: usize,
 }
 
@@ -68,7 +70,7 @@ impl Layout {
                 window_words,
             });
         }
-        // Bounded above: 2^20 slots of some 1.6 kB fit in a 64-bit usize.
+        // Bounded above: 2^20 slots of some 1.3 kB fit in a 64-bit usize.
         let n = slots as usize;
         let after = |at: usize, bytes: usize| (at + bytes).next_multiple_of(PAGE);
         let hot = PAGE;
@@ -76,7 +78,8 @@ impl Layout {
         let keys = after(records, n * RECORD_BYTES);
         let traces = after(keys, n * KEY_WORDS * 8);
         let windows = after(traces, n * TRACE_WORDS * 8);
-        let len = after(windows, n * window_words as usize * 8);
+        let drops = after(windows, n * window_words as usize * 8);
+        let len = after(drops, n * DROP_REASONS.len() * 4);
         Ok(Layout {
             slots,
             window_words,
@@ -85,17 +88,19 @@ impl Layout {
             keys,
             traces,
             windows,
+            drops,
             len,
         })
     }
 
-    fn offsets(&self) -> [u64; 6] {
+    fn offsets(&self) -> [u64; 7] {
         [
             self.hot,
             self.records,
             self.keys,
             self.traces,
             self.windows,
+            self.drops,
             self.len,
         ]
         .map(|o| o as u64)

@@ -8,14 +8,14 @@
 //! loses it).
 //!
 //! ```text
-//! Header | Hot x slots | Record x slots | Keys x slots | Trace x slots | window bits x slots
-//!          worker        control plane    control        control         worker
+//! Header | Hot | Record | Keys | Trace | window bits | drops: each times slots
+//!          both  control  control control worker      worker
 //! ```
 //!
 //! Offsets instead of pointers, a versioned header, and nothing but atomic
-//! integers in it: whatever another process writes there, reading it is no
+//! integers in it, touched as it is needed: whatever another process writes there, reading it is no
 //! undefined behaviour. Who may write what is the users' agreement: counters,
-//! `seq`, `top` and the bits belong to the SA's one worker, the rest to the
+//! `seq`, `top`, the bits and the drops belong to the SA's one worker, the rest to the
 //! control plane.
 
 mod error;

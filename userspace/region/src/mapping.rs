@@ -25,6 +25,8 @@ unsafe impl Sync for Mapping {}
 pub(crate) unsafe trait Shared {}
 // SAFETY: an atomic integer.
 unsafe impl Shared for std::sync::atomic::AtomicU64 {}
+// SAFETY: an atomic integer.
+unsafe impl Shared for std::sync::atomic::AtomicU32 {}
 
 impl Mapping {
     /// Maps the first `len` bytes, read and write.
@@ -46,10 +48,12 @@ impl Mapping {
         })
     }
 
-    /// Locks the mapping into memory.
+    /// Locks the mapping into memory, each page from its first use on: what
+    /// there is room for and never used takes none.
     pub(crate) fn lock(&self) -> Result<(), Errno> {
+        let flags = mm::MlockFlags::ONFAULT;
         // SAFETY: the range is the mapping.
-        unsafe { mm::mlock(self.base.as_ptr().cast(), self.len) }
+        unsafe { mm::mlock_with(self.base.as_ptr().cast(), self.len, flags) }
     }
 
     /// Keeps the mapping out of core dumps and forked children.

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use gm_abi::verdict::Reason;
 use rustix::fs::{self, MemfdFlags, SealFlags};
 
 use crate::error::{LockProblem, RegionError, system};
-use crate::hot::Hot;
+use crate::hot::{DROP_REASONS, Hot};
 use crate::keys::{KEY_WORDS, KeyMaterial};
 use crate::layout::{Header, Layout, RECORD_BYTES, RECORD_WORDS, TRACE_WORDS};
 use crate::mapping::{Mapping, Shared};
@@ -34,7 +35,7 @@ impl Region {
     /// [`MAX_SLOTS`](crate::MAX_SLOTS)) with windows of `window_words` 64-bit
     /// words (up to [`MAX_WINDOW_WORDS`](crate::MAX_WINDOW_WORDS)), everything
     /// zero. The memory is locked where the limits allow it
-    /// ([`Region::lock_problem`]), kept out of core dumps and forks, and cannot
+    /// ([`Region::lock_problem`]), page by page as it is used, kept out of core dumps and forks, and cannot
     /// change its size.
     ///
     /// # Errors
@@ -138,35 +139,55 @@ impl Region {
         self.header().next_stamp.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Remembers the last number of an SA that is gone. The region remembers as
-    /// many as it has slots, the latest.
-    pub fn leave_trace(&self, trace: Trace) {
-        let n = self.header().next_trace.fetch_add(1, Ordering::Relaxed);
-        let place = (n % u64::from(self.layout.slots)) as usize;
+    /// Remembers the last number of an SA that is gone; where, below
+    /// [`Region::slots`]. The region remembers as many as it has slots, the
+    /// latest: who was there before is forgotten.
+    pub fn leave_trace(&self, trace: Trace) -> u32 {
+        let place = self.next_trace();
         let words = [
             trace.fingerprint as u64,
             (trace.fingerprint >> 64) as u64,
             trace.spi.into(),
             trace.last,
         ];
-        for (to, from) in self.trace_words(place).iter().zip(words) {
+        let header = &self.header().next_trace;
+        header.store(
+            header.load(Ordering::Relaxed).wrapping_add(1),
+            Ordering::Relaxed,
+        );
+        for (to, from) in self.trace_words(place as usize).iter().zip(words) {
             to.store(from, Ordering::Relaxed);
         }
+        place
     }
 
-    /// What is remembered, in no order that means anything.
-    pub fn traces(&self) -> impl Iterator<Item = Trace> {
-        (0..self.layout.slots as usize).filter_map(|place| {
-            let words = self.trace_words(place);
-            let word = |i: usize| words[i].load(Ordering::Relaxed);
-            let fingerprint = u128::from(word(0)) | u128::from(word(1)) << 64;
-            let spi = u32::try_from(word(2)).ok().filter(|spi| *spi != 0)?;
-            Some(Trace {
-                fingerprint,
-                spi,
-                last: word(3),
-            })
+    /// Where the next trace goes.
+    pub fn next_trace(&self) -> u32 {
+        let n = self.header().next_trace.load(Ordering::Relaxed);
+        (n % u64::from(self.layout.slots)) as u32
+    }
+
+    /// What is remembered in a place; `None` for nothing, or for no place.
+    pub fn trace(&self, place: u32) -> Option<Trace> {
+        if place >= self.layout.slots {
+            return None;
+        }
+        let words = self.trace_words(place as usize);
+        let word = |i: usize| words[i].load(Ordering::Relaxed);
+        let spi = u32::try_from(word(2)).ok().filter(|spi| *spi != 0)?;
+        Some(Trace {
+            fingerprint: u128::from(word(0)) | u128::from(word(1)) << 64,
+            spi,
+            last: word(3),
         })
+    }
+
+    /// What is remembered, with its place. What was never written is not
+    /// looked at.
+    pub fn traces(&self) -> impl Iterator<Item = (u32, Trace)> {
+        let ever = self.header().next_trace.load(Ordering::Relaxed);
+        let there = ever.min(self.layout.slots.into()) as u32;
+        (0..there).filter_map(|place| Some((place, self.trace(place)?)))
     }
 
     fn trace_words(&self, place: usize) -> &[AtomicU64] {
@@ -259,6 +280,32 @@ impl<'a> Slot<'a> {
         }
     }
 
+    /// Counts a dropped packet of this SA, up to 2^32 - 1; a reason that is not
+    /// one of [`DROP_REASONS`] is not counted here. For the SA's one worker.
+    pub fn count_drop(&self, reason: Reason) {
+        if let Some(i) = DROP_REASONS.iter().position(|r| *r == reason) {
+            let counter = &self.drop_words()[i];
+            let n = counter.load(Ordering::Relaxed);
+            counter.store(n.saturating_add(1), Ordering::Relaxed);
+            self.hot().dropped.store(1, Ordering::Release);
+        }
+    }
+
+    /// Packets dropped, in the order of [`DROP_REASONS`].
+    pub fn drops(&self) -> [u64; DROP_REASONS.len()] {
+        if self.hot().dropped.load(Ordering::Acquire) == 0 {
+            return [0; DROP_REASONS.len()];
+        }
+        let words = self.drop_words();
+        std::array::from_fn(|i| words[i].load(Ordering::Relaxed).into())
+    }
+
+    fn drop_words(&self) -> &'a [AtomicU32] {
+        let count = DROP_REASONS.len();
+        let at = self.region.layout.drops + self.index * count * 4;
+        self.region.mapping.slice(at, count)
+    }
+
     /// Wipes keys, parameters, window and counters; not the state word and the
     /// generation.
     pub fn wipe(&self) {
@@ -269,6 +316,10 @@ impl<'a> Slot<'a> {
             .chain(self.window_bits())
         {
             word.store(0, Ordering::Relaxed);
+        }
+        if self.hot().dropped.load(Ordering::Relaxed) != 0 {
+            let counters = self.drop_words().iter();
+            counters.for_each(|counter| counter.store(0, Ordering::Relaxed));
         }
         self.hot().clear();
     }

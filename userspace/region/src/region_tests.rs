@@ -82,18 +82,17 @@ fn wiping_leaves_nothing_but_state_and_generation() {
         slot.set_key_material(&key());
         slot.window_bits()[1].store(5, Relaxed);
         let hot = slot.hot();
-        DROP_REASONS.iter().for_each(|r| hot.count_drop(*r));
+        DROP_REASONS.iter().for_each(|r| slot.count_drop(*r));
         for word in [
             &hot.seq,
             &hot.top,
             &hot.packets,
             &hot.bytes,
             &hot.last_used,
-            &hot.set,
+            &hot.activated,
         ] {
             word.store(1, Relaxed);
         }
-        hot.spi.store(1, Relaxed);
         hot.encap_port.store(1, Relaxed);
         hot.generation.store(3, Relaxed);
         hot.set_state(SlotState::Removing);
@@ -109,20 +108,27 @@ fn wiping_leaves_nothing_but_state_and_generation() {
         KeyMaterial::default().to_words()
     );
     assert!(slot.window_bits().iter().all(|w| w.load(Relaxed) == 0));
+    assert!(slot.drop_words().iter().all(|w| w.load(Relaxed) == 0));
+    assert_eq!(before.drops(), [1; DROP_REASONS.len()]);
     // The neighbour keeps its own.
     assert_eq!(before.record(), [9; RECORD_BYTES]);
     assert_eq!(before.key_material().salt, [0x33; 4]);
 }
 
 #[test]
-fn drops_are_counted_by_reason() {
-    let hot = Hot::default();
-    hot.count_drop(Reason::BadIcv);
-    hot.count_drop(Reason::BadIcv);
-    hot.count_drop(Reason::Dummy);
-    hot.count_drop(Reason::NoFrame);
-    assert_eq!(DROP_REASONS.map(|r| hot.drops(r)), [0, 0, 2, 0, 0, 1, 0, 0]);
-    assert_eq!(hot.drops(Reason::NoFrame), 0);
+fn drops_are_counted_by_reason_and_stop_at_the_end() {
+    let region = Region::create(2, 1).unwrap();
+    let slot = region.slot(1).unwrap();
+    assert_eq!(slot.drops(), [0; 8]);
+    slot.count_drop(Reason::BadIcv);
+    slot.count_drop(Reason::BadIcv);
+    slot.count_drop(Reason::Dummy);
+    slot.count_drop(Reason::NoFrame);
+    assert_eq!(slot.drops(), [0, 0, 2, 0, 0, 1, 0, 0]);
+    slot.drop_words()[2].store(u32::MAX, Relaxed);
+    slot.count_drop(Reason::BadIcv);
+    assert_eq!(slot.drops()[2], u32::MAX.into());
+    assert_eq!(region.slot(0).unwrap().drops(), [0; 8]);
 }
 
 #[test]
@@ -137,13 +143,16 @@ fn the_oldest_trace_makes_room() {
     }
     let mut left: Vec<_> = region
         .traces()
-        .map(|t| (t.fingerprint >> 80, t.spi, t.last))
+        .map(|(_, t)| (t.fingerprint >> 80, t.spi, t.last))
         .collect();
     left.sort_unstable();
     assert_eq!(
         left,
         [(3, 1003, 3), (4, 1004, 4), (5, 1005, 5), (6, 1006, 6)]
     );
+    assert_eq!(region.next_trace(), 2);
+    assert_eq!(region.trace(2).map(|t| t.spi), Some(1003));
+    assert_eq!(region.trace(4), None);
 }
 
 #[test]
@@ -214,11 +223,11 @@ fn what_is_no_region_is_refused() {
 #[test]
 fn another_layout_is_named() {
     let region = Region::create(4, 2).unwrap();
-    for other in [1, 3] {
+    for other in [2, 4] {
         region.mapping.slice::<AtomicU64>(8, 1)[0].store(other | 4 << 32, Relaxed);
         let error = Region::adopt(dup(region.fd()).unwrap()).unwrap_err();
         assert!(
-            matches!(error, RegionError::Version { found, known: 2 } if u64::from(found) == other),
+            matches!(error, RegionError::Version { found, known: 3 } if u64::from(found) == other),
             "{error}"
         );
     }
@@ -235,9 +244,9 @@ proptest! {
     /// Whatever is written over the header's fixed words: refused, or a region
     /// whose every part is within its memory.
     #[test]
-    fn a_damaged_header_is_refused(damage in prop::collection::vec((0..10usize, any::<u64>()), 1..4)) {
+    fn a_damaged_header_is_refused(damage in prop::collection::vec((0..11usize, any::<u64>()), 1..4)) {
         let region = Region::create(8, 2).unwrap();
-        let words = region.mapping.slice::<AtomicU64>(0, 10);
+        let words = region.mapping.slice::<AtomicU64>(0, 11);
         let before: Vec<u64> = words.iter().map(|w| w.load(Relaxed)).collect();
         for (at, value) in damage {
             words[at].store(value, Relaxed);
@@ -248,9 +257,9 @@ proptest! {
 
     /// Small changes, which are likelier to look right.
     #[test]
-    fn a_header_with_one_flipped_bit_is_refused(at in 0..10usize, bit in 0..64u32) {
+    fn a_header_with_one_flipped_bit_is_refused(at in 0..11usize, bit in 0..64u32) {
         let region = Region::create(8, 2).unwrap();
-        let word = &region.mapping.slice::<AtomicU64>(0, 10)[at];
+        let word = &region.mapping.slice::<AtomicU64>(0, 11)[at];
         word.fetch_xor(1 << bit, Relaxed);
         prop_assert!(Region::adopt(dup(region.fd()).unwrap()).is_err());
     }

@@ -1,74 +1,200 @@
 //! What must be unique, and what has which selectors.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use gm_esp::{Sa, Selector};
 
 use crate::error::SadbError;
+use crate::finder::Finder;
 use crate::sadb::Entry;
+use crate::slots;
 use crate::types::Dir;
 
 /// How a receiver finds the SA: destination, and the port behind a NAT where
 /// one phone among several is told by it, and SPI.
 type Address = (Dir, IpAddr, Option<u16>, u32);
-/// What must not use a number twice: fingerprint and SPI.
-type Numbers = (u128, u32);
 
-/// The identities of the SAs that exist.
-#[derive(Default)]
+/// The SAs that exist, by slot and by what they are. Keys are not kept twice:
+/// the tables know slots, and the slots their SAs.
 pub(crate) struct Index {
-    addresses: HashSet<Address>,
-    numbers: HashSet<Numbers>,
-    /// SPIs in use in any direction, with how often.
+    /// Slots in all.
+    slots: u32,
+    /// The SA in each slot, up to the highest that ever had one.
+    entries: Vec<Option<Entry>>,
+    addresses: Finder,
+    /// What must not use a number twice: by fingerprint and SPI.
+    numbers: Finder,
+    /// SPIs in the range of our own that are not their slot's, with how often:
+    /// in the main those that phones have chosen.
     spis: HashMap<u32, u32>,
-    /// Outbound selectors and the SA that has them.
-    pub(crate) selected: HashMap<Selector, Entry>,
+    /// The outbound SA that has the selectors.
+    selected: Finder,
 }
 
 impl Index {
-    /// Enters an SA.
+    /// For a region of so many slots.
+    pub(crate) fn new(slots: u32) -> Index {
+        Index {
+            slots,
+            // Memory is taken as it is written to.
+            entries: Vec::with_capacity(slots as usize),
+            addresses: Finder::new(slots),
+            numbers: Finder::new(slots),
+            spis: HashMap::new(),
+            selected: Finder::new(slots),
+        }
+    }
+
+    /// The SA in a slot.
+    pub(crate) fn get(&self, slot: u32) -> Option<&Entry> {
+        self.entries.get(slot as usize)?.as_ref()
+    }
+
+    /// The SAs in slots, of which all hold one.
+    pub(crate) fn all<'a>(&'a self, slots: &'a [u32]) -> impl Iterator<Item = &'a Entry> {
+        slots.iter().filter_map(|slot| self.get(*slot))
+    }
+
+    /// Whether an SA would be confused with one that is there.
+    ///
+    /// # Errors
+    ///
+    /// With which.
+    pub(crate) fn check(&self, sa: &Sa, dir: Dir, fingerprint: [u64; 2]) -> Result<(), SadbError> {
+        let spi = sa.spec.spi;
+        if let Some(wanted) = address(sa, dir) {
+            let is = |slot| self.get(slot).is_some_and(|e| e.address() == Some(wanted));
+            if self.addresses.find(&Some(wanted), is).is_some() {
+                return Err(SadbError::Duplicate {
+                    spi,
+                    dst: sa.destination(),
+                });
+            }
+        }
+        let is = |slot| {
+            self.get(slot)
+                .is_some_and(|e| e.numbers() == (fingerprint, spi))
+        };
+        if self.numbers.find(&Some((fingerprint, spi)), is).is_some() {
+            let suite = sa.spec.suite;
+            return Err(SadbError::KeyInUse { spi, suite });
+        }
+        Ok(())
+    }
+
+    /// Enters an SA into its slot, which is free.
     ///
     /// # Errors
     ///
     /// It would be confused with another one; nothing has changed.
-    pub(crate) fn enter(&mut self, sa: &Sa, dir: Dir, fingerprint: u128) -> Result<(), SadbError> {
-        let spi = sa.spec.spi;
-        let address = address(sa, dir);
-        if address.is_some_and(|a| self.addresses.contains(&a)) {
-            return Err(SadbError::Duplicate {
-                spi,
-                dst: sa.destination(),
-            });
+    pub(crate) fn enter(&mut self, entry: Entry) -> Result<(), SadbError> {
+        self.check(&entry.sa, entry.dir, entry.fingerprint)?;
+        let slot = entry.slot;
+        if let Some(address) = entry.address() {
+            self.addresses.insert(&Some(address), slot);
         }
-        if !self.numbers.insert((fingerprint, spi)) {
-            return Err(SadbError::KeyInUse {
-                spi,
-                suite: sa.spec.suite,
-            });
+        self.numbers.insert(&Some(entry.numbers()), slot);
+        if let Some(spi) = self.watched(&entry) {
+            *self.spis.entry(spi).or_insert(0) += 1;
         }
-        self.addresses.extend(address);
-        *self.spis.entry(spi).or_insert(0) += 1;
+        while self.entries.len() <= slot as usize {
+            self.entries.push(None);
+        }
+        self.entries[slot as usize] = Some(entry);
         Ok(())
     }
 
     /// Takes out what was entered.
-    pub(crate) fn leave(&mut self, sa: &Sa, dir: Dir, fingerprint: u128) {
-        if let Some(address) = address(sa, dir) {
-            self.addresses.remove(&address);
+    pub(crate) fn leave(&mut self, slot: u32) -> Option<Entry> {
+        self.deselect(slot);
+        let Index {
+            entries,
+            addresses,
+            numbers,
+            ..
+        } = self;
+        let entry = entries.get(slot as usize)?.as_ref()?;
+        let of = |slot: u32| entries.get(slot as usize).and_then(Option::as_ref);
+        if let Some(address) = entry.address() {
+            addresses.remove(&Some(address), slot, |s| of(s).and_then(Entry::address));
         }
-        self.numbers.remove(&(fingerprint, sa.spec.spi));
-        if let Some(n) = self.spis.get_mut(&sa.spec.spi) {
+        numbers.remove(&Some(entry.numbers()), slot, |s| of(s).map(Entry::numbers));
+        if let Some(spi) = self.watched(self.get(slot)?)
+            && let Some(n) = self.spis.get_mut(&spi)
+        {
             *n -= 1;
             if *n == 0 {
-                self.spis.remove(&sa.spec.spi);
+                self.spis.remove(&spi);
             }
+        }
+        self.entries.get_mut(slot as usize)?.take()
+    }
+
+    /// An SPI that could be chosen for another slot.
+    fn watched(&self, entry: &Entry) -> Option<u32> {
+        let spi = entry.sa.spec.spi;
+        let is_ours = entry.dir == Dir::In && slots::is_own(self.slots, entry.slot, spi);
+        (!is_ours && spi >= gm_abi::maps::SPI_BASE).then_some(spi)
+    }
+
+    /// Whether any SA has this SPI, which is a free slot's.
+    pub(crate) fn has_spi(&self, spi: u32) -> bool {
+        self.spis.contains_key(&spi)
+    }
+
+    /// The slot of the outbound SA that has these selectors.
+    pub(crate) fn selected(&self, selector: &Selector) -> Option<u32> {
+        let is = |slot| {
+            self.get(slot)
+                .is_some_and(|e| e.sa.spec.selector == *selector)
+        };
+        self.selected.find(&Some(*selector), is)
+    }
+
+    /// Gives an outbound SA its selectors; who had them.
+    pub(crate) fn select(&mut self, slot: u32) -> Option<u32> {
+        let selector = self.get(slot)?.sa.spec.selector;
+        let before = self.selected(&selector);
+        if before == Some(slot) {
+            return None;
+        }
+        if let Some(before) = before {
+            self.deselect(before);
+        }
+        self.selected.insert(&Some(selector), slot);
+        before
+    }
+
+    /// Takes the selectors away from an SA, if it has them.
+    pub(crate) fn deselect(&mut self, slot: u32) {
+        let Index {
+            entries, selected, ..
+        } = self;
+        let selector = |slot: u32| {
+            let entry = entries.get(slot as usize).and_then(Option::as_ref);
+            entry.map(|e| e.sa.spec.selector)
+        };
+        if let Some(own) = selector(slot) {
+            selected.remove(&Some(own), slot, selector);
         }
     }
 
-    /// Whether any SA has this SPI.
-    pub(crate) fn has_spi(&self, spi: u32) -> bool {
-        self.spis.contains_key(&spi)
+    /// The slots of all that have their selectors.
+    pub(crate) fn all_selected(&self) -> impl Iterator<Item = &Entry> {
+        let has = |e: &&Entry| self.selected(&e.sa.spec.selector) == Some(e.slot);
+        let out = self.entries.iter().flatten();
+        out.filter(|e| e.dir == Dir::Out).filter(has)
+    }
+}
+
+impl Entry {
+    fn address(&self) -> Option<Address> {
+        address(&self.sa, self.dir)
+    }
+
+    fn numbers(&self) -> ([u64; 2], u32) {
+        (self.fingerprint, self.sa.spec.spi)
     }
 }
 

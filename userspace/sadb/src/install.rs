@@ -3,20 +3,47 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use gm_esp::{EspKeys, Sa, SaError, SaSpec, Window};
+use gm_esp::{EspKeys, Sa, SaError, SaKey, SaSpec, Window};
 use gm_region::SlotState;
 
 use crate::error::SadbError;
 use crate::record::{self, Record};
 use crate::sadb::{Entry, Sadb};
-use crate::traces::fingerprint;
+use crate::traces::{fingerprint, is_one_for_both};
 use crate::types::{Change, Dir, Installed, NewSa, SetId};
+
+/// Makes an SA of a key that is expanded.
+type Make = fn(SaSpec, &SaKey) -> Result<Sa, SaError>;
+
+/// A slot, and the SPI that it was reserved with.
+type Taken = (u32, Option<u32>);
+
+/// The keys of one set, each expanded once: as a rule all SAs have the same.
+#[derive(Default)]
+struct Expanded<'a>(Vec<(&'a EspKeys, SaKey, [Option<[u64; 2]>; 2])>);
+
+impl<'a> Expanded<'a> {
+    /// The expanded key and the fingerprint.
+    fn of(&mut self, keys: &'a EspKeys, dir: Dir) -> Result<(&SaKey, [u64; 2]), SaError> {
+        let at = match self.0.iter().position(|(known, ..)| *known == keys) {
+            Some(at) => at,
+            None => {
+                self.0.push((keys, SaKey::new(keys)?, [None; 2]));
+                self.0.len() - 1
+            }
+        };
+        let (_, key, fingerprints) = &mut self.0[at];
+        let side = usize::from(dir == Dir::Out && !is_one_for_both(keys));
+        let fingerprint = *fingerprints[side].get_or_insert_with(|| fingerprint(keys, dir));
+        Ok((key, fingerprint))
+    }
+}
 
 /// An SA that has passed all checks that need no other.
 struct Ready {
     sa: Arc<Sa>,
     dir: Dir,
-    fingerprint: u128,
+    fingerprint: [u64; 2],
     /// The last number that counts as used.
     last: u64,
 }
@@ -33,7 +60,7 @@ impl Sadb {
     /// [`SadbError`] names what does not fit. Nothing has changed then, and
     /// reservations are still there.
     pub fn install(&mut self, set: SetId, new: &[NewSa]) -> Result<Installed, SadbError> {
-        self.install_as(set, new, Sa::new)
+        self.install_as(set, new, Sa::with_key)
     }
 
     /// Installs SAs that another data plane has: [`Sa::adopted`]. They take no
@@ -45,7 +72,7 @@ impl Sadb {
         if self.sets.contains_key(&set) {
             return Err(SadbError::SetExists(set));
         }
-        let installed = self.install_as(set, new, Sa::adopted)?;
+        let installed = self.install_as(set, new, Sa::adopted_with_key)?;
         self.close(set)?;
         Ok(installed)
     }
@@ -54,13 +81,13 @@ impl Sadb {
         &mut self,
         set: SetId,
         new: &[NewSa],
-        make: fn(SaSpec, &EspKeys) -> Result<Sa, SaError>,
+        make: Make,
     ) -> Result<Installed, SadbError> {
         if set.0 == 0 {
             return Err(SadbError::SetZero);
         }
-        if let Some(entries) = self.sets.get(&set) {
-            let again = installed_again(set, entries, new)?;
+        if let Ok(entries) = self.entries(set) {
+            let again = installed_again(set, &entries, new)?;
             return match entries.iter().any(|e| self.is_going(e)) {
                 true => Err(SadbError::Retired(set)),
                 false => Ok(again),
@@ -68,36 +95,26 @@ impl Sadb {
         }
         let count = u8::try_from(new.len()).ok().filter(|n| *n > 0);
         let count = count.ok_or(SadbError::Count(set))?;
-        let ready: Vec<Ready> = new
-            .iter()
-            .map(|new| self.check(new, make))
-            .collect::<Result<_, _>>()?;
-        self.enter(&ready)?;
+        let mut keys = Expanded::default();
+        let mut ready: Vec<Ready> = Vec::with_capacity(new.len());
+        for new in new {
+            ready.push(self.check(new, make, &mut keys)?);
+        }
         let slots = self.take_slots(&ready)?;
+        let lasts: Vec<u64> = ready.iter().map(|r| r.last).collect();
+        let entries = self.enter(ready, &slots)?;
 
         // From here on nothing can fail. A successor that finds the set with
         // slots that are not live rolls all of it back.
-        let mut entries = Vec::with_capacity(new.len());
-        for (((ready, slot), new), place) in ready.into_iter().zip(&slots).zip(new).zip(0..) {
-            let Ready {
-                sa,
-                dir,
-                fingerprint,
-                last,
-            } = ready;
+        for (((entry, last), new), place) in entries.iter().zip(lasts).zip(new).zip(0..) {
             let record = Record {
+                set,
                 spec: new.spec,
-                dir,
+                dir: new.dir,
                 count,
                 place,
             };
-            self.write(set, *slot, &record, &new.keys, last);
-            entries.push(Entry {
-                slot: *slot,
-                sa,
-                dir,
-                fingerprint,
-            });
+            self.write(entry.slot, &record, &new.keys, last);
         }
         for entry in &entries {
             let state = if entry.dir == Dir::In {
@@ -108,7 +125,8 @@ impl Sadb {
             self.at(entry.slot).hot().set_state(state);
         }
         let changes = self.announce(&entries);
-        self.sets.insert(set, entries);
+        let slots: Vec<u32> = entries.iter().map(|e| e.slot).collect();
+        self.sets.insert(set, slots.iter().copied().collect());
         Ok(Installed {
             set,
             slots,
@@ -137,13 +155,16 @@ impl Sadb {
             .collect()
     }
 
-    fn check(
+    fn check<'a>(
         &self,
-        new: &NewSa,
-        make: fn(SaSpec, &EspKeys) -> Result<Sa, SaError>,
+        new: &'a NewSa,
+        make: Make,
+        expanded: &mut Expanded<'a>,
     ) -> Result<Ready, SadbError> {
         let spi = new.spec.spi;
-        let sa = make(new.spec, &new.keys).map_err(|reason| SadbError::Sa { spi, reason })?;
+        let refused = |reason| SadbError::Sa { spi, reason };
+        let (key, fingerprint) = expanded.of(&new.keys, new.dir).map_err(refused)?;
+        let sa = make(new.spec, key).map_err(refused)?;
         let words = self.region().window_words();
         if Window::words(new.spec.replay_window) > words as usize {
             let max = words.saturating_sub(1) * 64;
@@ -158,7 +179,6 @@ impl Sadb {
         if first == 0 || first > limit {
             return Err(SadbError::FirstSeq { spi, first });
         }
-        let fingerprint = fingerprint(&new.keys, new.dir);
         let last = self.traces.last(fingerprint, spi).max(first - 1);
         if last >= limit {
             return Err(SadbError::UsedUp { spi });
@@ -171,25 +191,31 @@ impl Sadb {
         })
     }
 
-    fn enter(&mut self, ready: &[Ready]) -> Result<(), SadbError> {
-        for (i, r) in ready.iter().enumerate() {
-            if let Err(error) = self.index.enter(&r.sa, r.dir, r.fingerprint) {
-                self.leave(&ready[..i]);
+    /// Enters all of them, or none: then their slots are where they were.
+    fn enter(&mut self, ready: Vec<Ready>, slots: &[Taken]) -> Result<Vec<Entry>, SadbError> {
+        let mut entries: Vec<Entry> = Vec::with_capacity(ready.len());
+        for (ready, (slot, _)) in ready.into_iter().zip(slots) {
+            let entry = Entry {
+                slot: *slot,
+                sa: ready.sa,
+                dir: ready.dir,
+                fingerprint: ready.fingerprint,
+            };
+            if let Err(error) = self.index.enter(entry.clone()) {
+                for entry in entries {
+                    self.index.leave(entry.slot);
+                }
+                self.put_back(slots);
                 return Err(error);
             }
+            entries.push(entry);
         }
-        Ok(())
+        Ok(entries)
     }
 
-    fn leave(&mut self, ready: &[Ready]) {
-        for r in ready {
-            self.index.leave(&r.sa, r.dir, r.fingerprint);
-        }
-    }
-
-    /// A slot for each SA; after an error the index has forgotten them, too.
-    fn take_slots(&mut self, ready: &[Ready]) -> Result<Vec<u32>, SadbError> {
-        let mut taken: Vec<(u32, Option<u32>)> = Vec::with_capacity(ready.len());
+    /// A slot for each SA, or none.
+    fn take_slots(&mut self, ready: &[Ready]) -> Result<Vec<Taken>, SadbError> {
+        let mut taken: Vec<Taken> = Vec::with_capacity(ready.len());
         for r in ready {
             let spi = Some(r.sa.spec.spi).filter(|_| r.dir == Dir::In);
             let reserved = spi.and_then(|spi| Some((self.reserved.remove(&spi)?, Some(spi))));
@@ -197,33 +223,33 @@ impl Sadb {
                 taken.push(slot);
                 continue;
             }
-            for (slot, spi) in taken.into_iter().rev() {
-                match spi {
-                    Some(spi) => drop(self.reserved.insert(spi, slot)),
-                    None => self.slots.put_back(slot),
-                }
-            }
-            self.leave(ready);
+            self.put_back(&taken);
             return Err(SadbError::Full {
                 wanted: ready.len(),
                 slots: self.region().slots(),
             });
         }
-        Ok(taken.into_iter().map(|(slot, _)| slot).collect())
+        Ok(taken)
+    }
+
+    fn put_back(&mut self, taken: &[Taken]) {
+        for (slot, spi) in taken.iter().rev() {
+            match spi {
+                Some(spi) => drop(self.reserved.insert(*spi, *slot)),
+                None => self.slots.put_back(*slot),
+            }
+        }
     }
 
     /// Writes an SA into its slot; the state comes later. Numbers up to `last`
     /// count as used.
-    fn write(&self, set: SetId, slot: u32, record: &Record, keys: &EspKeys, last: u64) {
+    fn write(&self, slot: u32, record: &Record, keys: &EspKeys, last: u64) {
         let (at, spec) = (self.at(slot), &record.spec);
         let hot = at.hot();
         hot.set_state(SlotState::Installing);
         at.wipe();
         at.set_record(&record.to_bytes());
         at.set_key_material(&record::material(keys));
-        hot.set.store(set.0, Relaxed);
-        hot.spi.store(spec.spi, Relaxed);
-        hot.window.store(spec.replay_window, Relaxed);
         match record.dir {
             Dir::Out => {
                 let port = spec.outer.and_then(|o| o.dport);

@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod finder;
 mod index;
 mod install;
 mod list;
@@ -34,15 +35,18 @@ mod numbers;
 mod record;
 mod recover;
 mod sadb;
+mod slot_list;
 mod slots;
 mod traces;
 mod types;
 
 pub use error::SadbError;
+pub use finder::Finder;
 pub use gm_region::SlotState;
 pub use list::Row;
 pub use loaded::Loaded;
 pub use numbers::{Handover, Numbers};
 pub use recover::Recovered;
 pub use sadb::Sadb;
+pub use slot_list::SlotList;
 pub use types::{Change, Dir, Installed, NewSa, Reserved, SetId};

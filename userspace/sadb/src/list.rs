@@ -42,15 +42,27 @@ pub struct Row {
 impl Sadb {
     /// All SAs, by set.
     pub fn list(&self) -> impl Iterator<Item = Row> {
-        self.sets
-            .iter()
-            .flat_map(|(set, entries)| entries.iter().map(|e| self.row(*set, e)))
+        self.list_from(SetId(0))
+    }
+
+    /// The SAs of the sets from this number on, by set: for who looks at many in
+    /// pieces.
+    pub fn list_from(&self, first: SetId) -> impl Iterator<Item = Row> {
+        let sets = self.sets.range(first..);
+        sets.flat_map(|(set, slots)| self.index.all(slots).map(|e| self.row(*set, e)))
     }
 
     /// The SAs of one set; none when there is no such set.
     pub fn list_set(&self, set: SetId) -> impl Iterator<Item = Row> {
-        let entries = self.sets.get(&set).map(Vec::as_slice).unwrap_or_default();
-        entries.iter().map(move |e| self.row(set, e))
+        let slots = self.sets.get(&set).map(|slots| &**slots);
+        let entries = self.index.all(slots.unwrap_or_default());
+        entries.map(move |e| self.row(set, e))
+    }
+
+    /// How many sets there are, and how many SAs are in use or set aside.
+    pub fn count(&self) -> (usize, usize) {
+        let used = self.region().slots() as usize - self.slots.len();
+        (self.sets.len(), used - self.reserved.len())
     }
 
     /// The set of the SA with this SPI and destination.
@@ -58,12 +70,13 @@ impl Sadb {
         let is = |e: &Entry| e.sa.spec.spi == spi && e.sa.destination() == dst;
         self.sets
             .iter()
-            .find(|(_, entries)| entries.iter().any(is))
+            .find(|(_, slots)| self.index.all(slots).any(is))
             .map(|(set, _)| *set)
     }
 
     fn row(&self, set: SetId, entry: &Entry) -> Row {
-        let hot = self.at(entry.slot).hot();
+        let at = self.at(entry.slot);
+        let (hot, mut drops) = (at.hot(), at.drops().into_iter());
         let port = u16::try_from(hot.encap_port.load(Relaxed)).unwrap_or(0);
         Row {
             set,
@@ -77,7 +90,7 @@ impl Sadb {
             bytes: hot.bytes.load(Relaxed),
             last_used: hot.last_used.load(Relaxed),
             encap_port: (port != 0).then_some(port),
-            drops: DROP_REASONS.map(|reason| (reason, hot.drops(reason))),
+            drops: DROP_REASONS.map(|reason| (reason, drops.next().unwrap_or(0))),
         }
     }
 }

@@ -204,11 +204,6 @@ impl Sadb {
         }
         (last != CLOSED).then_some(Numbers { last, seen })
     }
-
-    fn entries(&self, set: SetId) -> Result<Vec<Entry>, SadbError> {
-        let entries = self.sets.get(&set).cloned();
-        entries.ok_or(SadbError::UnknownSet(set))
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 //!  8 selector source (16), selector destination (16)
 //! 40 outer source (16), outer destination (16)
 //! 72 ports: source, destination, outer source, outer destination (2 each)
-//! 80 SPI (4), replay window (4), the rest zero
+//! 80 SPI (4), replay window (4)
+//! 88 number of the set (8)
 //! ```
 //!
 //! Host byte order, addresses as IPv6 bytes or IPv4 in the first four. Whoever
@@ -17,7 +18,7 @@ use std::net::IpAddr;
 use gm_esp::{EspKeys, Mode, Outer, SaSpec, SelProto, Selector, Suite};
 use gm_region::{KeyMaterial, RECORD_BYTES};
 
-use crate::types::Dir;
+use crate::types::{Dir, SetId};
 
 const ESN: u16 = 1;
 const OUTER: u16 = 1 << 1;
@@ -29,6 +30,7 @@ const PORTS: u16 = 4;
 /// What a record says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
+    pub(crate) set: SetId,
     pub(crate) spec: SaSpec,
     pub(crate) dir: Dir,
     /// SAs in the set; with fewer slots than this it is not whole.
@@ -90,6 +92,7 @@ impl Record {
         }
         put(&mut bytes, 80, &spi.to_ne_bytes());
         put(&mut bytes, 84, &replay_window.to_ne_bytes());
+        put(&mut bytes, 88, &self.set.0.to_ne_bytes());
         bytes
     }
 
@@ -117,6 +120,7 @@ impl Record {
             dport: port(3),
         });
         let record = Record {
+            set: SetId(u64::from_ne_bytes(get(bytes, 88))),
             spec: SaSpec {
                 spi: u32::from_ne_bytes(get(bytes, 80)),
                 mode: if bytes[1] == 0 {

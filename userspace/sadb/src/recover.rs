@@ -1,11 +1,11 @@
 //! Taking over from a predecessor that is gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use gm_esp::{Sa, Window};
-use gm_region::{Region, SlotState, Trace};
+use gm_esp::{EspKeys, Sa, SaKey, Window};
+use gm_region::{Region, SlotState};
 
 use crate::numbers::CLOSED;
 use crate::record::{self, Record};
@@ -44,15 +44,18 @@ impl Sadb {
         let mut sets: BTreeMap<SetId, Vec<Found>> = BTreeMap::new();
         let mut bad = Vec::new();
         let mut sadb = Sadb::empty(region.clone());
+        // Recovery is by set: what follows a set's first SA shares its key.
+        let mut keys: HashMap<SetId, (EspKeys, SaKey)> = HashMap::new();
         for slot in 0..region.slots() {
             match sadb.at(slot).hot().state() {
                 SlotState::Free => {}
-                _ => match sadb.read(slot) {
+                _ => match sadb.read(slot, &mut keys) {
                     Some((set, found)) => sets.entry(set).or_default().push(found),
                     None => bad.push(slot),
                 },
             }
         }
+        drop(keys);
         let mut changes = Vec::new();
         for (set, mut found) in sets {
             found.sort_by_key(|f| f.place);
@@ -81,20 +84,30 @@ impl Sadb {
     }
 
     /// Reads a slot that is not free; `None`: it holds no SA.
-    fn read(&self, slot: u32) -> Option<(SetId, Found)> {
+    fn read(
+        &self,
+        slot: u32,
+        expanded: &mut HashMap<SetId, (EspKeys, SaKey)>,
+    ) -> Option<(SetId, Found)> {
         let at = self.at(slot);
         let hot = at.hot();
         let record = Record::from_bytes(&at.record())?;
         let spec = record.spec;
         let keys = record::keys(spec.suite, &at.key_material())?;
-        let set = SetId(hot.set.load(Relaxed));
-        let same =
-            hot.spi.load(Relaxed) == spec.spi && hot.window.load(Relaxed) == spec.replay_window;
+        let set = record.set;
         Window::new(&hot.top, at.window_bits(), spec.replay_window).ok()?;
-        if set.0 == 0 || !same {
+        if set.0 == 0 {
             return None;
         }
-        let sa = Arc::new(Sa::adopted(spec, &keys).ok()?);
+        let key = match expanded.get(&set) {
+            Some((of, key)) if *of == keys => key.clone(),
+            _ => {
+                let key = SaKey::new(&keys).ok()?;
+                expanded.insert(set, (keys.clone(), key.clone()));
+                key
+            }
+        };
+        let sa = Arc::new(Sa::adopted_with_key(spec, &key).ok()?);
         let entry = Entry {
             slot,
             sa,
@@ -127,13 +140,9 @@ impl Sadb {
             return None;
         }
         for (i, Found { entry, .. }) in found.iter().enumerate() {
-            if self
-                .index
-                .enter(&entry.sa, entry.dir, entry.fingerprint)
-                .is_err()
-            {
+            if self.index.enter(entry.clone()).is_err() {
                 for Found { entry, .. } in &found[..i] {
-                    self.index.leave(&entry.sa, entry.dir, entry.fingerprint);
+                    self.index.leave(entry.slot);
                 }
                 return None;
             }
@@ -146,7 +155,8 @@ impl Sadb {
         }
         let entries: Vec<Entry> = found.iter().map(|f| f.entry.clone()).collect();
         let changes = self.announce(&entries);
-        self.sets.insert(set, entries);
+        let slots = entries.iter().map(|e| e.slot).collect();
+        self.sets.insert(set, slots);
         Some(changes)
     }
 
@@ -154,22 +164,22 @@ impl Sadb {
     /// that was activated last.
     fn select_again(&mut self) -> Vec<Change> {
         let stamp = |e: &Entry| self.at(e.slot).hot().activated.load(Relaxed);
-        let out = self.sets.values().flatten().filter(|e| e.dir == Dir::Out);
-        let mut live: Vec<Entry> = out
-            .filter(|e| self.at(e.slot).hot().state() == SlotState::Live)
-            .cloned()
-            .collect();
-        live.sort_by_key(|e| (stamp(e), e.slot));
-        for entry in live {
-            if let Some(old) = self.index.selected.insert(entry.sa.spec.selector, entry) {
-                self.at(old.slot).hot().set_state(SlotState::Standby);
+        let slots = self.sets.values();
+        let all = slots.flat_map(|slots| self.index.all(slots));
+        let is_live = |e: &&Entry| self.at(e.slot).hot().state() == SlotState::Live;
+        let live = all.filter(|e| e.dir == Dir::Out).filter(is_live);
+        let mut live: Vec<(u64, u32)> = live.map(|e| (stamp(e), e.slot)).collect();
+        live.sort_unstable();
+        for (_, slot) in live {
+            if let Some(old) = self.index.select(slot) {
+                self.at(old).hot().set_state(SlotState::Standby);
             }
         }
         let select = |e: &Entry| Change::Select {
             slot: e.slot,
             sa: e.sa.clone(),
         };
-        self.index.selected.values().map(select).collect()
+        self.index.all_selected().map(select).collect()
     }
 
     /// Leaves a trace of an SA that goes.
@@ -179,11 +189,7 @@ impl Sadb {
         let numbers = [&hot.seq, &hot.top].map(|word| word.load(Relaxed));
         let used = numbers.into_iter().filter(|n| *n != CLOSED);
         let last = used.max().unwrap_or(0);
-        let (fingerprint, spi) = (entry.fingerprint, entry.sa.spec.spi);
-        self.traces.leave(Trace {
-            fingerprint,
-            spi,
-            last,
-        });
+        self.traces
+            .leave(entry.fingerprint, entry.sa.spec.spi, last);
     }
 }

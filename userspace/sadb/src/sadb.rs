@@ -9,6 +9,7 @@ use gm_region::{Region, RegionError, Slot, SlotState};
 
 use crate::error::SadbError;
 use crate::index::Index;
+use crate::slot_list::SlotList;
 use crate::slots::{self, Slots};
 use crate::traces::Traces;
 use crate::types::{Change, Dir, Reserved, SetId};
@@ -19,8 +20,10 @@ pub(crate) struct Entry {
     pub(crate) slot: u32,
     pub(crate) sa: Arc<Sa>,
     pub(crate) dir: Dir,
-    pub(crate) fingerprint: u128,
+    pub(crate) fingerprint: [u64; 2],
 }
+
+const _: () = assert!(size_of::<Option<Entry>>() == 32);
 
 /// All SAs of this host. See the crate's documentation.
 ///
@@ -29,9 +32,12 @@ pub struct Sadb {
     pub(crate) region: Arc<Region>,
     pub(crate) slots: Slots,
     pub(crate) reserved: BTreeMap<u32, u32>,
-    pub(crate) sets: BTreeMap<SetId, Vec<Entry>>,
+    /// The slots of each set, in the order of its install.
+    pub(crate) sets: BTreeMap<SetId, SlotList<4>>,
     pub(crate) index: Index,
     pub(crate) traces: Traces,
+    /// Where the SPIs of slots begin that have had none.
+    seed: Option<u32>,
 }
 
 impl Sadb {
@@ -44,7 +50,9 @@ impl Sadb {
     /// What [`Region::create`] says.
     pub fn create(slots: u32, max_window: u32) -> Result<Sadb, RegionError> {
         let words = u32::try_from(Window::words(max_window)).unwrap_or(u32::MAX);
-        Ok(Sadb::empty(Arc::new(Region::create(slots, words)?)))
+        let mut sadb = Sadb::empty(Arc::new(Region::create(slots, words)?));
+        sadb.slots = Slots::all(slots);
+        Ok(sadb)
     }
 
     /// Lets the SPIs of a new database begin anywhere in their range. A host
@@ -52,23 +60,18 @@ impl Sadb {
     /// its former life still carry. `seed` is random; without this call every
     /// slot begins with its lowest SPI.
     pub fn scatter_spis(&mut self, seed: u32) {
-        let slots = self.region.slots();
-        let all = slots::generations(slots);
-        for slot in 0..slots {
-            // Neighbours begin far from each other (Knuth's multiplicative hash).
-            let begin = seed.wrapping_add(slot.wrapping_mul(0x9e37_79b1)) % all;
-            self.at(slot).hot().generation.store(begin, Relaxed);
-        }
+        self.seed = Some(seed);
     }
 
     pub(crate) fn empty(region: Arc<Region>) -> Sadb {
         Sadb {
-            slots: Slots::new(&region),
+            slots: Slots::all(0),
             reserved: BTreeMap::new(),
             sets: BTreeMap::new(),
-            index: Index::default(),
+            index: Index::new(region.slots()),
             traces: Traces::new(region.clone()),
             region,
+            seed: None,
         }
     }
 
@@ -130,11 +133,7 @@ impl Sadb {
     ///
     /// [`SadbError::UnknownSet`], [`SadbError::Retired`].
     pub fn activate(&mut self, set: SetId) -> Result<Vec<Change>, SadbError> {
-        let entries = self
-            .sets
-            .get(&set)
-            .ok_or(SadbError::UnknownSet(set))?
-            .clone();
+        let entries = self.entries(set)?;
         if entries.iter().any(|e| self.is_going(e)) {
             return Err(SadbError::Retired(set));
         }
@@ -151,15 +150,16 @@ impl Sadb {
                 slot: entry.slot,
                 sa: entry.sa.clone(),
             });
-            let before = self.index.selected.insert(selector, entry.clone());
-            if before.as_ref().is_some_and(|old| old.slot == entry.slot) {
+            if self.index.selected(&selector) == Some(entry.slot) {
                 continue;
             }
+            let before = self.index.select(entry.slot);
             let hot = self.at(entry.slot).hot();
             // The stamp decides for a successor that finds both live.
             hot.activated.store(self.region.next_stamp(), Relaxed);
             hot.set_state(SlotState::Live);
-            if let Some(Entry { slot, sa, .. }) = before {
+            if let Some(Entry { slot, sa, .. }) = before.and_then(|slot| self.index.get(slot)) {
+                let (slot, sa) = (*slot, sa.clone());
                 self.at(slot).hot().set_state(SlotState::Standby);
                 changes.push(Change::Deselect { slot, sa });
             }
@@ -172,7 +172,7 @@ impl Sadb {
     /// to do: the first time may not have got through. A set that is gone is no
     /// error.
     pub fn retire(&mut self, set: SetId) -> Vec<Change> {
-        let Some(entries) = self.sets.get(&set).cloned() else {
+        let Ok(entries) = self.entries(set) else {
             return Vec::new();
         };
         if entries.iter().any(|e| self.state(e) == SlotState::Removing) {
@@ -192,7 +192,7 @@ impl Sadb {
     /// did not hear of it would go on with numbers that the release has wiped.
     /// A set that is gone is no error.
     pub fn remove(&mut self, set: SetId) -> Vec<Change> {
-        let Some(entries) = self.sets.get(&set).cloned() else {
+        let Ok(entries) = self.entries(set) else {
             return Vec::new();
         };
         let mut changes = Vec::new();
@@ -223,18 +223,25 @@ impl Sadb {
     ///
     /// [`SadbError::NotRemoved`].
     pub fn release(&mut self, set: SetId) -> Result<(), SadbError> {
-        let Some(entries) = self.sets.get(&set) else {
+        let Ok(entries) = self.entries(set) else {
             return Ok(());
         };
         if entries.iter().any(|e| self.state(e) != SlotState::Removing) {
             return Err(SadbError::NotRemoved(set));
         }
-        for entry in self.sets.remove(&set).unwrap_or_default() {
-            self.index.leave(&entry.sa, entry.dir, entry.fingerprint);
+        self.sets.remove(&set);
+        for entry in entries {
+            self.index.leave(entry.slot);
             self.remember(&entry);
             self.free_slot(entry.slot);
         }
         Ok(())
+    }
+
+    /// The SAs of a set, in the order of its install.
+    pub(crate) fn entries(&self, set: SetId) -> Result<Vec<Entry>, SadbError> {
+        let slots = self.sets.get(&set).ok_or(SadbError::UnknownSet(set))?;
+        Ok(self.index.all(slots).cloned().collect())
     }
 
     /// Wipes a slot and puts it at the end of the line.
@@ -268,11 +275,7 @@ impl Sadb {
 
     /// Takes the selectors away from an outbound SA, if it has them.
     fn deselect(&mut self, entry: &Entry) -> Option<Change> {
-        let selector = &entry.sa.spec.selector;
-        let selected = self.index.selected.get(selector);
-        if selected.is_some_and(|e| e.slot == entry.slot) {
-            self.index.selected.remove(selector);
-        }
+        self.index.deselect(entry.slot);
         (entry.dir == Dir::Out).then(|| Change::Deselect {
             slot: entry.slot,
             sa: entry.sa.clone(),
@@ -282,14 +285,19 @@ impl Sadb {
     /// An SPI for the slot that nobody uses, the next one in its row.
     fn next_spi(&self, slot: u32, avoid: &[u32]) -> Option<u32> {
         let (slots, generation) = (self.region.slots(), &self.at(slot).hot().generation);
-        let (first, all) = (generation.load(Relaxed), slots::generations(slots));
-        let row = (0..all).map(|n| first.wrapping_add(n) % all);
+        let all = slots::generations(slots);
+        let first = match (generation.load(Relaxed), self.seed) {
+            // Neighbours begin far from each other (Knuth's multiplicative hash).
+            (0, Some(seed)) => seed.wrapping_add(slot.wrapping_mul(0x9e37_79b1)),
+            (next, _) => next.saturating_sub(1),
+        };
+        let row = (0..all).map(|n| ((u64::from(first) + u64::from(n)) % u64::from(all)) as u32);
         let free = |spi| {
             !self.index.has_spi(spi) && !self.reserved.contains_key(&spi) && !avoid.contains(&spi)
         };
         let mut spis = row.map(|g| (g, slots::spi(slots, slot, g)));
         let (found, spi) = spis.find(|(_, spi)| free(*spi))?;
-        generation.store((found + 1) % all, Relaxed);
+        generation.store((found + 1) % all + 1, Relaxed);
         Some(spi)
     }
 }

@@ -81,10 +81,7 @@ proptest! {
             slot.set_record(bytes.first_chunk::<RECORD_BYTES>().unwrap());
             slot.set_key_material(&KeyMaterial::default());
             let hot = slot.hot();
-            hot.spi.store(words[0], Relaxed);
-            hot.window.store(words[1], Relaxed);
             hot.generation.store(words[2], Relaxed);
-            hot.set.store(words[3].into(), Relaxed);
             hot.set_state(STATES[state]);
         }
         recover_and_use(&sadb)?;

@@ -539,7 +539,7 @@ impl Test {
             assert_eq!(slot.hot().state(), SlotState::Free);
             assert_eq!(
                 (slot.record(), slot.key_material().encryption),
-                ([0; 128], [0; 24])
+                ([0; gm_region::RECORD_BYTES], [0; 24])
             );
         }
         let there = model

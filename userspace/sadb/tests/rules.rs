@@ -166,7 +166,7 @@ fn what_a_worker_has_is_said_again_as_it_is_now() {
         let sends = sa.set == SetId(1) && sa.dir == Dir::Out;
         assert_eq!(sa.active.is_some(), sends, "slot {}", sa.slot);
         let partners = of(sa.set.0).filter(|p| p.dir == Dir::Out).map(|p| p.slot);
-        assert_eq!(sa.partners, partners.collect::<Vec<_>>());
+        assert_eq!(*sa.partners, partners.collect::<Vec<_>>());
     }
 }
 
@@ -530,7 +530,8 @@ fn spis_of_one_slot_differ_and_wrap_within_their_range() {
     assert_eq!(first.spi, 1_000_000_000);
     let hot = sadb.region().slot(1).unwrap().hot();
     let last_generation = ((1u64 << 32) - 1_000_000_000) as u32 / (1 << 20) - 1;
-    hot.generation.store(last_generation, Relaxed);
+    // One more than the generation: 0 is a slot that has had no SPI.
+    hot.generation.store(last_generation + 1, Relaxed);
     let last = sadb.reserve(&[]).unwrap();
     assert_eq!(last.spi, 1_000_000_001 + last_generation * (1 << 20));
     assert_eq!(
@@ -540,7 +541,7 @@ fn spis_of_one_slot_differ_and_wrap_within_their_range() {
             .hot()
             .generation
             .load(Relaxed),
-        0
+        1
     );
     // One that somebody else uses is left out.
     let foreign = sa(Dir::Out, Suite::NullAesGcm, 1_000_000_003, 1);

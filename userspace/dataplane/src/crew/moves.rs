@@ -105,8 +105,8 @@ impl Crew {
 
     /// Gives a worker all SAs of these buckets; their slots.
     pub(super) fn adopt(&self, buckets: &Buckets, to: u8, sadb: &Sadb) -> Result<Vec<u32>, Error> {
-        let mut sas: Vec<Loaded> = sadb.loaded().collect();
-        sas.retain(|sa| buckets.has(bucket_of(&sa.sa, sa.dir)));
+        let moved = |sa: &Loaded| buckets.has(bucket_of(&sa.sa, sa.dir));
+        let mut sas: Vec<Loaded> = sadb.loaded().filter(moved).collect();
         // Of selectors that overlap the one activated last has the traffic.
         sas.sort_by_key(|sa| sa.active);
         let slots = sas.iter().map(|sa| sa.slot).collect();

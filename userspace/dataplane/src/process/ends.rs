@@ -104,8 +104,8 @@ impl Ctx {
     /// counts against both.
     pub(crate) fn drop_from(&self, entry: Option<&Entry>, reason: Reason, seen: &Seen) {
         self.counters.count(reason);
-        if let Some(hot) = entry.and_then(|e| self.hot(e)) {
-            hot.count_drop(reason);
+        if let Some(slot) = entry.and_then(|e| self.region.slot(e.slot)) {
+            slot.count_drop(reason);
         }
         if let Some(peer) = seen.peer() {
             self.published.tables.count(&peer, reason);

@@ -39,7 +39,7 @@ impl Ctx {
             Mode::Trans => self.published.tables.tag(&map_addr(spec.selector.src), 0),
             Mode::UdpEncTun => 0,
         };
-        entry.limit.set(OfSa::new(phone));
+        entry.set_limit(OfSa::new(phone));
         self.published.set_limited(entry.slot, false);
         let kept = self.forgeries.0.get_mut();
         kept.loaded += 1;
@@ -54,7 +54,7 @@ impl Ctx {
         let kept = self.forgeries.0.get_mut();
         if let Some(entry) = self.table.get(slot) {
             kept.loaded = kept.loaded.saturating_sub(1);
-            if entry.limit.get().limited() {
+            if entry.is_limited() {
                 kept.limited.retain(|s| *s != slot);
                 self.published.set_limited(slot, false);
             }
@@ -81,10 +81,10 @@ impl Ctx {
     pub(super) fn worth_trying(&self, entry: &Entry, seen: &Seen, top: u64) -> Result<(), Reason> {
         let kept = &mut *self.forgeries.0.borrow_mut();
         // Where nobody is limited everybody is tried.
-        if !kept.sources.limits_any() && !entry.limit.get().limited() {
+        if !kept.sources.limits_any() && !entry.is_limited() {
             return Ok(());
         }
-        let mut sa = entry.limit.get();
+        let mut sa = entry.limit();
         let seq = seen.esp.map_or(0, |(_, seq)| u64::from(seq));
         // Of an extended number only the low half is there, and a peer may begin
         // anywhere.
@@ -95,7 +95,7 @@ impl Ctx {
         let admits = kept
             .sources
             .admits(&mut sa, self.source_of(seen), ahead, self.now);
-        entry.limit.set(sa);
+        entry.set_limit(sa);
         if admits {
             Ok(())
         } else {
@@ -105,10 +105,10 @@ impl Ctx {
 
     /// A packet whose ICV does not verify.
     pub(super) fn forged(&self, entry: &Entry, seen: &Seen) {
-        let mut sa = entry.limit.get();
+        let mut sa = entry.limit();
         let kept = &mut *self.forgeries.0.borrow_mut();
         let passed = kept.sources.failed(&mut sa, self.source_of(seen), self.now);
-        entry.limit.set(sa);
+        entry.set_limit(sa);
         if passed.sa {
             kept.limited.push(entry.slot);
             self.published.set_limited(entry.slot, true);
@@ -123,10 +123,10 @@ impl Ctx {
     /// sends a phone's packet on from elsewhere must not become the phone.
     pub(super) fn vouched(&self, entry: &Entry, (addr, port): (IpAddr, u16), newest: bool) {
         let places = newest && entry.sa.spec.mode == Mode::UdpEncTun;
-        if !places && !entry.limit.get().limited() {
+        if !places && !entry.is_limited() {
             return;
         }
-        let mut sa = entry.limit.get();
+        let mut sa = entry.limit();
         sa.opened();
         if places {
             let addr = map_addr(addr);
@@ -135,7 +135,7 @@ impl Ctx {
                 self.published.verified(entry.slot, &addr, port);
             }
         }
-        entry.limit.set(sa);
+        entry.set_limit(sa);
     }
 
     /// Whether any SA or source is limited.
@@ -152,9 +152,9 @@ impl Ctx {
             let Some(entry) = table.get(*slot) else {
                 return false;
             };
-            let mut sa = entry.limit.get();
+            let mut sa = entry.limit();
             let ends = sa.ends(now);
-            entry.limit.set(sa);
+            entry.set_limit(sa);
             if ends {
                 published.set_limited(*slot, false);
             }

@@ -108,14 +108,14 @@ impl Ctx {
     fn watch_numbers(&self, entry: &Entry, last: u64, end: Option<&Reason>) {
         let (set, spi) = (entry.set, entry.sa.spec.spi);
         let remaining = entry.sa.seq_limit().saturating_sub(last);
-        if remaining < LOW && !entry.low_told.replace(true) {
+        if remaining < LOW && !entry.tell_low() {
             self.tell(Event::SeqLow {
                 set,
                 spi,
                 remaining,
             });
         }
-        if end == Some(&Reason::OutSeqExhausted) && !entry.end_told.replace(true) {
+        if end == Some(&Reason::OutSeqExhausted) && !entry.tell_end() {
             self.tell(Event::Exhausted { set, spi });
         }
     }

@@ -102,7 +102,7 @@ impl Ctx {
     /// The longest packet that may leave through an outbound SA.
     pub(super) fn mtu(&self, entry: &Entry) -> usize {
         let uplink = self.settings.mtu();
-        let path = entry.path.get().at(self.now);
+        let path = entry.path().at(self.now);
         path.map_or(uplink, |path| uplink.min(path.mtu.into()))
     }
 
@@ -116,7 +116,7 @@ impl Ctx {
 
     /// Whether routers have to cut even the shortest packets of an SA.
     pub(super) fn is_tiny(&self, entry: &Entry) -> bool {
-        entry.path.get().at(self.now).is_some_and(|path| path.tiny)
+        entry.path().at(self.now).is_some_and(|path| path.tiny)
     }
 
     /// Whether an ICMP error is about ESP of the kernel's SAs, as far as we can
@@ -201,7 +201,7 @@ impl Ctx {
             tiny: !quoted.v6 && mtu < least,
             until: self.now.saturating_add(LIFE),
         };
-        let known = entry.path.get().at(self.now);
+        let known = entry.path().at(self.now);
         // Several packets were on their way: an older answer says nothing new.
         if known.is_none_or(|known| path.mtu <= known.mtu) {
             if known.is_none_or(|known| path.mtu < known.mtu) {
@@ -211,7 +211,7 @@ impl Ctx {
                     mtu: path.mtu,
                 });
             }
-            entry.path.set(path);
+            entry.set_path(path);
         }
         Some(Reason::PathMtu)
     }

@@ -73,7 +73,7 @@ fn eight_copies_in_a_batch_give_one_packet() {
     b.inbound(&[(wire[0].as_slice(), meta(IN, META_ESP)); 8]);
     assert_eq!(b.stack().len(), 1);
     assert_eq!((b.count(Reason::Ok), b.count(Reason::Replay)), (1, 7));
-    assert_eq!(b.hot(IN).drops(Reason::Replay), 7);
+    assert_eq!(b.drops(IN, Reason::Replay), 7);
     b.settle();
 }
 

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use gm_esp::Sa;
-use gm_sadb::{Change, Dir, Loaded, Numbers, SetId};
+use gm_sadb::{Change, Dir, Numbers, SetId};
 
 use super::{Held, Sas, Transfer};
 use crate::control::Control;
@@ -39,9 +38,7 @@ impl Control {
             match installed {
                 Ok(installed) => {
                     sets.push(set);
-                    let out = (installed.slots.iter().zip(&spec.sas))
-                        .filter_map(|(slot, sa)| (sa.dir == Dir::Out).then_some(*slot));
-                    todo.push((set, out.collect::<Vec<u32>>(), installed.changes));
+                    todo.push((set, installed.changes));
                 }
                 Err(e) => {
                     begun = Err(e.into());
@@ -54,10 +51,8 @@ impl Control {
         if begun.is_ok() {
             begun = self.crew.hold(&buckets);
         }
-        for (set, partners, changes) in &todo {
-            if begun.is_ok() {
-                begun = self.apply(*set, changes, partners);
-            }
+        if begun.is_ok() {
+            begun = self.apply_all(todo);
         }
         if let Err(e) = begun {
             self.gave_up(&sets, &buckets)?;
@@ -93,7 +88,7 @@ impl Control {
         // whatever happens. A worker that has died has them when it is started again;
         // one that hangs sends nothing.
         for set in sets {
-            if let Err(e) = self.activate(*set) {
+            if let Some(Err(e)) = self.activate(&[*set]).pop() {
                 tracing::error!(set = set.0, "taken over, and sends nothing: {e}");
             }
         }
@@ -158,7 +153,7 @@ impl Control {
             for (set, changes) in &changes {
                 let some = changes.iter().filter(|c| is_sight(c) == sight).cloned();
                 let some: Vec<Change> = some.collect();
-                end = end.and(self.apply(*set, &some, &[]));
+                end = end.and(self.apply(*set, some));
             }
         }
         end
@@ -245,11 +240,7 @@ impl Control {
     }
 
     fn buckets_of(&self, sets: &[SetId]) -> Buckets {
-        let sas: Vec<Loaded> = self.sadb.loaded().collect();
-        let bucket = |sa: &Sa, dir| bucket_of(sa, dir);
-        sas.iter()
-            .filter(|sa| sets.contains(&sa.set))
-            .map(|sa| bucket(&sa.sa, sa.dir))
-            .collect()
+        let sas = sets.iter().flat_map(|set| self.sadb.loaded_of(*set));
+        sas.map(|sa| bucket_of(&sa.sa, sa.dir)).collect()
     }
 }

@@ -14,7 +14,7 @@ impl Worker {
         let Process { ctx, hand, tap, .. } = &mut self.process;
         let (mut report, mut stop) = (Report::default(), false);
         match order.command {
-            Command::Load(entry) => ctx.load(*entry),
+            Command::Steps(steps) => steps.into_iter().for_each(|step| step.carry_out(ctx)),
             Command::Adopt(entries) => {
                 for (entry, active) in entries {
                     let slot = entry.slot;
@@ -24,9 +24,6 @@ impl Worker {
                     }
                 }
             }
-            Command::Activate(slot) => ctx.table.activate(slot),
-            Command::Deactivate(slot) => ctx.table.deactivate(slot),
-            Command::Unload(slot) => ctx.unload(slot),
             Command::Park(buckets) => hand.park(&buckets),
             Command::Release(buckets, slots) => {
                 slots.into_iter().for_each(|slot| ctx.unload(slot));

@@ -15,8 +15,20 @@ impl Run {
         let (slot, peer) = (slot(nth), &mut self.peers[nth]);
         let ctx = &mut self.bench.process.ctx;
         let set = SetId(nth as u64 + 1);
-        let inbound = Entry::new(slot, set, Dir::In, peer.inbound.sa.clone(), vec![slot + 1]);
-        let outbound = Entry::new(slot + 1, set, Dir::Out, peer.outbound.sa.clone(), vec![]);
+        let inbound = Entry::new(
+            slot,
+            set,
+            Dir::In,
+            peer.inbound.sa.clone(),
+            [slot + 1].into_iter().collect(),
+        );
+        let outbound = Entry::new(
+            slot + 1,
+            set,
+            Dir::Out,
+            peer.outbound.sa.clone(),
+            std::iter::empty().collect(),
+        );
         ctx.load(inbound);
         ctx.load(outbound);
         ctx.table.activate(slot + 1);

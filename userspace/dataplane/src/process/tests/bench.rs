@@ -150,7 +150,13 @@ impl Bench {
 
     /// Gives the worker an SA; an outbound one is active.
     pub(super) fn load(&mut self, slot: u32, dir: Dir, sa: Sa, partners: &[u32]) {
-        let entry = Entry::new(slot, SetId(1), dir, Arc::new(sa), partners.to_vec());
+        let entry = Entry::new(
+            slot,
+            SetId(1),
+            dir,
+            Arc::new(sa),
+            partners.iter().copied().collect(),
+        );
         self.process.ctx.load(entry);
         self.process.ctx.table.activate(slot);
     }
@@ -237,6 +243,13 @@ impl Bench {
 
     pub(super) fn hot(&self, slot: u32) -> &Hot {
         self.process.ctx.region.slot(slot).unwrap().hot()
+    }
+
+    /// Packets of an SA that were dropped.
+    pub(super) fn drops(&self, slot: u32, reason: gm_abi::verdict::Reason) -> u64 {
+        let drops = self.process.ctx.region.slot(slot).unwrap().drops();
+        let place = gm_region::DROP_REASONS.iter().position(|r| *r == reason);
+        drops[place.unwrap()]
     }
 
     /// Every packet has one end, and no frame is lost.

@@ -55,7 +55,7 @@ fn bad_icvs_are_limited_and_the_phone_of_the_sa_goes_on() {
         // before the cryptography.
         assert_eq!(counts(&b), [10, 33, 467], "{mode:?}");
         assert!(b.process.ctx.published.is_limited(IN));
-        assert_eq!(b.hot(IN).drops(Reason::IcvLimited), 467);
+        assert_eq!(b.drops(IN, Reason::IcvLimited), 467);
         let source = b
             .process
             .ctx

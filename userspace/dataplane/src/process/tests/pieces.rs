@@ -75,7 +75,7 @@ fn the_whole_has_to_be_its_sas_traffic() {
     let mut b = near();
     assert!(give(&mut b, IN, &tunnelled(SPI, &cut(&other, 700, 7))).is_empty());
     assert_eq!(b.count(Reason::SelectorMismatch), 1);
-    assert_eq!(b.hot(IN).drops(Reason::SelectorMismatch), 1);
+    assert_eq!(b.drops(IN, Reason::SelectorMismatch), 1);
     b.settle();
 }
 
@@ -90,7 +90,7 @@ fn pieces_from_another_address_than_the_phones_take_no_room() {
     }
     let mut b = near();
     assert!(give(&mut b, IN, &tunnelled(SPI, &pieces)).is_empty());
-    assert_eq!(b.hot(IN).drops(Reason::SelectorMismatch), 2);
+    assert_eq!(b.drops(IN, Reason::SelectorMismatch), 2);
     assert_eq!(
         (b.count(Reason::Fragment), b.process.reassembly_bytes()),
         (0, 0)
