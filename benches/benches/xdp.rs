@@ -19,6 +19,8 @@
 mod cases;
 #[path = "xdp/lab.rs"]
 mod lab;
+#[path = "xdp/sending.rs"]
+mod sending;
 
 use gm_benches::report::{self, Plot, Table};
 use gm_benches::stats::{Figure, alternate};
@@ -100,6 +102,25 @@ fn by_packet(title: &str, note: &str, cases: Vec<Case>, filter: &str) -> Result<
     Ok(table)
 }
 
+fn by_sender(filter: &str) -> Result<Table, Problem> {
+    let mut table = Table::new(
+        "tc egress, as a sender meets it",
+        "A UDP socket sends 356 bytes over a veth, nothing of which any SA protects: ns for each `send`, what any \
+         program adds to that which lets everything go on, and what ours adds.",
+    )
+    .columns(&["from", "send ns", "any program ns", "ours ns"]);
+    for (name, from) in [
+        ("send, another address", "203.0.113.6"),
+        ("send, another port", "203.0.113.5"),
+    ] {
+        if name.contains(filter) {
+            let s = sending::sending(from)?;
+            table = table.row([name.into(), s.plain.into(), s.any.into(), s.ours.into()]);
+        }
+    }
+    Ok(table)
+}
+
 fn run(filter: &str) -> Result<Vec<Table>, Problem> {
     Ok(vec![
         by_number(if smoke() { 1000 } else { 1_000_000 }, filter)?,
@@ -121,6 +142,7 @@ fn run(filter: &str) -> Result<Vec<Table>, Problem> {
             cases::guard(),
             filter,
         )?,
+        by_sender(filter)?,
         sizes()?,
     ])
 }

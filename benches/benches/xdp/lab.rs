@@ -20,9 +20,11 @@ pub type Problem = Box<dyn std::error::Error>;
 
 /// What a case needs in the kernel.
 pub struct Lab {
-    bench: Ebpf,
+    /// The object that drives it.
+    pub bench: Ebpf,
     xdp: bool,
-    _product: Ebpf,
+    /// The product's object.
+    pub product: Ebpf,
     _socket: OwnedFd,
 }
 
@@ -62,7 +64,7 @@ impl Lab {
         Ok(Lab {
             bench,
             xdp,
-            _product: product,
+            product,
             _socket: socket,
         })
     }
