@@ -15,7 +15,7 @@ const INITIAL: [u32; 5] = [
 ];
 
 /// Up to so many packets are hashed one after the other: lanes would be empty.
-const FEW: usize = 3;
+const FEW: usize = 4;
 
 impl MacStates {
     /// Of a key that is not longer than a block.

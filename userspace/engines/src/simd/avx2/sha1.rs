@@ -19,7 +19,9 @@ hmac!("avx2", 8);
 ///
 /// # Safety
 /// A block can be read at each place with the offset.
-#[inline]
+// Not inlined: so they come in memory, where a round can use them from; registers
+// are too few for them.
+#[inline(never)]
 #[target_feature(enable = "avx2")]
 unsafe fn words(at: &[*const u8; 8], offset: usize) -> [__m256i; 16] {
     let mut words = [_mm256_setzero_si256(); 16];

@@ -12,9 +12,6 @@ use core::arch::x86_64::{
 
 use crate::simd::{AES_BLOCK, CbcChains, LANES, RoundKeys};
 
-/// Registers for one block of every lane.
-const GROUPS: usize = LANES / 4;
-
 /// Three inputs, added without carry.
 const XOR3: i32 = 0x96;
 
@@ -69,6 +66,29 @@ const RUN: usize = 8;
 /// AVX-512F and VAES; each lane has `blocks` blocks, or is empty.
 #[target_feature(enable = "avx512f,avx512vl,vaes")]
 pub(super) unsafe fn encrypt(
+    chains: &mut CbcChains,
+    lanes: &mut [&mut [u8]; LANES],
+    blocks: usize,
+) {
+    let busy = lanes.iter().rposition(|lane| !lane.is_empty());
+    // SAFETY: the caller's.
+    unsafe {
+        match busy {
+            None => {}
+            Some(0..4) => run::<1>(chains, lanes, blocks),
+            Some(4..8) => run::<2>(chains, lanes, blocks),
+            Some(_) => run::<{ LANES / 4 }>(chains, lanes, blocks),
+        }
+    }
+}
+
+/// Encrypts in as many registers as lanes are busy.
+///
+/// # Safety
+/// As for [`encrypt`]; the lanes behind these are empty.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl,vaes")]
+unsafe fn run<const GROUPS: usize>(
     chains: &mut CbcChains,
     lanes: &mut [&mut [u8]; LANES],
     blocks: usize,
