@@ -67,6 +67,8 @@ pub struct Case {
     /// First SPI and number of those that are drawn, and where they go.
     pub spis: (u32, u32),
     pub spi_at: u32,
+    /// Interface index of the uplink; test runs are on `lo`, which has 1.
+    pub uplink: u32,
     /// Whether a worker listens.
     pub socket: bool,
     /// What the program must say.
@@ -84,6 +86,7 @@ impl Default for Case {
             in_udp: false,
             spis: (0, 0),
             spi_at: 34,
+            uplink: 1,
             socket: true,
             action: REDIRECT,
         }

@@ -36,7 +36,7 @@ impl Lab {
             .map_max_entries("SLOTS", slots)
             .map_max_entries("SLOT_DROPS", slots)
             .load(&std::fs::read(format!("{PREBUILT}gm-xdp.o"))?)?;
-        configure(&mut product, slots)?;
+        configure(&mut product, slots, case.uplink)?;
         install(&mut product, case)?;
         let socket = socket_with(
             AddressFamily::XDP,
@@ -124,12 +124,12 @@ pub fn sizes() -> Result<Vec<(&'static str, u32, u32, u32)>, Problem> {
     Ok(numbers.collect())
 }
 
-fn configure(product: &mut Ebpf, slots: u32) -> Result<(), Problem> {
+fn configure(product: &mut Ebpf, slots: u32, uplink: u32) -> Result<(), Problem> {
     let mut config = [0; 32];
     let words = [
         ABI_VERSION,
         slots - 1,
-        1,
+        uplink,
         1,
         0x5eed_c0de,
         u32::from(ENCAP_PORT),

@@ -8,6 +8,7 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use gm_benches::stats::{Figure, alternate};
 use gm_benches::{pin, rounds, smoke};
 use gm_tests::netns::{End, NetNs, veth};
+use gm_xsk::nic;
 
 use crate::cases::{Case, Under};
 use crate::lab::{Lab, Problem};
@@ -56,6 +57,7 @@ fn alternated(from: &str) -> Result<Vec<Vec<f64>>, Problem> {
     let packets = if smoke() { 100 } else { 2000 };
     let lab = Lab::new(&Case {
         under: Under::Egress,
+        uplink: nic::index("up0")?,
         ..Case::default()
     })?;
     let lab = std::cell::RefCell::new(lab);

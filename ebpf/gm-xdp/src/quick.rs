@@ -183,6 +183,20 @@ fn flow(skb: &Skb) -> Option<PlainFlow> {
     }
 }
 
+/// The same of a packet that leaves through the uplink, which is Ethernet: by
+/// direct access, as far as its headers lie in one piece.
+#[inline(always)]
+fn flow_of_uplink(skb: &Skb) -> Option<PlainFlow> {
+    // SAFETY: `raw` is the program's context.
+    let (data, end) = unsafe { ((*skb.raw).data as usize, (*skb.raw).data_end as usize) };
+    let link = Head::<{ ETH_LEN + PLAIN_FLOW_V4 }>::new(data, end)?;
+    match ether_type(&link, ETH_LEN - 2) {
+        IPV4 => wire::plain_flow_v4(&Head::<PLAIN_FLOW_V4>(data + ETH_LEN)),
+        IPV6 => wire::plain_flow_v6(&Head::<PLAIN_FLOW_V6>::new(data + ETH_LEN, end)?),
+        _ => None,
+    }
+}
+
 /// What is sure about a packet that is to leave.
 pub enum Egress {
     /// It goes on untouched.
@@ -196,20 +210,31 @@ pub enum Egress {
 /// Egress.
 #[inline(always)]
 pub fn egress(skb: &Skb, config: &Config) -> Egress {
-    let Some(flow) = flow(skb) else {
-        return Egress::Unsure;
-    };
+    if skb.interface() == config.uplink {
+        return match flow_of_uplink(skb) {
+            Some(flow) => leaving(&flow, config),
+            None => Egress::Unsure,
+        };
+    }
+    match flow(skb) {
+        Some(flow) => leaving(&flow, config),
+        None => Egress::Unsure,
+    }
+}
+
+#[inline(always)]
+fn leaving(flow: &PlainFlow, config: &Config) -> Egress {
     if !is_ours(&flow.src, config) {
         return Egress::Leaves;
     }
-    let shows = shows(&flow);
+    let shows = shows(flow);
     if shows && is_protected(flow.ports().0) {
         return Egress::Taken;
     }
     if kernel_sas() && state(STATE_TRANSIT) != 0 {
         return Egress::Unsure;
     }
-    if shows || is_no_error(&flow) {
+    if shows || is_no_error(flow) {
         Egress::Leaves
     } else {
         Egress::Unsure
