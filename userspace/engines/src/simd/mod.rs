@@ -63,11 +63,21 @@ pub(crate) struct RoundKeys(pub(crate) [[u8; AES_BLOCK]; 11]);
 /// The round keys of [`LANES`] CBC chains, round by round, lane by lane, and the
 /// last ciphertext block of each (the IV at first). In halves of a block, which
 /// are wiped faster than bytes.
-#[derive(zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
 #[repr(align(64))]
 pub(crate) struct CbcChains {
     keys: [[[u64; 2]; LANES]; 11],
     last: [[u64; 2]; LANES],
+    /// Lanes that have had a key: the others have nothing to wipe.
+    used: usize,
+}
+
+impl Drop for CbcChains {
+    fn drop(&mut self) {
+        use zeroize::Zeroize;
+        for lanes in self.keys.iter_mut().chain([&mut self.last]) {
+            lanes[..self.used].as_flattened_mut().zeroize();
+        }
+    }
 }
 
 impl CbcChains {
@@ -76,6 +86,7 @@ impl CbcChains {
         CbcChains {
             keys: [[[0; 2]; LANES]; 11],
             last: [[0; 2]; LANES],
+            used: 0,
         }
     }
 
@@ -85,6 +96,7 @@ impl CbcChains {
             round[lane] = halves(key);
         }
         self.last[lane] = halves(iv);
+        self.used = self.used.max(lane + 1);
     }
 }
 

@@ -20,48 +20,69 @@ pub(super) unsafe fn encrypt(
     blocks: usize,
 ) {
     for turn in (0..LANES).step_by(WIDTH) {
-        let lanes = &mut lanes[turn..turn + WIDTH];
-        if lanes.iter().all(|lane| lane.is_empty()) {
-            continue;
-        }
-        // A lane that rests works on this, again and again.
-        let mut rest = [[0; AES_BLOCK]; WIDTH];
-        let places: [(*mut u8, usize); WIDTH] =
-            core::array::from_fn(|lane| match &mut *lanes[lane] {
-                [] => (rest[lane].as_mut_ptr(), 0),
-                bytes => (bytes.as_mut_ptr(), AES_BLOCK),
-            });
-        // SAFETY: of all loads and stores: keys and last blocks are sixteen bytes,
-        // aligned to sixteen; block `block` of a lane is there, or its rest.
+        let busy = lanes[turn..turn + WIDTH]
+            .iter()
+            .rposition(|lane| !lane.is_empty());
+        // SAFETY: the caller's.
         unsafe {
-            let key = |round: usize, lane: usize| {
-                _mm_load_si128(chains.keys[round][turn + lane].as_ptr().cast())
+            match busy {
+                None => {}
+                Some(0..2) => run::<2>(chains, lanes, turn, blocks),
+                Some(2..4) => run::<4>(chains, lanes, turn, blocks),
+                Some(_) => run::<WIDTH>(chains, lanes, turn, blocks),
+            }
+        }
+    }
+}
+
+/// Encrypts in `BUSY` lanes from `turn` on.
+///
+/// # Safety
+/// As for [`encrypt`].
+#[inline]
+#[target_feature(enable = "aes,avx2")]
+unsafe fn run<const BUSY: usize>(
+    chains: &mut CbcChains,
+    lanes: &mut [&mut [u8]; LANES],
+    turn: usize,
+    blocks: usize,
+) {
+    // A lane that rests works on this, again and again.
+    let mut rest = [[0; AES_BLOCK]; BUSY];
+    let places: [(*mut u8, usize); BUSY] =
+        core::array::from_fn(|lane| match &mut *lanes[turn + lane] {
+            [] => (rest[lane].as_mut_ptr(), 0),
+            bytes => (bytes.as_mut_ptr(), AES_BLOCK),
+        });
+    // SAFETY: of all loads and stores: keys and last blocks are sixteen bytes,
+    // aligned to sixteen; block `block` of a lane is there, or its rest.
+    unsafe {
+        let key = |round: usize, lane: usize| {
+            _mm_load_si128(chains.keys[round][turn + lane].as_ptr().cast())
+        };
+        let mut last: [__m128i; BUSY] =
+            core::array::from_fn(|lane| _mm_load_si128(chains.last[turn + lane].as_ptr().cast()));
+        for block in 0..blocks {
+            let at = |lane: usize| -> *mut u8 {
+                let (start, stride) = places[lane];
+                start.add(block * stride)
             };
-            let mut last: [__m128i; WIDTH] = core::array::from_fn(|lane| {
-                _mm_load_si128(chains.last[turn + lane].as_ptr().cast())
-            });
-            for block in 0..blocks {
-                let at = |lane: usize| -> *mut u8 {
-                    let (start, stride) = places[lane];
-                    start.add(block * stride)
-                };
+            for (lane, last) in last.iter_mut().enumerate() {
+                let plain = _mm_loadu_si128(at(lane).cast());
+                *last = _mm_xor_si128(*last, _mm_xor_si128(plain, key(0, lane)));
+            }
+            for round in 1..10 {
                 for (lane, last) in last.iter_mut().enumerate() {
-                    let plain = _mm_loadu_si128(at(lane).cast());
-                    *last = _mm_xor_si128(*last, _mm_xor_si128(plain, key(0, lane)));
-                }
-                for round in 1..10 {
-                    for (lane, last) in last.iter_mut().enumerate() {
-                        *last = _mm_aesenc_si128(*last, key(round, lane));
-                    }
-                }
-                for (lane, last) in last.iter_mut().enumerate() {
-                    *last = _mm_aesenclast_si128(*last, key(10, lane));
-                    _mm_storeu_si128(at(lane).cast(), *last);
+                    *last = _mm_aesenc_si128(*last, key(round, lane));
                 }
             }
-            for (lane, last) in last.into_iter().enumerate() {
-                _mm_storeu_si128(chains.last[turn + lane].as_mut_ptr().cast(), last);
+            for (lane, last) in last.iter_mut().enumerate() {
+                *last = _mm_aesenclast_si128(*last, key(10, lane));
+                _mm_storeu_si128(at(lane).cast(), *last);
             }
+        }
+        for (lane, last) in last.into_iter().enumerate() {
+            _mm_storeu_si128(chains.last[turn + lane].as_mut_ptr().cast(), last);
         }
     }
 }
