@@ -14,14 +14,14 @@ use core::arch::x86_64::{
     _mm_xor_si128, _mm512_add_epi32, _mm512_aesenc_epi128, _mm512_aesenclast_epi128,
     _mm512_broadcast_i32x4, _mm512_castsi512_si128, _mm512_extracti32x4_epi32, _mm512_loadu_si512,
     _mm512_mask_mov_epi32, _mm512_mask_storeu_epi8, _mm512_maskz_broadcast_i32x4,
-    _mm512_maskz_loadu_epi8, _mm512_maskz_mov_epi8, _mm512_set_epi32, _mm512_set1_epi64,
-    _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_xor_si512,
+    _mm512_maskz_loadu_epi8, _mm512_maskz_mov_epi8, _mm512_set_epi32, _mm512_setzero_si512,
+    _mm512_shuffle_epi8, _mm512_xor_si512,
 };
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::Avx512;
-use super::ghash::{Sums, multiply, multiply_lanes, reverse, xor3};
+use super::ghash::{Power, Sums, multiply, multiply_lanes, reverse};
 use crate::simd::gcm::{Gcm, MAC, OPEN, Packet, SEAL, data_len, polyval_key};
 use crate::simd::{AES_BLOCK, RoundKeys, schedule};
 
@@ -43,10 +43,8 @@ pub(crate) struct GcmKey {
     room: [u8; 16],
     /// For the last register: the fourth, third, second and first power.
     last: [[u8; AES_BLOCK]; 4],
-    /// The sum of the halves of each of `powers`.
-    folded: [u64; STRIDE],
     /// For the registers before it, the last one's comes last: 32nd, 28th, ... 4th.
-    powers: [[u8; AES_BLOCK]; STRIDE],
+    powers: [Power; STRIDE],
 }
 
 const _: () = assert!(size_of::<GcmKey>() == 7 * 64);
@@ -143,8 +141,7 @@ fn expand(key: &[u8; AES_BLOCK]) -> GcmKey {
         keys: schedule::expand(key),
         room: [0; 16],
         last: [[0; AES_BLOCK]; 4],
-        folded: [0; STRIDE],
-        powers: [[0; AES_BLOCK]; STRIDE],
+        powers: [Power::default(); STRIDE],
     };
     let first = number(polyval_key(store(encrypt(
         &expanded.keys,
@@ -157,11 +154,8 @@ fn expand(key: &[u8; AES_BLOCK]) -> GcmKey {
     }
     let fourth = load(&expanded.last[0]);
     power = fourth;
-    let places = expanded.powers.iter_mut().zip(&mut expanded.folded);
-    for (place, folded) in places.rev() {
-        *place = store(power);
-        let both = u128::from_le_bytes(*place);
-        *folded = both as u64 ^ (both >> 64) as u64;
+    for place in expanded.powers.iter_mut().rev() {
+        *place = Power::of(u128::from_le_bytes(store(power)));
         power = multiply(power, fourth);
     }
     expanded
@@ -171,8 +165,6 @@ fn expand(key: &[u8; AES_BLOCK]) -> GcmKey {
 struct Row<'a> {
     key: &'a GcmKey,
     keys: [__m512i; 11],
-    /// The nonce, four times, with room for the counter.
-    nonce: __m512i,
     /// The counters of the next register, little-endian.
     counters: __m512i,
     /// Where the next register is read and written.
@@ -187,72 +179,129 @@ struct Row<'a> {
     power: usize,
 }
 
-impl Row<'_> {
-    /// The key stream of the next registers. The `last` one ends with what masks the
-    /// tag, the block of counter 1.
+impl<'a> Row<'a> {
+    /// The counter blocks of the next registers. The `LAST` ones end with what masks
+    /// the tag, the block of counter 1.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,vaes")]
-    fn stream<const N: usize>(&mut self, last: bool) -> [__m512i; N] {
+    fn counters<const N: usize, const LAST: bool>(&mut self) -> [__m512i; N] {
         let big_endian = _mm512_broadcast_i32x4(_mm_set_epi8(
             12, 13, 14, 15, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
         ));
         let step = _mm512_broadcast_i32x4(_mm_set_epi32(4, 0, 0, 0));
         let one = _mm512_broadcast_i32x4(_mm_set_epi32(0x0100_0000, 0, 0, 0));
-        let mut stream = [_mm512_setzero_si512(); N];
-        for (i, block) in stream.iter_mut().enumerate() {
+        let mut blocks = [_mm512_setzero_si512(); N];
+        for (i, block) in blocks.iter_mut().enumerate() {
             let mut counters = _mm512_shuffle_epi8(self.counters, big_endian);
-            if last && i + 1 == N {
+            if LAST && i + 1 == N {
                 counters = _mm512_mask_mov_epi32(counters, LAST_LANE, one);
             }
-            *block = xor3(self.nonce, counters, self.keys[0]);
+            // The nonce is in there.
+            *block = _mm512_xor_si512(counters, self.keys[0]);
             self.counters = _mm512_add_epi32(self.counters, step);
         }
-        for key in &self.keys[1..10] {
-            for block in &mut stream {
-                *block = _mm512_aesenc_epi128(*block, *key);
-            }
+        blocks
+    }
+
+    /// The counter blocks through AES, and what `waits` for the hash times its powers
+    /// meanwhile: both at once is what keeps the processor busy.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,vaes,vpclmulqdq")]
+    fn stream<const N: usize, const LAST: bool, const WAITS: bool>(
+        &mut self,
+        waits: [__m512i; GROUP],
+    ) -> [__m512i; N] {
+        let mut blocks = self.counters::<N, LAST>();
+        let keys = self.keys;
+        macro_rules! rounds {
+            ($($round:literal)*) => {$(
+                for block in &mut blocks {
+                    *block = _mm512_aesenc_epi128(*block, keys[$round]);
+                }
+            )*};
         }
-        for block in &mut stream {
-            *block = _mm512_aesenclast_epi128(*block, self.keys[10]);
+        if WAITS {
+            let [a, b, c, d] = waits;
+            let (first, second) = (self.powers(), self.powers());
+            rounds!(1);
+            let products = Sums::low(a, b, first);
+            rounds!(2);
+            let products = products.high(a, b, first);
+            rounds!(3);
+            let products = products.middle(a, b, first);
+            rounds!(4);
+            self.sums.add(products);
+            rounds!(5);
+            let products = Sums::low(c, d, second);
+            rounds!(6);
+            let products = products.high(c, d, second);
+            rounds!(7);
+            let products = products.middle(c, d, second);
+            rounds!(8);
+            self.sums.add(products);
+            rounds!(9);
+        } else {
+            rounds!(1 2 3 4 5 6 7 8 9);
         }
-        stream
+        for block in &mut blocks {
+            *block = _mm512_aesenclast_epi128(*block, keys[10]);
+        }
+        blocks
+    }
+
+    /// The next two powers.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn powers(&mut self) -> [&'a Power; 2] {
+        let (key, place) = (self.key, self.power.min(STRIDE - 2));
+        self.power += 2;
+        [&key.powers[place], &key.powers[place + 1]]
     }
 
     /// Multiplies registers by the next powers.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,vpclmulqdq")]
-    fn multiply(&mut self, blocks: &[__m512i]) {
-        let power = |place: usize| _mm512_broadcast_i32x4(load(&self.key.powers[place]));
-        let mut place = self.power;
-        let (pairs, one) = blocks.as_chunks::<2>();
+    fn multiply<const N: usize, const SITE: usize, const WAY: u8>(
+        &mut self,
+        blocks: &[__m512i; N],
+        count: usize,
+    ) {
+        let (pairs, one) = blocks[..count].as_chunks::<2>();
         for [a, b] in pairs {
-            let folded = number(
-                u128::from(self.key.folded[place]) | u128::from(self.key.folded[place + 1]) << 64,
+            let powers = self.powers();
+            self.sums.add(
+                Sums::low(*a, *b, powers)
+                    .high(*a, *b, powers)
+                    .middle(*a, *b, powers),
             );
-            let folded = _mm512_broadcast_i32x4(folded);
-            let powers = [power(place), power(place + 1)];
-            self.sums.add_two(*a, *b, powers, folded);
-            place += 2;
         }
         if let [a] = one {
-            let folded = _mm512_set1_epi64(self.key.folded[place] as i64);
-            self.sums.add_one(*a, power(place), folded);
-            place += 1;
+            let place = self.power.min(STRIDE - 1);
+            self.sums.add_one(*a, &self.key.powers[place]);
+            self.power += 1;
         }
-        self.power = place;
     }
 
-    /// A group of whole registers.
+    /// A group of whole registers, and the group before it, which `waits`, into the
+    /// hash. Returns the one that waits next. There are `registers` from this group
+    /// on.
     ///
     /// # Safety
-    /// As [`Row::crypt`], for so many registers.
+    /// As [`crypt`], for so many registers.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq")]
-    unsafe fn group<const WAY: u8>(&mut self) {
+    unsafe fn group<const WAY: u8, const WAITS: bool>(
+        &mut self,
+        waits: [__m512i; GROUP],
+        registers: usize,
+    ) -> [__m512i; GROUP] {
         let mut stream = [_mm512_setzero_si512(); GROUP];
         if WAY != MAC {
-            stream = self.stream(false);
+            stream = self.stream::<GROUP, false, WAITS>(waits);
+        } else if WAITS {
+            self.multiply::<GROUP, 0, WAY>(&waits, GROUP);
         }
+        self.step(registers);
         let mut blocks = [_mm512_setzero_si512(); GROUP];
         for (i, (block, stream)) in blocks.iter_mut().zip(stream).enumerate() {
             let mask = if i == 0 { self.mask } else { !0 };
@@ -262,26 +311,44 @@ impl Row<'_> {
         }
         blocks[0] = _mm512_xor_si512(blocks[0], self.hash);
         self.hash = _mm512_setzero_si512();
-        self.multiply(&blocks);
         self.at = self.at.wrapping_add(GROUP * REGISTER);
         self.mask = !0;
+        blocks
+    }
+
+    /// Reduces at the end of the table of powers and begins it again, for so many
+    /// `registers`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,vpclmulqdq")]
+    fn step(&mut self, registers: usize) {
+        if self.power == STRIDE {
+            self.hash = self.sums.reduce();
+            self.sums = Sums::zero();
+            self.power = STRIDE - (registers - 1).min(STRIDE);
+        }
     }
 
     /// The row's last registers, of which `mask` is the data in the very last.
     /// Returns the hash and what masks the tag.
     ///
     /// # Safety
-    /// As [`Row::crypt`], for `N` registers.
+    /// As [`crypt`], for `N` registers.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq")]
-    unsafe fn end<const N: usize, const WAY: u8>(
+    unsafe fn end<const N: usize, const WAY: u8, const WAITS: bool>(
         &mut self,
+        waits: [__m512i; GROUP],
         mask: u64,
         lengths: __m128i,
     ) -> (__m128i, __m128i) {
         let mut stream = [_mm512_setzero_si512(); N];
         if WAY != MAC {
-            stream = self.stream(true);
+            stream = self.stream::<N, true, WAITS>(waits);
+        } else if WAITS {
+            self.multiply::<GROUP, N, WAY>(&waits, GROUP);
+        }
+        if WAITS && N > 1 {
+            self.step(N);
         }
         let mut blocks = [_mm512_setzero_si512(); N];
         for (i, (block, stream)) in blocks.iter_mut().zip(stream).enumerate() {
@@ -294,8 +361,12 @@ impl Row<'_> {
         blocks[0] = _mm512_xor_si512(blocks[0], self.hash);
         let lengths = _mm512_maskz_broadcast_i32x4(LAST_LANE, lengths);
         let mut hash = _mm512_xor_si512(blocks[N - 1], lengths);
-        if N > 1 {
-            self.multiply(&blocks[..N - 1]);
+        if WAITS {
+            self.multiply::<N, 8, WAY>(&blocks, N - 1);
+        } else {
+            self.multiply::<N, 9, WAY>(&blocks, N - 1);
+        };
+        if N > 1 || WAITS {
             hash = _mm512_xor_si512(hash, self.sums.reduce());
         }
         // SAFETY: a register is read, which `last` is.
@@ -354,6 +425,7 @@ unsafe fn row<const WAY: u8>(
         for (wide, key) in keys.iter_mut().zip(&key.keys.0) {
             *wide = _mm512_broadcast_i32x4(load(key));
         }
+        keys[0] = _mm512_xor_si512(keys[0], _mm512_broadcast_i32x4(nonce));
     }
     let lengths = number(lengths);
     // With head and lengths. Lanes that are left over come before them.
@@ -365,7 +437,6 @@ unsafe fn row<const WAY: u8>(
     let mut row = Row {
         key,
         keys,
-        nonce: _mm512_broadcast_i32x4(nonce),
         counters: _mm512_add_epi32(counters, _mm512_broadcast_i32x4(begin)),
         at: data.wrapping_sub((before + 1) * AES_BLOCK),
         // In two steps, for it may be all of them.
@@ -374,25 +445,32 @@ unsafe fn row<const WAY: u8>(
         sums: Sums::zero(),
         power: STRIDE - (registers - 1).min(STRIDE),
     };
-    // SAFETY, of all: the caller's; all but the first register and the last are
-    // whole.
-    while registers > GROUP {
-        unsafe { row.group::<WAY>() };
-        registers -= GROUP;
-        if row.power == STRIDE {
-            row.hash = row.sums.reduce();
-            row.sums = Sums::zero();
-            row.power = STRIDE - (registers - 1).min(STRIDE);
-        }
-    }
     // The last register has room for three blocks of data.
     let last = (1 << (3 * AES_BLOCK - (len.wrapping_neg() % AES_BLOCK))) - 1;
+    // SAFETY, of all: the caller's; all but the first register and the last are
+    // whole.
+    let mut waits = [_mm512_setzero_si512(); GROUP];
     let (hash, stream) = unsafe {
-        match registers {
-            1 => row.end::<1, WAY>(last, lengths),
-            2 => row.end::<2, WAY>(last, lengths),
-            3 => row.end::<3, WAY>(last, lengths),
-            _ => row.end::<4, WAY>(last, lengths),
+        if registers <= GROUP {
+            match registers {
+                1 => row.end::<1, WAY, false>(waits, last, lengths),
+                2 => row.end::<2, WAY, false>(waits, last, lengths),
+                3 => row.end::<3, WAY, false>(waits, last, lengths),
+                _ => row.end::<4, WAY, false>(waits, last, lengths),
+            }
+        } else {
+            waits = row.group::<WAY, false>(waits, registers);
+            registers -= GROUP;
+            while registers > GROUP {
+                waits = row.group::<WAY, true>(waits, registers);
+                registers -= GROUP;
+            }
+            match registers {
+                1 => row.end::<1, WAY, true>(waits, last, lengths),
+                2 => row.end::<2, WAY, true>(waits, last, lengths),
+                3 => row.end::<3, WAY, true>(waits, last, lengths),
+                _ => row.end::<4, WAY, true>(waits, last, lengths),
+            }
         }
     };
     if WAY != MAC {

@@ -7,9 +7,11 @@ use core::arch::x86_64::{
     _mm_slli_si128, _mm_srli_si128, _mm_xor_si128, _mm256_castsi256_si128,
     _mm256_extracti128_si256, _mm256_xor_si256, _mm512_broadcast_i32x4, _mm512_bslli_epi128,
     _mm512_bsrli_epi128, _mm512_castsi512_si256, _mm512_clmulepi64_epi128,
-    _mm512_extracti64x4_epi64, _mm512_setzero_si512, _mm512_shuffle_epi32,
+    _mm512_extracti64x4_epi64, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_shuffle_epi32,
     _mm512_ternarylogic_epi64, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64, _mm512_xor_si512,
 };
+
+use zeroize::Zeroize;
 
 /// The order of bytes that turns a block round.
 #[inline]
@@ -62,6 +64,75 @@ fn reduce(low: __m128i, high: __m128i) -> __m128i {
     _mm_xor_si128(high, fold(fold(low)))
 }
 
+/// A power of the hash key as Karatsuba's products want it. In words, because the
+/// broadcast of a word costs a load and nothing else, that of a block a shuffle too.
+#[derive(Clone, Copy, Default, Zeroize)]
+pub(super) struct Power {
+    low: u64,
+    high: u64,
+    folded: u64,
+}
+
+impl Power {
+    pub(super) fn of(power: u128) -> Power {
+        let (low, high) = (power as u64, (power >> 64) as u64);
+        Power {
+            low,
+            high,
+            folded: low ^ high,
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn all(word: u64) -> __m512i {
+    _mm512_set1_epi64(word as i64)
+}
+
+/// The products of two registers, as [`Sums`] has them.
+pub(super) struct Products {
+    low: [__m512i; 2],
+    middle: [__m512i; 2],
+    high: [__m512i; 2],
+}
+
+impl Products {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn zero() -> Products {
+        let zero = [_mm512_setzero_si512(); 2];
+        Products {
+            low: zero,
+            middle: zero,
+            high: zero,
+        }
+    }
+
+    /// The second step.
+    #[inline]
+    #[target_feature(enable = "avx512f,vpclmulqdq")]
+    pub(super) fn high(mut self, a: __m512i, b: __m512i, [p, q]: [&Power; 2]) -> Products {
+        self.high = [
+            _mm512_clmulepi64_epi128::<0x01>(a, all(p.high)),
+            _mm512_clmulepi64_epi128::<0x01>(b, all(q.high)),
+        ];
+        self
+    }
+
+    /// The third one.
+    #[inline]
+    #[target_feature(enable = "avx512f,vpclmulqdq")]
+    pub(super) fn middle(mut self, a: __m512i, b: __m512i, [p, q]: [&Power; 2]) -> Products {
+        let halves = _mm512_xor_si512(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+        self.middle = [
+            _mm512_clmulepi64_epi128::<0x00>(halves, all(p.folded)),
+            _mm512_clmulepi64_epi128::<0x01>(halves, all(q.folded)),
+        ];
+        self
+    }
+}
+
 /// A sum of products that are not reduced yet, lane by lane. Karatsuba's: what
 /// is in the middle has the low and the high part in it, too.
 #[derive(Clone, Copy)]
@@ -83,47 +154,40 @@ impl Sums {
         }
     }
 
-    /// Adds `a` times `powers[0]` and `b` times `powers[1]`; `folded` has the
-    /// sum of the halves of both powers.
+    /// `a` and `b` times their powers, in three steps; this is the first one.
     #[inline]
     #[target_feature(enable = "avx512f,vpclmulqdq")]
-    pub(super) fn add_two(
-        &mut self,
-        a: __m512i,
-        b: __m512i,
-        powers: [__m512i; 2],
-        folded: __m512i,
-    ) {
-        let [p, q] = powers;
-        let halves = _mm512_xor_si512(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
-        self.low = xor3(
-            self.low,
-            _mm512_clmulepi64_epi128::<0x00>(a, p),
-            _mm512_clmulepi64_epi128::<0x00>(b, q),
-        );
-        self.high = xor3(
-            self.high,
-            _mm512_clmulepi64_epi128::<0x11>(a, p),
-            _mm512_clmulepi64_epi128::<0x11>(b, q),
-        );
-        self.middle = xor3(
-            self.middle,
-            _mm512_clmulepi64_epi128::<0x00>(halves, folded),
-            _mm512_clmulepi64_epi128::<0x11>(halves, folded),
-        );
+    pub(super) fn low(a: __m512i, b: __m512i, [p, q]: [&Power; 2]) -> Products {
+        Products {
+            low: [
+                _mm512_clmulepi64_epi128::<0x00>(a, all(p.low)),
+                _mm512_clmulepi64_epi128::<0x00>(b, all(q.low)),
+            ],
+            ..Products::zero()
+        }
     }
 
-    /// Adds `a` times `power`; `folded` has the sum of its halves in each half.
+    /// Adds products.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn add(&mut self, products: Products) {
+        let Products { low, middle, high } = products;
+        self.low = xor3(self.low, low[0], low[1]);
+        self.middle = xor3(self.middle, middle[0], middle[1]);
+        self.high = xor3(self.high, high[0], high[1]);
+    }
+
+    /// Adds `a` times `power`.
     #[inline]
     #[target_feature(enable = "avx512f,vpclmulqdq")]
-    pub(super) fn add_one(&mut self, a: __m512i, power: __m512i, folded: __m512i) {
+    pub(super) fn add_one(&mut self, a: __m512i, power: &Power) {
         let halves = _mm512_xor_si512(a, _mm512_shuffle_epi32::<0b01_00_11_10>(a));
-        self.low = _mm512_xor_si512(self.low, _mm512_clmulepi64_epi128::<0x00>(a, power));
-        self.high = _mm512_xor_si512(self.high, _mm512_clmulepi64_epi128::<0x11>(a, power));
-        self.middle = _mm512_xor_si512(
-            self.middle,
-            _mm512_clmulepi64_epi128::<0x00>(halves, folded),
-        );
+        let low = _mm512_clmulepi64_epi128::<0x00>(a, all(power.low));
+        let middle = _mm512_clmulepi64_epi128::<0x00>(halves, all(power.folded));
+        let high = _mm512_clmulepi64_epi128::<0x01>(a, all(power.high));
+        self.low = _mm512_xor_si512(self.low, low);
+        self.middle = _mm512_xor_si512(self.middle, middle);
+        self.high = _mm512_xor_si512(self.high, high);
     }
 
     /// Reduces each lane.
