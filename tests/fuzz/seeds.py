@@ -4,6 +4,7 @@ cores, with values that are made up, and packets (packet_seeds.py).
 tests/fuzz/run starts from these, from the committed corpus and from
 tests/torture."""
 
+import hashlib
 import pathlib
 import sys
 
@@ -143,5 +144,7 @@ runs = [
     [b"r" + good, b"k" + b"Security-Server: x\r\nProxy-Authenticate: Digest ik=\"" + key.encode() + b"\""],
 ]
 write("edge", [end.join(r) for r in runs])
+# Batches of 1 to 80 packets, about ten bytes each.
+write("engines", [hashlib.shake_128(bytes([n])).digest(1 + 10 * (n % 8) ** 2 + n) for n in range(96)])
 for target, inputs in packet_seeds.seeds().items():
     write(target, inputs)

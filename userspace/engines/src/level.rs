@@ -131,8 +131,8 @@ impl FromStr for Level {
 /// What was chosen, once for the process.
 static CHOSEN: OnceLock<Level> = OnceLock::new();
 
-/// The level of [`best`].
-pub(crate) fn chosen() -> Level {
+/// The level of [`best`], which is this process's own from now on.
+pub fn chosen() -> Level {
     *CHOSEN.get_or_init(|| {
         let able = Level::ALL
             .into_iter()

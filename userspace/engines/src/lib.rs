@@ -34,7 +34,7 @@ mod wide {
 }
 
 pub use key::{Key, KeyError};
-pub use level::{Level, UnknownLevel, best, force};
+pub use level::{Level, UnknownLevel, best, chosen, force};
 pub use transform::{
     HEADER_LEN, MAX_ENCRYPTION_KEY_LEN, MAX_ICV_LEN, MAX_INTEGRITY_KEY_LEN, MAX_IV_LEN, SALT_LEN,
     Transform,

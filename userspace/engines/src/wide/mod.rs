@@ -8,6 +8,8 @@ mod cbc;
 mod gcm;
 mod hmac;
 mod key;
+#[cfg(test)]
+mod vectors;
 
 use subtle::ConstantTimeEq;
 

@@ -274,7 +274,7 @@ unsafe fn row<const WAY: u8>(
         hash: _mm_setzero_si128(),
         mask: mask[0],
     };
-    // SAFETY, of all: the caller's; parts that are not last have whole blocks.
+    // SAFETY: of all: the caller's; parts that are not last have whole blocks.
     unsafe {
         while row.left >= PART * AES_BLOCK {
             row.part::<PART, false, WAY>();

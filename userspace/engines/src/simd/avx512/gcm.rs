@@ -447,9 +447,9 @@ unsafe fn row<const WAY: u8>(
     };
     // The last register has room for three blocks of data.
     let last = (1 << (3 * AES_BLOCK - (len.wrapping_neg() % AES_BLOCK))) - 1;
-    // SAFETY, of all: the caller's; all but the first register and the last are
-    // whole.
     let mut waits = [_mm512_setzero_si512(); GROUP];
+    // SAFETY: of all: the caller's; all but the first register and the last are
+    // whole.
     let (hash, stream) = unsafe {
         if registers <= GROUP {
             match registers {
