@@ -7,11 +7,11 @@ use hmac::{Hmac, Mac};
 use serde_json::Value;
 use sha1::Sha1;
 
-use super::hmac as lanes;
+use super::{ICV_LEN, hmac as lanes};
 use crate::simd::avx2::Avx2;
 use crate::simd::avx512::Avx512;
 use crate::simd::gcm::{Gcm, Packet};
-use crate::simd::{AES_BLOCK, Level};
+use crate::simd::{AES_BLOCK, Level, MacStates, Message};
 use crate::{Engine, Job, Key, Transform};
 
 /// A test's values.
@@ -139,53 +139,61 @@ fn gmac() {
     });
 }
 
-/// All 160 bits, for a tag may be wrong behind the 96 that ESP sends.
+/// The reference computes all 160 bits, the levels the 96 that ESP sends: of the
+/// invalid tags some are wrong behind those only.
 #[test]
 fn hmac_sha1() {
     let json = include_str!("../../../../tests/vectors/wycheproof/hmac_sha1.json");
     let tests = tests(json, 27, 54);
-    fn in_lanes<L: Level>(level: L, tests: &[Test]) {
-        // Alone, and side by side.
-        for many in [1, super::BATCH] {
-            for tests in tests.chunks(many) {
-                let of =
-                    |test: &Test| (lanes::MacStates::of(&test.bytes("key")), test.bytes("msg"));
-                let kept: Vec<_> = tests.iter().map(of).collect();
-                let messages: Vec<_> = kept
-                    .iter()
-                    .map(|(states, covered)| lanes::Message {
-                        states,
-                        covered,
-                        seq_hi: None,
-                    })
-                    .collect();
-                let tags = lanes::tags(level, &messages);
-                for (test, tag) in tests.iter().zip(tags) {
-                    let tag: Vec<u8> = tag.into_iter().flat_map(u32::to_be_bytes).collect();
-                    assert_eq!(tag == test.bytes("tag"), test.valid(), "{}", test.name());
-                }
-            }
-        }
-    }
     let mut levels = 1;
+    let good: Vec<bool> = tests
+        .iter()
+        .map(|test| {
+            let mut mac = <Hmac<Sha1> as KeyInit>::new_from_slice(&test.bytes("key")).unwrap();
+            mac.update(&test.bytes("msg"));
+            let tag = mac.finalize().into_bytes().to_vec();
+            let wanted = test.bytes("tag");
+            assert_eq!(tag == wanted, test.valid(), "{}", test.name());
+            tag[..ICV_LEN] == wanted[..ICV_LEN]
+        })
+        .collect();
+    let behind = good.iter().filter(|good| **good).count() - 27;
+    assert_eq!(behind, 14);
     if let Some(level) = Avx512::detect() {
-        in_lanes(level, &tests);
+        in_lanes(level, &tests, &good);
         levels += 1;
     }
     if let Some(level) = Avx2::detect() {
-        in_lanes(level, &tests);
+        in_lanes(level, &tests, &good);
         levels += 1;
-    }
-    for test in &tests {
-        let mut mac = <Hmac<Sha1> as KeyInit>::new_from_slice(&test.bytes("key")).unwrap();
-        mac.update(&test.bytes("msg"));
-        let tag = mac.finalize().into_bytes().to_vec();
-        assert_eq!(tag == test.bytes("tag"), test.valid(), "{}", test.name());
     }
     let engines = crate::Level::ALL
         .into_iter()
         .filter_map(crate::Level::engine);
     assert_eq!(levels, engines.count());
+}
+
+/// Alone, and side by side.
+fn in_lanes<L: Level>(level: L, tests: &[Test], good: &[bool]) {
+    let mut tests: Vec<_> = tests.iter().zip(good).collect();
+    // The longest first.
+    tests.sort_by_key(|(test, _)| std::cmp::Reverse(test.bytes("msg").len()));
+    for many in [1, super::BATCH] {
+        for tests in tests.chunks(many) {
+            let of =
+                |(test, _): &(&Test, &bool)| (MacStates::of(&test.bytes("key")), test.bytes("msg"));
+            let kept: Vec<_> = tests.iter().map(of).collect();
+            let tags = lanes::tags(level, kept.len(), |i| Message {
+                key: &kept[i].0,
+                covered: &kept[i].1,
+                seq_hi: None,
+            });
+            for ((test, good), tag) in tests.iter().zip(tags) {
+                let same = tag[..] == test.bytes("tag")[..ICV_LEN];
+                assert_eq!(same, **good, "{}", test.name());
+            }
+        }
+    }
 }
 
 /// PKCS #5 padding, where it is right.
