@@ -7,8 +7,6 @@
 mod engine;
 mod work;
 
-use serde::Serialize;
-
 pub use engine::EngineAt;
 pub use work::{Turns, Work};
 
@@ -42,8 +40,7 @@ pub fn suite_name(suite: Transform) -> &'static str {
 }
 
 /// What is done with a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Encrypts, and writes the ICV.
     Seal,

@@ -3,7 +3,9 @@
 //! * `esp`: whole packets sealed and opened, per suite, size and number of SAs;
 //! * `engines`: the engines alone: mixed lengths, without AVX-512, CBC's IVs;
 //! * `peers`: the engines against the libraries of others (`--features peers`);
-//! * `xdp`: the uplink's program in the kernel, per number of SAs (needs root);
+//! * `worker`: what a worker does beside the cryptography, without a kernel;
+//! * `xdp`: the programs in the kernel, per number of SAs (needs root);
+//! * `wire`: a worker end to end over veth, beside a raw forwarder (needs root);
 //! * `report`: draws tables and plots from what the others have written.
 //!
 //! With `--test` each runs once, for a moment, and says what it cannot do here.
