@@ -22,6 +22,9 @@ pub(crate) const LANES: usize = 16;
 /// Bytes that SHA-1 takes at once.
 pub(crate) const SHA1_BLOCK: usize = 64;
 
+/// Blocks that are encrypted before a lane that rests begins anew.
+const RUN: usize = 8;
+
 /// Fewest bytes that SHA-1's padding adds (FIPS 180-4 5.1.1).
 pub(crate) const SHA1_PADDING: usize = 9;
 
@@ -67,6 +70,8 @@ pub(crate) struct RoundKeys(pub(crate) [[u8; AES_BLOCK]; 11]);
 pub(crate) struct CbcChains {
     keys: [[[u64; 2]; LANES]; 11],
     last: [[u64; 2]; LANES],
+    /// What a lane works on that rests.
+    rest: [[u8; RUN * AES_BLOCK]; LANES],
     /// Lanes that have had a key: the others have nothing to wipe.
     used: usize,
 }
@@ -86,6 +91,7 @@ impl CbcChains {
         CbcChains {
             keys: [[[0; 2]; LANES]; 11],
             last: [[0; 2]; LANES],
+            rest: [[0; RUN * AES_BLOCK]; LANES],
             used: 0,
         }
     }

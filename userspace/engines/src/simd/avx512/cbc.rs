@@ -10,7 +10,7 @@ use core::arch::x86_64::{
     _mm512_store_si512, _mm512_storeu_si512, _mm512_ternarylogic_epi64, _mm512_xor_si512,
 };
 
-use crate::simd::{AES_BLOCK, CbcChains, LANES, RoundKeys};
+use crate::simd::{AES_BLOCK, CbcChains, LANES, RUN, RoundKeys};
 
 /// Three inputs, added without carry.
 const XOR3: i32 = 0x96;
@@ -59,9 +59,6 @@ unsafe fn scatter(at: &[*mut u8; LANES], lane: usize, offset: usize, blocks: __m
 /// than there are, and move them about, is told that the others are new each time.
 const NEAR: usize = 5;
 
-/// Blocks that are encrypted before it is looked again which lanes rest.
-const RUN: usize = 8;
-
 /// # Safety
 /// AVX-512F and VAES; each lane has `blocks` blocks, or is empty.
 #[target_feature(enable = "avx512f,avx512vl,vaes")]
@@ -94,7 +91,7 @@ unsafe fn run<const GROUPS: usize>(
     blocks: usize,
 ) {
     // A lane that rests works on this, again and again.
-    let mut rest = [[0; RUN * AES_BLOCK]; LANES];
+    let rest = &mut chains.rest;
     let mut at = [core::ptr::null_mut::<u8>(); LANES];
     let mut moves = [0; LANES];
     for (lane, bytes) in lanes.iter_mut().enumerate() {
