@@ -120,11 +120,12 @@ impl Line {
         let inbound = sa(suite, HERE, address, up, spi);
         let outbound = sa(suite, address, HERE, down, 5000 + i);
         let ctx = &mut self.process.ctx;
-        let entry = |slot, dir, sa, partners| {
+        let entry = |slot, dir, sa, partner: Option<u32>| {
+            let partners = partner.into_iter().collect();
             Entry::new(slot, SetId(u64::from(i) + 1), dir, Arc::new(sa), partners)
         };
-        ctx.load(entry(slot, Dir::In, inbound, vec![slot + 1]));
-        ctx.load(entry(slot + 1, Dir::Out, outbound, vec![]));
+        ctx.load(entry(slot, Dir::In, inbound, Some(slot + 1)));
+        ctx.load(entry(slot + 1, Dir::Out, outbound, None));
         ctx.table.activate(slot + 1);
         self.phones.push(Phone {
             address,
