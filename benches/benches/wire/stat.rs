@@ -1,34 +1,45 @@
 //! How long a CPU has worked for somebody, and quantiles.
 
 use std::fs;
+use std::time::Duration;
 
-/// Nanoseconds that the tasks of a CPU have run: a thread of ours by its name,
-/// and the kernel's thread for what is left of interrupts. What the kernel does
-/// for packets runs on the account of one of them.
-pub struct Busy(Vec<String>);
+use nix::time::{ClockId, clock_gettime};
+
+/// The clocks of tasks that a CPU works for: a thread of ours by its name, and
+/// the kernel's thread for what is left of interrupts. What the kernel does for
+/// packets runs on the account of one of them.
+pub struct Busy(Vec<ClockId>);
+
+/// Bits of a clock's number (`clock_getcpuclockid(3)`): time on a CPU, of a
+/// process or of one thread.
+const SCHED: i32 = 2;
+const THREAD: i32 = 4;
 
 impl Busy {
     /// Of a thread of this process and of `cpu`'s ksoftirqd.
     pub fn of(thread: &str, cpu: usize) -> Busy {
-        let named = |dir: &str, name: &str| -> Vec<String> {
-            let tasks = fs::read_dir(dir).into_iter().flatten().flatten();
-            let paths = tasks.map(|t| t.path().display().to_string());
-            let is = |p: &String| {
-                fs::read_to_string(format!("{p}/comm")).is_ok_and(|c| c.trim_end() == name)
-            };
-            paths.filter(is).map(|p| format!("{p}/schedstat")).collect()
-        };
-        let mut files = named("/proc/self/task", thread);
-        files.extend(named("/proc", &format!("ksoftirqd/{cpu}")));
-        Busy(files)
+        let clock = |bits| move |id: i32| ClockId::from_raw((!id << 3) | bits);
+        let ours = named("/proc/self/task", thread).map(clock(SCHED | THREAD));
+        let kernel = format!("ksoftirqd/{cpu}");
+        let kernels = named("/proc", &kernel).map(clock(SCHED));
+        Busy(ours.chain(kernels).collect())
     }
 
-    /// So far.
-    pub fn nanos(&self) -> u64 {
-        let first = |text: String| text.split(' ').next()?.parse::<u64>().ok();
-        let read = |file: &String| fs::read_to_string(file).ok().and_then(first);
+    /// So far, to now.
+    pub fn time(&self) -> Duration {
+        let read = |clock: &ClockId| clock_gettime(*clock).ok().map(Duration::from);
         self.0.iter().filter_map(read).sum()
     }
+}
+
+/// Numbers of the tasks in a folder that are called so.
+fn named(dir: &str, name: &str) -> impl Iterator<Item = i32> {
+    let tasks = fs::read_dir(dir).into_iter().flatten().flatten();
+    tasks.filter_map(move |task| {
+        let comm = fs::read_to_string(task.path().join("comm")).ok()?;
+        let number = task.file_name().to_str()?.parse().ok()?;
+        (comm.trim_end() == name).then_some(number)
+    })
 }
 
 /// The value below which this part of the sorted values is.

@@ -152,14 +152,15 @@ impl Line {
                 last = Instant::now();
             }
             if begin.is_none() && arrived + lost >= warm {
-                begin = Some((last, arrived, busy.nanos()));
+                begin = Some((Instant::now(), arrived, busy.time()));
             }
         }
         let (since, before, worked) = begin.context("nothing was sent")?;
+        let (time, worked) = (since.elapsed(), busy.time().saturating_sub(worked));
         let packets = (arrived - before) as f64;
         Ok(Round {
-            delivered: packets * 1e9 / last.duration_since(since).as_nanos() as f64,
-            rate: packets * 1e6 / (self.busy.nanos() - worked).max(1) as f64,
+            delivered: packets / time.as_secs_f64(),
+            rate: packets / 1e3 / worked.as_secs_f64().max(1e-9),
             lost,
         })
     }
