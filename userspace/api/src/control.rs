@@ -3,8 +3,8 @@
 //! | request | body | answer |
 //! |---|---|---|
 //! | `POST /v1/sa` | [`AddRequest`] | [`AddReply`] |
-//! | `GET /v1/sa` | | array of [`SaStatus`] |
-//! | `DELETE /v1/sa?set=N` or `?spi=S&dst=A` | | [`RemoveReply`] |
+//! | `GET /v1/sa`, `?from=N&limit=M` | | array of [`SaStatus`], of M sets from number N on |
+//! | `DELETE /v1/sa?set=N`, `?set=N&to=M` or `?spi=S&dst=A` | | [`RemoveReply`] |
 //! | `POST /v1/sa/{set}/activate`, `…/retire` | | [`StateReply`] |
 //! | `GET /v1/stats` | | [`Stats`] |
 //! | `GET /v1/health` | | [`Health`] |
@@ -30,8 +30,8 @@ use crate::sad::{Dir, SaRow};
 /// Where the control socket is unless the configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/gmesp/control.sock";
 
-/// Largest request body in bytes: some thousand SAs.
-pub const MAX_BODY: usize = 4 << 20;
+/// Largest request body in bytes: some ten thousand SA sets.
+pub const MAX_BODY: usize = 32 << 20;
 
 /// The paths of the interface, version 1.
 pub mod path {

@@ -119,17 +119,26 @@ mod tests {
         add(Operation {
             method: "get",
             path: control::path::SA,
-            summary: "All SAs, without keys.",
-            parameters: &[],
+            summary: "All SAs, or those of some sets, without keys.",
+            parameters: &[
+                ("from", "query", false, "First number of a set."),
+                ("limit", "query", false, "Most sets."),
+            ],
             body: None,
             answer: of(schemas, schema::<Vec<control::SaStatus>>),
         });
         add(Operation {
             method: "delete",
             path: control::path::SA,
-            summary: "Remove a set: by its number, or by one of its SAs.",
+            summary: "Remove sets: by number, or the one of an SA.",
             parameters: &[
                 ("set", "query", false, "Number of the set."),
+                (
+                    "to",
+                    "query",
+                    false,
+                    "Last number, with set: all from there to here.",
+                ),
                 ("spi", "query", false, "SPI, decimal or 0x hexadecimal."),
                 (
                     "dst",

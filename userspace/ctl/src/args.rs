@@ -11,7 +11,9 @@ Examples:
   gmespctl sa add --file SAD.toml
   gmespctl sa list
   gmespctl sa list --json | jq '.[] | select(.drops.replay > 0)'
+  gmespctl sa list --from 1 --limit 100
   gmespctl sa del --set 7
+  gmespctl sa del --set 1 --to 10000
   gmespctl sa del --spi 0x3b9aca00 --dst 192.0.2.10
   gmespctl stats
   gmespctl explain 198.51.100.7
@@ -137,6 +139,12 @@ pub(crate) enum Sa {
     Del(Del),
     /// List the SAs. No secrets.
     List {
+        /// First number of a set: where there are many.
+        #[arg(long, value_name = "N")]
+        from: Option<u64>,
+        /// Most sets.
+        #[arg(long, value_name = "M")]
+        limit: Option<usize>,
         /// A JSON array with SAD.toml's keys, state and counters.
         #[arg(long)]
         json: bool,
@@ -156,6 +164,9 @@ pub(crate) struct Del {
     /// SPI of one SA of the set, decimal or with 0x.
     #[arg(long, value_name = "S", value_parser = spi, requires = "dst")]
     pub(crate) spi: Option<u32>,
+    /// Last number, with --set: all sets from there to here.
+    #[arg(long, value_name = "M", requires = "set")]
+    pub(crate) to: Option<u64>,
     /// Destination address of that SA.
     #[arg(long, value_name = "A", requires = "spi")]
     pub(crate) dst: Option<IpAddr>,

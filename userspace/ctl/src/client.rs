@@ -85,6 +85,18 @@ impl Client {
         self.json(Method::GET, path::SA, NONE).await
     }
 
+    /// The SAs of `limit` sets at most, from number `from` on.
+    pub async fn list_from(&self, from: u64, limit: usize) -> Result<Vec<SaStatus>, ClientError> {
+        let target = format!("{}?from={from}&limit={limit}", path::SA);
+        self.json(Method::GET, &target, NONE).await
+    }
+
+    /// Removes the sets of these numbers, as far as there are any.
+    pub async fn remove_sets(&self, from: u64, to: u64) -> Result<RemoveReply, ClientError> {
+        let target = format!("{}?set={from}&to={to}", path::SA);
+        self.json(Method::DELETE, &target, NONE).await
+    }
+
     /// Removes a set.
     pub async fn remove_set(&self, set: u64) -> Result<RemoveReply, ClientError> {
         self.json(Method::DELETE, &format!("{}?set={set}", path::SA), NONE)

@@ -14,6 +14,9 @@ use crate::args::{Args, Capture, Command, Del, Sa};
 use crate::client::Client;
 use crate::{drops, table};
 
+/// Sets that are named one by one.
+const SHOWN: usize = 32;
+
 pub(crate) fn execute(args: Args, input: &mut dyn Read, out: &mut dyn Write) -> Result<u8, Error> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let client = Client::new(args.socket);
@@ -28,7 +31,7 @@ pub(crate) fn execute(args: Args, input: &mut dyn Read, out: &mut dyn Write) -> 
             for warning in &reply.warnings {
                 writeln!(out, "warning: {}", table::plain(warning))?;
             }
-            for set in &reply.sets {
+            for set in reply.sets.iter().take(SHOWN) {
                 writeln!(
                     out,
                     "set {} is live: {}",
@@ -36,10 +39,19 @@ pub(crate) fn execute(args: Args, input: &mut dyn Read, out: &mut dyn Write) -> 
                     count(set.sas.len(), "SA")
                 )?;
             }
+            if reply.sets.len() > SHOWN {
+                writeln!(out, "{} are live in all", count(reply.sets.len(), "set"))?;
+            }
         }
         Command::Sa(Sa::Del(del)) => delete(&client, &del, &runtime, out)?,
-        Command::Sa(Sa::List { json }) => {
-            let rows = runtime.block_on(client.list())?;
+        Command::Sa(Sa::List { from, limit, json }) => {
+            let rows = match (from, limit) {
+                (None, None) => runtime.block_on(client.list())?,
+                _ => {
+                    let limit = limit.unwrap_or(usize::MAX);
+                    runtime.block_on(client.list_from(from.unwrap_or(0), limit))?
+                }
+            };
             if json {
                 print_json(out, &rows)?;
                 return Ok(crate::OK);
@@ -128,6 +140,9 @@ fn delete(
     out: &mut dyn Write,
 ) -> Result<(), Error> {
     let reply = match (del.set, del.spi, del.dst) {
+        (Some(set), ..) if del.to.is_some() => {
+            runtime.block_on(client.remove_sets(set, del.to.unwrap_or(set)))?
+        }
         (Some(set), ..) => runtime.block_on(client.remove_set(set))?,
         (None, Some(spi), Some(dst)) => runtime.block_on(client.remove_sa(spi, dst))?,
         // The command line lets nothing else through.
@@ -135,6 +150,11 @@ fn delete(
     };
     if del.json {
         return print_json(out, &reply);
+    }
+    if reply.sets.len() > SHOWN {
+        let (sets, sas) = (count(reply.sets.len(), "set"), count(reply.sas, "SA"));
+        writeln!(out, "removed {sets}: {sas}")?;
+        return Ok(());
     }
     let sets: Vec<String> = reply.sets.iter().map(|set| format!("set {set}")).collect();
     writeln!(

@@ -34,6 +34,33 @@ impl Plane for DataPlane {
             .map_err(error)
     }
 
+    fn install_many(&self, sets: Vec<Vec<NewSa>>) -> Vec<Result<u64, ApiError>> {
+        let specs = sets.into_iter().map(|sas| SetSpec { set: None, sas });
+        let done = DataPlane::install_many(self, specs.collect()).into_iter();
+        done.map(|set| set.map(|id| id.0).map_err(error)).collect()
+    }
+
+    fn activate_many(&self, ids: &[u64]) -> Vec<Result<(), ApiError>> {
+        let ids: Vec<SetId> = ids.iter().copied().map(SetId).collect();
+        let done = DataPlane::activate_many(self, &ids).into_iter();
+        done.map(|answer| answer.map_err(error)).collect()
+    }
+
+    fn remove_many(&self, ids: &[u64]) -> Vec<Result<(), ApiError>> {
+        let ids: Vec<SetId> = ids.iter().copied().map(SetId).collect();
+        let done = DataPlane::remove_many(self, &ids).into_iter();
+        done.map(|answer| answer.map_err(error)).collect()
+    }
+
+    fn list_set(&self, id: u64) -> Result<Vec<SaStatus>, ApiError> {
+        let rows = DataPlane::list_set(self, SetId(id)).into_iter();
+        Ok(rows.map(row).collect())
+    }
+
+    fn count(&self) -> Result<usize, ApiError> {
+        DataPlane::count(self).map(|(_, sas)| sas).map_err(error)
+    }
+
     fn activate(&self, id: u64) -> Result<(), ApiError> {
         DataPlane::activate(self, SetId(id)).map_err(error)
     }

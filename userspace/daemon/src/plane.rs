@@ -32,6 +32,28 @@ pub trait Plane: Send + Sync + 'static {
     /// Installs a set, all of it or nothing: inbound live, outbound standing
     /// by. Returns the data plane's own number for it.
     fn install(&self, sas: Vec<NewSa>) -> Result<u64, ApiError>;
+    /// Installs sets, each whole or not at all; an answer for each.
+    fn install_many(&self, sets: Vec<Vec<NewSa>>) -> Vec<Result<u64, ApiError>> {
+        sets.into_iter().map(|sas| self.install(sas)).collect()
+    }
+    /// Switches outbound traffic over to sets; an answer for each.
+    fn activate_many(&self, ids: &[u64]) -> Vec<Result<(), ApiError>> {
+        ids.iter().map(|id| self.activate(*id)).collect()
+    }
+    /// Takes sets out; an answer for each.
+    fn remove_many(&self, ids: &[u64]) -> Vec<Result<(), ApiError>> {
+        ids.iter().map(|id| self.remove(*id)).collect()
+    }
+    /// The SAs of one set.
+    fn list_set(&self, id: u64) -> Result<Vec<SaStatus>, ApiError> {
+        let mut rows = self.list()?;
+        rows.retain(|row| row.sa.set == Some(id));
+        Ok(rows)
+    }
+    /// How many SAs there are.
+    fn count(&self) -> Result<usize, ApiError> {
+        Ok(self.list()?.len())
+    }
     /// Switches outbound traffic over to the set.
     fn activate(&self, id: u64) -> Result<(), ApiError>;
     /// Outbound off, inbound still accepts.

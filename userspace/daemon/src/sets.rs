@@ -1,6 +1,7 @@
 //! Sets of SAs by the numbers that people use. A SAD.toml names its sets; the
 //! data plane numbers them its own way; the edge's get numbers too.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,8 @@ use crate::plane::Plane;
 
 /// First number of a set that was not given one. Files number from 1.
 const FIRST_OWN: u64 = 10_001;
+/// Sets that are removed at a time.
+const RANGE: usize = 1024;
 /// Removed sets whose numbers are kept, at least.
 const DRAINED: usize = 1024;
 
@@ -56,13 +59,7 @@ impl Sets {
     pub fn install(&self, number: Option<u64>, sas: Vec<NewSa>) -> Result<u64, ApiError> {
         let mut book = self.book();
         let number = match number {
-            Some(number) if book.ids.contains_key(&number) => {
-                return Err(
-                    ApiError::new("exists", format!("set {number} is installed already"))
-                        .hint(format!("remove it first: gmespctl sa del --set {number}")),
-                );
-            }
-            Some(number) => number,
+            Some(number) => book.still_free(number)?,
             None => book.free_number(),
         };
         let id = self.plane.install(sas)?;
@@ -124,9 +121,10 @@ impl Sets {
     pub fn list(&self) -> Result<Vec<SaStatus>, ApiError> {
         let mut book = self.book();
         let mut rows = self.plane.list()?;
-        let seen: Vec<u64> = rows.iter().filter_map(|row| row.sa.set).collect();
+        let seen: HashSet<u64> = rows.iter().filter_map(|row| row.sa.set).collect();
         let Book { ids, numbers, .. } = &mut *book;
-        numbers.retain(|id, _| seen.contains(id) || ids.values().any(|live| live == id));
+        let live: HashSet<u64> = ids.values().copied().collect();
+        numbers.retain(|id, _| seen.contains(id) || live.contains(id));
         for row in &mut rows {
             row.sa.set = row.sa.set.map(|id| numbers.get(&id).copied().unwrap_or(id));
         }
@@ -134,52 +132,131 @@ impl Sets {
         Ok(rows)
     }
 
-    /// Installs and activates every set of a SAD.toml, or nothing.
-    pub fn add_sad(&self, config: &Config, sad: Sad) -> Result<AddReply, ApiError> {
-        let mut reply = AddReply {
-            sets: Vec::new(),
-            warnings: Vec::new(),
-        };
-        let groups = group(config, sad, &mut reply.warnings)?;
-        let result = groups.into_iter().try_for_each(|group| {
-            let number = self.install(group.number, group.sas)?;
-            reply.sets.push(AddedSet {
-                set: number,
-                sas: group.names,
-            });
-            Ok(())
-        });
-        let result =
-            result.and_then(|()| reply.sets.iter().try_for_each(|set| self.activate(set.set)));
-        match result {
-            Ok(()) => Ok(reply),
-            Err(error) => {
-                for set in reply.sets.iter().rev() {
-                    // The first error is the one to tell; a set that cannot be
-                    // taken out again is in the list.
-                    if let Err(error) = self.remove(set.set) {
-                        tracing::error!(set = set.set, %error, "cannot take a set out again");
-                    }
-                }
-                Err(error)
+    /// The SAs of `limit` sets at most, from number `from` on, in the order of
+    /// the numbers; sets that are being removed are not among them.
+    pub fn list_from(&self, from: u64, limit: usize) -> Result<Vec<SaStatus>, ApiError> {
+        let book = self.book();
+        let sets = book.ids.range(from..).take(limit);
+        let sets: Vec<(u64, u64)> = sets.map(|(number, id)| (*number, *id)).collect();
+        drop(book);
+        let mut rows = Vec::new();
+        for (number, id) in sets {
+            for mut row in self.plane.list_set(id)? {
+                row.sa.set = Some(number);
+                rows.push(row);
             }
         }
+        Ok(rows)
+    }
+
+    /// Installs and activates every set of a SAD.toml, or nothing.
+    pub fn add_sad(&self, config: &Config, sad: Sad) -> Result<AddReply, ApiError> {
+        let mut warnings = Vec::new();
+        let groups = group(config, sad, &mut warnings)?;
+        // The file's own numbers are taken before others are chosen.
+        let own: HashSet<u64> = groups.iter().filter_map(|g| g.number).collect();
+        let mut book = self.book();
+        let mut numbers = Vec::with_capacity(groups.len());
+        let (mut sets, mut names) = (Vec::new(), Vec::new());
+        for group in groups {
+            numbers.push(match group.number {
+                Some(number) => book.still_free(number)?,
+                None => loop {
+                    let number = book.free_number();
+                    if !own.contains(&number) {
+                        break number;
+                    }
+                },
+            });
+            sets.push(group.sas);
+            names.push(group.names);
+        }
+        // All that can be installed; where one cannot, all of them go again.
+        let (mut installed, mut refused) = (Vec::new(), None);
+        for (number, done) in numbers.iter().zip(self.plane.install_many(sets)) {
+            match done {
+                Ok(id) => installed.push((*number, id)),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        let ids: Vec<u64> = installed.iter().map(|(_, id)| *id).collect();
+        let refused = refused.or_else(|| {
+            let active = self.plane.activate_many(&ids);
+            active.into_iter().find_map(Result::err)
+        });
+        if refused.is_some() {
+            let removed = self.plane.remove_many(&ids).into_iter();
+            let mut removed = removed.map(|removed| match removed {
+                Ok(()) => true,
+                // The first error is the one to tell; a set that cannot be taken
+                // out again is in the list.
+                Err(error) => {
+                    tracing::error!(%error, "cannot take a set out again");
+                    false
+                }
+            });
+            installed.retain(|_| removed.next() != Some(true));
+        }
+        book.forget_drained();
+        for (number, id) in installed {
+            book.ids.insert(number, id);
+            book.numbers.insert(id, number);
+        }
+        drop(book);
+        let sets = numbers.into_iter().zip(names);
+        refused.map_or_else(
+            || {
+                Ok(AddReply {
+                    sets: sets.map(|(set, sas)| AddedSet { set, sas }).collect(),
+                    warnings,
+                })
+            },
+            Err,
+        )
     }
 
     /// Removes a set and says what that was.
     pub fn delete(&self, number: u64) -> Result<RemoveReply, ApiError> {
-        let id = self.id(number)?;
-        let sas = self
-            .plane
-            .list()?
-            .iter()
-            .filter(|row| row.sa.set == Some(id))
-            .count();
+        let sas = self.plane.list_set(self.id(number)?)?.len();
         self.remove(number)?;
         Ok(RemoveReply {
             sets: vec![number],
             sas,
         })
+    }
+
+    /// Removes the sets of these numbers, as far as there are any.
+    pub fn delete_range(&self, from: u64, to: u64) -> Result<RemoveReply, ApiError> {
+        let mut reply = RemoveReply {
+            sets: Vec::new(),
+            sas: 0,
+        };
+        let mut next = Some(from);
+        while let Some(from) = next.filter(|from| *from <= to) {
+            // Others get their turn in between.
+            let mut book = self.book();
+            let there = book.ids.range(from..=to).take(RANGE);
+            let (numbers, ids): (Vec<u64>, Vec<u64>) = there.map(|(n, id)| (*n, *id)).unzip();
+            next = numbers.last().and_then(|last| last.checked_add(1));
+            let mut counts = Vec::with_capacity(ids.len());
+            for id in &ids {
+                counts.push(self.plane.list_set(*id)?.len());
+            }
+            let removed = self.plane.remove_many(&ids).into_iter();
+            for ((number, sas), removed) in numbers.into_iter().zip(counts).zip(removed) {
+                removed?;
+                book.ids.remove(&number);
+                reply.sets.push(number);
+                reply.sas += sas;
+            }
+        }
+        if reply.sets.is_empty() {
+            let message = format!("there is no set from {from} to {to}");
+            return Err(
+                ApiError::new("not-found", message).hint("gmespctl sa list shows what there is")
+            );
+        }
+        Ok(reply)
     }
 
     /// Removes the set that holds this SA.
@@ -220,6 +297,17 @@ impl Book {
         }
     }
 
+    /// The number, if no set has it.
+    fn still_free(&self, number: u64) -> Result<u64, ApiError> {
+        match self.ids.contains_key(&number) {
+            true => Err(
+                ApiError::new("exists", format!("set {number} is installed already"))
+                    .hint(format!("remove it first: gmespctl sa del --set {number}")),
+            ),
+            false => Ok(number),
+        }
+    }
+
     fn free_number(&mut self) -> u64 {
         while self.ids.contains_key(&self.next) {
             self.next += 1;
@@ -244,6 +332,7 @@ struct Group {
 /// Entries with one `set` are one group, each entry without is its own.
 fn group(config: &Config, sad: Sad, warnings: &mut Vec<String>) -> Result<Vec<Group>, ApiError> {
     let mut groups: Vec<Group> = Vec::new();
+    let mut by_number: HashMap<u64, usize> = HashMap::new();
     let Sad { name, entries } = sad;
     if entries.is_empty() {
         return Err(ApiError::new(
@@ -267,10 +356,14 @@ fn group(config: &Config, sad: Sad, warnings: &mut Vec<String>) -> Result<Vec<Gr
             dir: live::dir(dir),
             first_seq: entry.seq,
         };
-        match groups
-            .iter_mut()
-            .find(|group| number.is_some() && group.number == number)
-        {
+        let known = number.and_then(|n| match by_number.entry(n) {
+            Entry::Occupied(at) => groups.get_mut(*at.get()),
+            Entry::Vacant(free) => {
+                free.insert(groups.len());
+                None
+            }
+        });
+        match known {
             Some(group) => {
                 group.sas.push(sa);
                 group.names.push(sa_name);
@@ -390,5 +483,40 @@ mod tests {
         assert!(sets.book().numbers.len() <= DRAINED + 2);
         let id = sets.id(kept).unwrap();
         assert_eq!(sets.number_of(id), Some(kept));
+    }
+
+    #[test]
+    fn a_file_is_added_whole_or_not_and_sets_go_by_a_range() {
+        let config = "[gm]\nuplinks = [\"eth0\"]\naddresses = [\"192.0.2.1\"]\n\
+                      server_ports = [5064]\nclient_ports = [5065]\n";
+        let config = Config::parse(config, std::path::Path::new("f.toml")).unwrap();
+        let sa = |set: &str, spi: u32| {
+            let ik = crate::testing::IK;
+            format!(
+                "[[sa]]\n{set}spi = {spi}\nmode = \"trans\"\nsrc = \"192.0.2.7\"\n\
+                 dst = \"192.0.2.1\"\nalg = \"hmac-sha-1-96\"\nealg = \"null\"\nik = \"{ik}\"\n"
+            )
+        };
+        let sets = Sets::new(Arc::new(crate::testing::Fake::default()));
+        let add = |text: &str| sets.add_sad(&config, Sad::parse("s", text).unwrap());
+        // One without a number, and one that has the number that would be next.
+        let text: String = [("", 300), ("set = 10001\n", 301), ("set = 10001\n", 302)]
+            .map(|(set, spi)| sa(set, spi))
+            .concat();
+        let reply = add(&text).unwrap();
+        let numbers: Vec<(u64, usize)> = reply.sets.iter().map(|s| (s.set, s.sas.len())).collect();
+        assert_eq!(numbers, [(10_002, 1), (10_001, 2)]);
+        // The last one is refused: none is there.
+        let many: String = (0..40)
+            .map(|n| sa("", 400 + n))
+            .chain([sa("", 300)])
+            .collect();
+        assert_eq!(add(&many).unwrap_err().code, "exists");
+        assert_eq!(sets.list().unwrap().len(), 3);
+        let some = sets.list_from(10_002, 1).unwrap();
+        assert_eq!((some.len(), some[0].sa.set), (1, Some(10_002)));
+        let gone = sets.delete_range(0, u64::MAX).unwrap();
+        assert_eq!((gone.sets, gone.sas), (vec![10_001, 10_002], 3));
+        assert_eq!(sets.delete_range(0, 9).unwrap_err().code, "not-found");
     }
 }

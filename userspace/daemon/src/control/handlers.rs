@@ -18,6 +18,9 @@ use super::answer::{Answer, Failure, json};
 use super::serve::Peer;
 use crate::capture::Capture;
 
+/// Sets of one request that the log names one by one.
+const LOGGED: usize = 16;
+
 pub(super) type Shared = State<Arc<App>>;
 pub(super) type Body = Result<Bytes, BytesRejection>;
 
@@ -42,7 +45,7 @@ where
 pub(super) fn parse<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
     let bytes = body.map_err(|rejection| {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            ApiError::new("too-large", "the body is over 4 MiB").hint("split the file")
+            ApiError::new("too-large", "the body is over 32 MiB").hint("split the file")
         } else {
             ApiError::new("bad-request", "the body has not come whole")
         }
@@ -80,14 +83,33 @@ pub(super) async fn add(
         app.sets.add_sad(&app.config, sad)
     })
     .await?;
-    for set in &reply.sets {
+    for set in reply.sets.iter().take(LOGGED) {
         tracing::info!(set = set.set, sas = set.sas.len(), %peer, "SAs added over the control socket");
+    }
+    if reply.sets.len() > LOGGED {
+        tracing::info!(sets = reply.sets.len(), %peer, "SA sets added in all");
     }
     json(reply)
 }
 
-pub(super) async fn list(State(app): Shared) -> Answer {
-    json(blocking(&app, |app| app.sets.list()).await?)
+pub(super) async fn list(
+    State(app): Shared,
+    Query(query): Query<HashMap<String, String>>,
+) -> Answer {
+    let bad = |message: String| Failure(ApiError::new("bad-request", message));
+    let mut numbers = [0, usize::MAX as u64];
+    for (key, value) in &query {
+        let at = ["from", "limit"].iter().position(|name| name == key);
+        let at = at.ok_or_else(|| bad(format!("unknown parameter {key:?}")))?;
+        let value = value.parse();
+        numbers[at] = value.map_err(|_| bad(format!("{key} is no number")))?;
+    }
+    let [from, limit] = numbers;
+    let some = move |app: &App| match query.is_empty() {
+        true => app.sets.list(),
+        false => app.sets.list_from(from, limit as usize),
+    };
+    json(blocking(&app, some).await?)
 }
 
 pub(super) async fn remove(
@@ -98,36 +120,45 @@ pub(super) async fn remove(
     let wanted = Wanted::parse(&query)?;
     let reply = blocking(&app, move |app| match wanted {
         Wanted::Set(number) => app.sets.delete(number),
+        Wanted::Range(from, to) => app.sets.delete_range(from, to),
         Wanted::Sa(spi, dst) => app.sets.delete_sa(spi, dst),
     })
     .await?;
-    tracing::info!(sets = ?reply.sets, sas = reply.sas, %peer, "SAs removed over the control socket");
+    let sets = (reply.sets.len(), reply.sets.first());
+    tracing::info!(?sets, sas = reply.sas, %peer, "SAs removed over the control socket");
     json(reply)
 }
 
 /// What to remove.
 enum Wanted {
     Set(u64),
+    /// From the first to the last number.
+    Range(u64, u64),
     Sa(u32, IpAddr),
 }
 
 impl Wanted {
     fn parse(query: &HashMap<String, String>) -> Result<Wanted, Failure> {
         let bad = |message: &str| {
-            Failure(ApiError::new("bad-request", message).hint("ask for ?set=N or ?spi=S&dst=A"))
+            Failure(
+                ApiError::new("bad-request", message)
+                    .hint("ask for ?set=N, ?set=N&to=M or ?spi=S&dst=A"),
+            )
         };
         if let Some(key) = query
             .keys()
-            .find(|key| !matches!(key.as_str(), "set" | "spi" | "dst"))
+            .find(|key| !matches!(key.as_str(), "set" | "to" | "spi" | "dst"))
         {
             return Err(bad(&format!("unknown parameter {key:?}")));
         }
+        let number = |text: &String| text.parse().map_err(|_| bad("set is no number"));
+        let to = query.get("to").map(number).transpose()?;
         match (query.get("set"), query.get("spi"), query.get("dst")) {
-            (Some(set), None, None) => set
-                .parse()
-                .map(Wanted::Set)
-                .map_err(|_| bad("set is no number")),
-            (None, Some(spi), Some(dst)) => {
+            (Some(set), None, None) => Ok(match to {
+                Some(to) => Wanted::Range(number(set)?, to),
+                None => Wanted::Set(number(set)?),
+            }),
+            (None, Some(spi), Some(dst)) if to.is_none() => {
                 let parsed = match spi.strip_prefix("0x") {
                     Some(hex) => u32::from_str_radix(hex, 16),
                     None => spi.parse(),
@@ -173,7 +204,7 @@ pub(super) async fn stats(State(app): Shared) -> Answer {
 pub(super) async fn health(State(app): Shared) -> Answer {
     let (sas, kind, lost) = blocking(&app, |app| {
         let plane = app.sets.plane();
-        Ok((plane.list()?.len(), plane.kind(), plane.lost()))
+        Ok((plane.count()?, plane.kind(), plane.lost()))
     })
     .await?;
     let gm = &app.config.gm;
