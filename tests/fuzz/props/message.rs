@@ -130,9 +130,9 @@ fn via(element: &str, source: SocketAddr) {
     }
     let others = |via: &Via| {
         let own = |n: &str| n.eq_ignore_ascii_case("received") || n.eq_ignore_ascii_case("rport");
-        let mut params = via.params.0.clone();
-        params.retain(|(n, _)| !own(n));
-        params
+        let params = via.params.iter().filter(|(n, _)| !own(n));
+        let owned = params.map(|(n, v)| (n.to_owned(), v.map(str::to_owned)));
+        owned.collect::<Vec<_>>()
     };
     assert_eq!(others(&after), others(&before));
 }

@@ -1,9 +1,10 @@
 //! Two Security-* lists and a policy: reading, writing, comparing and choosing.
 
 use gm_esp::{Mode, Suite};
+use gm_sip::header::list::closed;
 use gm_sip::sec_agree::{
-    Confidentiality, Ends, Policy, Proposal, SecList, choose_offer, choose_server, error_list,
-    offer_list, server_list,
+    Confidentiality, Ends, Mechanism, Policy, Proposal, SecList, choose_offer, choose_server,
+    error_list, offer_list, server_list,
 };
 
 /// The first line chooses policy and mode, the second and third are lists.
@@ -27,7 +28,7 @@ pub fn check(data: &[u8]) {
 /// What is written is read as the same.
 fn written(list: &SecList) {
     assert!(list.same(list));
-    let named = list.0.iter().all(|m| !m.name.is_empty());
+    let named = list.mechanisms().all(|m| !m.name().is_empty());
     if named {
         let again = SecList::parse(&list.to_string());
         assert_eq!(again, *list);
@@ -37,45 +38,52 @@ fn written(list: &SecList) {
 
 /// Order of parameters, case of names and zeros in front do not count; a value does.
 fn shuffled(list: &SecList) {
-    let mut other = list.clone();
-    for mechanism in &mut other.0 {
-        let mut names: Vec<_> = mechanism
-            .params
-            .0
-            .iter()
-            .map(|p| p.0.to_ascii_lowercase())
-            .collect();
-        names.sort();
-        names.dedup();
-        if names.len() == mechanism.params.0.len() {
-            mechanism.params.0.reverse();
-        }
-        for (name, _) in &mut mechanism.params.0 {
-            *name = name.to_ascii_uppercase();
-        }
-        mechanism.name = mechanism.name.to_ascii_uppercase();
+    // What is open at its end swallows what is put behind it.
+    if !list.mechanisms().all(|m| closed(m.text().as_bytes())) {
+        return;
     }
+    let texts: Vec<String> = list.mechanisms().map(shuffle).collect();
+    let other = SecList::parse(&texts.join(","));
     assert!(list.same(&other) && other.same(list));
     // Of tls only the preference counts (Annex H).
-    let Some(first) = other
-        .0
-        .first_mut()
-        .filter(|m| !m.name.eq_ignore_ascii_case("tls"))
-    else {
+    let tls = |text: &String| {
+        SecList::parse(text)
+            .mechanisms()
+            .all(|m| m.name().eq_ignore_ascii_case("tls"))
+    };
+    let Some(first) = texts.first().filter(|text| !tls(text)) else {
         return;
     };
-    first
-        .params
-        .0
-        .push(("x-more".to_owned(), Some("1".to_owned())));
-    assert!(!list.same(&other) && !other.same(list));
-    let fewer = SecList(list.0[1..].to_vec());
+    let more = format!("{first};x-more=1");
+    let longer = SecList::parse(&[&[more], &texts[1..]].concat().join(","));
+    assert!(!list.same(&longer) && !longer.same(list));
+    let fewer = SecList::parse(&texts[1..].join(","));
     assert!(!list.same(&fewer) && !fewer.same(list));
+}
+
+/// The entry with names in capitals, and its parameters from the last to the first where
+/// none stands twice.
+fn shuffle(entry: Mechanism<'_>) -> String {
+    let mut params: Vec<String> = entry
+        .params()
+        .map(|(name, value)| match value {
+            Some(value) => format!("{}={value}", name.to_ascii_uppercase()),
+            None => name.to_ascii_uppercase(),
+        })
+        .collect();
+    let mut names: Vec<_> = entry.params().map(|p| p.0.to_ascii_lowercase()).collect();
+    names.sort();
+    names.dedup();
+    if names.len() == params.len() {
+        params.reverse();
+    }
+    params.insert(0, entry.name().to_ascii_uppercase());
+    params.join(";")
 }
 
 /// Two lists that say the same offer the same.
 fn compared(a: &SecList, b: &SecList) {
-    let q = |list: &SecList| list.0.iter().any(|m| m.params.get("q").is_some());
+    let q = |list: &SecList| list.mechanisms().any(|m| m.get("q").is_some());
     if !q(a) && !q(b) {
         assert_eq!(a.same(b), b.same(a), "same is symmetric");
     }
@@ -174,8 +182,8 @@ fn chosen(options: &[u8], list: &SecList) {
 
 /// Whether the names of the suite stand together in one entry.
 fn offered(list: &SecList, suite: Suite) -> bool {
-    list.0.iter().any(|m| {
-        let is = |name: &str, value: &str, absent: bool| match m.params.get(name) {
+    list.mechanisms().any(|m| {
+        let is = |name: &str, value: &str, absent: bool| match m.get(name) {
             Some(v) => v.trim().eq_ignore_ascii_case(value),
             None => absent,
         };

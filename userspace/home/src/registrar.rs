@@ -305,11 +305,11 @@ impl Registrar {
 
 /// Whether the P-CSCF says that the REGISTER came through an SA (clause 6.1.5).
 fn protected(request: &Message) -> bool {
-    let params = request
+    let mark = |value: &str| Some(AuthParams::parse(value)?.get("integrity-protected"));
+    let mark = request
         .lines("Authorization")
-        .find_map(|h| AuthParams::parse(&h.value()));
-    params
-        .and_then(|p| p.get("integrity-protected"))
+        .find_map(|line| mark(&line.value()));
+    mark.flatten()
         .is_some_and(|v| v.eq_ignore_ascii_case("yes"))
 }
 

@@ -96,23 +96,24 @@ pub struct Challenge {
 impl Challenge {
     /// The first AKAv1-MD5 challenge of a 401.
     pub fn from_message(message: &Message) -> Result<Challenge, ChallengeError> {
-        let params = aka_params(message).ok_or(ChallengeError::NotAka)?;
-        let nonce = params.get("nonce").unwrap_or_default();
-        let (rand, autn) = split_nonce(&nonce).ok_or(ChallengeError::Nonce)?;
-        let qop = match params.get("qop") {
-            None => Qop::None,
-            Some(list) if lists(&list, "auth") => Qop::Auth,
-            Some(list) if lists(&list, "auth-int") => Qop::AuthInt,
-            Some(_) => return Err(ChallengeError::Qop),
-        };
-        let realm = params.get("realm").unwrap_or_default();
-        Ok(Challenge {
-            realm,
-            nonce,
-            rand,
-            autn,
-            qop,
-            opaque: params.get("opaque"),
+        aka_params(message, |params| {
+            let nonce = params.get("nonce").unwrap_or_default();
+            let (rand, autn) = split_nonce(&nonce).ok_or(ChallengeError::Nonce)?;
+            let qop = match params.find("qop") {
+                None => Qop::None,
+                Some(list) if lists(&list, "auth") => Qop::Auth,
+                Some(list) if lists(&list, "auth-int") => Qop::AuthInt,
+                Some(_) => return Err(ChallengeError::Qop),
+            };
+            let realm = params.get("realm").unwrap_or_default();
+            Ok(Challenge {
+                realm,
+                nonce,
+                rand,
+                autn,
+                qop,
+                opaque: params.get("opaque"),
+            })
         })
     }
 }
@@ -121,14 +122,22 @@ fn lists(list: &str, want: &str) -> bool {
     list::split(list, ',').any(|q| q.eq_ignore_ascii_case(want))
 }
 
-fn aka_params(message: &Message) -> Option<AuthParams> {
-    message
-        .lines("WWW-Authenticate")
-        .filter_map(|h| AuthParams::parse(&h.value()))
-        .find(|p| {
-            p.get("algorithm")
-                .is_some_and(|a| a.eq_ignore_ascii_case("AKAv1-MD5"))
-        })
+/// What `read` makes of the first AKAv1-MD5 challenge.
+fn aka_params<T>(
+    message: &Message,
+    read: impl FnOnce(&AuthParams<'_>) -> Result<T, ChallengeError>,
+) -> Result<T, ChallengeError> {
+    for line in message.lines("WWW-Authenticate") {
+        let value = line.value();
+        let aka = AuthParams::parse(&value).filter(|params| {
+            let algorithm = params.find("algorithm");
+            algorithm.is_some_and(|a| a.eq_ignore_ascii_case("AKAv1-MD5"))
+        });
+        if let Some(params) = aka {
+            return read(&params);
+        }
+    }
+    Err(ChallengeError::NotAka)
 }
 
 /// base64(RAND || AUTN || more), RFC 3310 clause 3.2.
@@ -226,15 +235,19 @@ pub struct Credentials {
 impl Credentials {
     /// The first Digest credentials of a request.
     pub fn from_message(message: &Message) -> Option<Credentials> {
-        let params = message
+        let read = |value: &str| AuthParams::parse(value).map(|params| Credentials::read(&params));
+        message
             .lines("Authorization")
-            .find_map(|h| AuthParams::parse(&h.value()))?;
+            .find_map(|line| read(&line.value()))
+    }
+
+    fn read(params: &AuthParams<'_>) -> Credentials {
         let get = |name: &str| params.get(name).unwrap_or_default();
         let auts = params
             .get("auts")
             .filter(|a| !a.is_empty())
             .map(|a| base64::decode(&a).and_then(|b| b.try_into().ok()));
-        Some(Credentials {
+        Credentials {
             username: get("username"),
             realm: get("realm"),
             nonce: get("nonce"),
@@ -244,7 +257,7 @@ impl Credentials {
             qop: params.get("qop"),
             nc: get("nc"),
             cnonce: get("cnonce"),
-        })
+        }
     }
 
     /// Whether this answers a challenge with a response: not the empty one of a
@@ -324,25 +337,21 @@ pub fn authorization(
 }
 
 /// Takes `ik` and `ck` out of every challenge of a response and gives those of the
-/// AKA one. All other bytes stay. The message holds no key afterwards, in the
-/// error case too.
+/// AKA one. All other bytes stay. No line of the message has a key afterwards, in the
+/// error case too; the bytes that it came in are wiped with the last copy of it.
 pub fn take_keys(message: &mut Message) -> Result<(Ik, Ck), ChallengeError> {
-    let found = aka_params(message)
-        .ok_or(ChallengeError::NotAka)
-        .and_then(|params| {
-            split_nonce(&params.get("nonce").unwrap_or_default()).ok_or(ChallengeError::Nonce)?;
-            let ik = params
-                .get("ik")
-                .map(Zeroizing::new)
-                .ok_or(ChallengeError::KeysMissing)?;
-            let ck = params
-                .get("ck")
-                .map(Zeroizing::new)
-                .ok_or(ChallengeError::KeysMissing)?;
-            let ik = Ik::from_hex(&ik).map_err(|_| ChallengeError::KeysMalformed)?;
-            let ck = Ck::from_hex(&ck).map_err(|_| ChallengeError::KeysMalformed)?;
-            Ok((ik, ck))
-        });
+    let found = aka_params(message, |params| {
+        let nonce = params.find("nonce").unwrap_or_default();
+        split_nonce(&nonce).ok_or(ChallengeError::Nonce)?;
+        let key = |name: &str| {
+            let key = params.get(name).map(Zeroizing::new);
+            key.ok_or(ChallengeError::KeysMissing)
+        };
+        let (ik, ck) = (key("ik")?, key("ck")?);
+        let ik = Ik::from_hex(&ik).map_err(|_| ChallengeError::KeysMalformed)?;
+        let ck = Ck::from_hex(&ck).map_err(|_| ChallengeError::KeysMalformed)?;
+        Ok((ik, ck))
+    });
     strip_keys(message);
     found
 }

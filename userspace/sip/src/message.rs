@@ -13,14 +13,19 @@ use crate::header::list;
 mod edit;
 mod ends;
 mod line;
+mod shared;
 
+use line::Name;
 pub(crate) use line::is_token;
 pub use line::{Header, same_name};
+use shared::Piece;
 
 /// The longest message that is taken, in bytes: a UDP datagram cannot be longer.
 pub const MAX_MESSAGE: usize = 65_536;
 /// The most header lines that a message may have.
 pub const MAX_HEADERS: usize = 256;
+/// Room for those of most messages.
+const USUAL_HEADERS: usize = 32;
 
 /// Why bytes are no SIP message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -75,10 +80,12 @@ pub enum Start {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message {
     start: Start,
-    start_raw: Vec<u8>,
+    start_raw: Piece,
     headers: Vec<Header>,
-    end_raw: Vec<u8>,
-    body: Vec<u8>,
+    end_raw: Piece,
+    body: Piece,
+    /// A line ends with LF alone.
+    bare: bool,
 }
 
 impl fmt::Debug for Message {
@@ -98,18 +105,23 @@ impl Message {
     /// Content-Length says, bytes behind it are dropped (RFC 3261 clause 18.3);
     /// without Content-Length it is the rest.
     pub fn parse(bytes: &[u8]) -> Result<Message, ParseError> {
-        let (mut message, rest) = Message::split_head(bytes)?;
-        let len = message.content_length()?.unwrap_or(rest.len());
-        message.body = rest.get(..len).ok_or(ParseError::Truncated)?.to_vec();
+        let (mut message, all, head) = Message::split_head(bytes)?;
+        let rest = all.len() - head;
+        let len = message.content_length()?.unwrap_or(rest);
+        if len > rest {
+            return Err(ParseError::Truncated);
+        }
+        message.body = all.part(head..head + len);
         Ok(message)
     }
 
     /// Parses start line and headers only; the body stays empty.
     pub(crate) fn parse_head(bytes: &[u8]) -> Result<Message, ParseError> {
-        Message::split_head(bytes).map(|(message, _)| message)
+        Message::split_head(bytes).map(|(message, _, _)| message)
     }
 
-    fn split_head(bytes: &[u8]) -> Result<(Message, &[u8]), ParseError> {
+    /// The message without its body, all bytes, and where the body begins in them.
+    fn split_head(bytes: &[u8]) -> Result<(Message, Piece, usize), ParseError> {
         if bytes.len() > MAX_MESSAGE {
             return Err(ParseError::TooLong);
         }
@@ -122,26 +134,27 @@ impl Message {
             return Err(ParseError::Empty);
         }
         let mut at = line_end(bytes, 0).ok_or(ParseError::NoEnd)?;
-        let start_raw = bytes[..at].to_vec();
-        if !is_plain(&start_raw) {
+        let mut bare = false;
+        if !is_plain(&bytes[..at], &mut bare) {
             return Err(ParseError::StartLine);
         }
-        let start = parse_start(&start_raw)?;
-        let mut headers = Vec::new();
+        let start = parse_start(&bytes[..at])?;
+        let all = Piece::new(bytes.to_vec());
+        let start_raw = all.part(0..at);
+        let mut headers = Vec::with_capacity(USUAL_HEADERS);
         loop {
             let mut end = line_end(bytes, at).ok_or(ParseError::NoEnd)?;
             if matches!(&bytes[at..end], b"\r\n" | b"\n") {
-                let end_raw = bytes[at..end].to_vec();
-                return Ok((
-                    Message {
-                        start,
-                        start_raw,
-                        headers,
-                        end_raw,
-                        body: Vec::new(),
-                    },
-                    &bytes[end..],
-                ));
+                bare |= end - at == 1;
+                let message = Message {
+                    start,
+                    start_raw,
+                    headers,
+                    end_raw: all.part(at..end),
+                    body: all.part(end..end),
+                    bare,
+                };
+                return Ok((message, all, end));
             }
             while matches!(bytes.get(end), Some(b' ' | b'\t')) {
                 end = line_end(bytes, end).ok_or(ParseError::NoEnd)?;
@@ -149,10 +162,10 @@ impl Message {
             if headers.len() == MAX_HEADERS {
                 return Err(ParseError::TooManyHeaders);
             }
-            if !is_plain(&bytes[at..end]) {
+            if !is_plain(&bytes[at..end], &mut bare) {
                 return Err(ParseError::Header);
             }
-            headers.push(Header::parse(&bytes[at..end])?);
+            headers.push(Header::parse(all.part(at..end))?);
             at = end;
         }
     }
@@ -173,15 +186,13 @@ impl Message {
             code,
             reason: reason.into(),
         });
+        let kept = ["Via", "From", "To", "Call-ID", "CSeq"].map(Name::new);
         for header in &request.headers {
-            let keep = ["Via", "From", "To", "Call-ID", "CSeq"]
-                .iter()
-                .any(|n| same_name(n, header.name()));
-            if !keep {
+            if !kept.iter().any(|name| header.is(*name)) {
                 continue;
             }
             let mut header = header.clone();
-            if same_name(header.name(), "To")
+            if header.is(Name::new("To"))
                 && crate::header::NameAddr::parse(&header.value())
                     .is_some_and(|to| to.param("tag").is_none())
             {
@@ -196,13 +207,17 @@ impl Message {
     }
 
     fn with_start(start: Start) -> Message {
-        let start_raw = start_line(&start);
+        let mut bytes = start_line(&start);
+        let at = bytes.len();
+        bytes.extend_from_slice(b"\r\n");
+        let all = Piece::new(bytes);
         Message {
             start,
-            start_raw,
+            start_raw: all.part(0..at),
             headers: Vec::new(),
-            end_raw: b"\r\n".to_vec(),
-            body: Vec::new(),
+            end_raw: all.part(at..at + 2),
+            body: all.part(at + 2..at + 2),
+            bare: false,
         }
     }
 
@@ -216,7 +231,7 @@ impl Message {
     /// Sets the body and Content-Length; for building.
     #[must_use]
     pub fn with_body(mut self, body: &[u8]) -> Message {
-        self.body = body.to_vec();
+        self.body = Piece::new(body.to_vec());
         self.set("Content-Length", &body.len().to_string());
         self
     }
@@ -257,17 +272,15 @@ impl Message {
 
     /// The lines of one header, in order, compact forms included.
     pub fn lines<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Header> {
-        self.headers
-            .iter()
-            .filter(move |h| same_name(h.name(), name))
+        let name = Name::new(name);
+        self.headers.iter().filter(move |h| h.is(name))
     }
 
     /// The first line's value, unfolded.
     pub fn value(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.headers
-            .iter()
-            .find(|h| same_name(h.name(), name))
-            .map(Header::value)
+        let name = Name::new(name);
+        let line = self.headers.iter().find(|h| h.is(name));
+        line.map(Header::value)
     }
 
     /// All elements of a header that is a comma list, over all its lines.
@@ -295,15 +308,21 @@ impl Message {
 
     /// The message's bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let headers: usize = self.headers.iter().map(|h| h.raw().len()).sum();
-        let mut out = Vec::with_capacity(self.start_raw.len() + headers + self.body.len() + 2);
-        out.extend_from_slice(&self.start_raw);
-        for header in &self.headers {
-            out.extend_from_slice(header.raw());
-        }
-        out.extend_from_slice(&self.end_raw);
-        out.extend_from_slice(&self.body);
+        let mut out = Vec::with_capacity(self.size());
+        self.pieces().for_each(|part| out.extend_from_slice(part));
         out
+    }
+
+    /// How many bytes it has.
+    pub fn size(&self) -> usize {
+        self.pieces().map(<[u8]>::len).sum()
+    }
+
+    /// Its bytes in order.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let lines = self.headers.iter().map(Header::raw);
+        let ends = [&*self.end_raw, &*self.body];
+        std::iter::once(&*self.start_raw).chain(lines).chain(ends)
     }
 
     /// Content-Length, when there is one.
@@ -333,17 +352,21 @@ fn start_line(start: &Start) -> Vec<u8> {
 
 /// The index behind the line ending of the line that begins at `from`.
 fn line_end(bytes: &[u8], from: usize) -> Option<usize> {
-    bytes[from..]
-        .iter()
-        .position(|&b| b == b'\n')
-        .map(|n| from + n + 1)
+    memchr::memchr(b'\n', &bytes[from..]).map(|n| from + n + 1)
 }
 
 /// No NUL, and a CR only before its LF: others end a line or a text there, and
-/// would see headers that nobody has looked at here.
-fn is_plain(line: &[u8]) -> bool {
-    let lone = |pair: &[u8]| pair[0] == b'\r' && pair[1] != b'\n';
-    !line.contains(&0) && !line.windows(2).any(lone)
+/// would see headers that nobody has looked at here. Says too when an LF has no CR.
+fn is_plain(line: &[u8], bare: &mut bool) -> bool {
+    let mut returned = None;
+    for at in memchr::memchr3_iter(b'\r', b'\n', 0, line) {
+        match line[at] {
+            b'\r' if line.get(at + 1) == Some(&b'\n') => returned = Some(at),
+            b'\n' => *bare |= at == 0 || returned != Some(at - 1),
+            _ => return false,
+        }
+    }
+    true
 }
 
 fn parse_start(raw: &[u8]) -> Result<Start, ParseError> {

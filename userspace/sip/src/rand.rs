@@ -1,6 +1,6 @@
 //! Randomness as an argument.
 
-use md5::{Digest, Md5};
+use sha1::{Digest, Sha1};
 
 /// A source of unpredictable bytes, given by the caller.
 pub trait Randomness {
@@ -24,19 +24,53 @@ pub trait Randomness {
 
 /// Lower-case hex.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    let digit = |n: u8| char::from(if n < 10 { b'0' + n } else { b'a' + n - 10 });
+    let mut out = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        out.push(digit(byte >> 4));
+        out.push(digit(byte & 15));
+    }
+    out
 }
 
-/// A keyed hash of several parts, each with its length before it.
+/// A keyed hash of several parts, each with its length before it. SHA-1, which processors
+/// have instructions for, between two copies of the secret: collisions that are found
+/// without it help nobody.
 pub(crate) fn keyed(secret: &[u8; 16], parts: &[&[u8]]) -> [u8; 16] {
-    let mut hash = Md5::new();
-    hash.update(secret);
-    for part in parts {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
+    let mut hash = Keyed::new(secret);
+    parts.iter().for_each(|part| hash.part(part));
+    hash.done()
+}
+
+/// The same, part by part.
+pub(crate) struct Keyed<'a> {
+    secret: &'a [u8; 16],
+    hash: Sha1,
+}
+
+impl<'a> Keyed<'a> {
+    pub fn new(secret: &'a [u8; 16]) -> Keyed<'a> {
+        let hash = Sha1::new_with_prefix(secret);
+        Keyed { secret, hash }
     }
-    hash.update(secret);
-    hash.finalize().into()
+
+    pub fn part(&mut self, part: &[u8]) {
+        self.long(part.len(), std::iter::once(part));
+    }
+
+    /// One part of `len` bytes in pieces.
+    pub fn long<'p>(&mut self, len: usize, pieces: impl Iterator<Item = &'p [u8]>) {
+        self.hash.update((len as u64).to_be_bytes());
+        pieces.for_each(|piece| self.hash.update(piece));
+    }
+
+    pub fn done(mut self) -> [u8; 16] {
+        self.hash.update(self.secret);
+        let all: [u8; 20] = self.hash.finalize().into();
+        let mut out = [0; 16];
+        out.copy_from_slice(&all[..16]);
+        out
+    }
 }
 
 #[cfg(test)]

@@ -110,6 +110,8 @@ pub struct Host {
     addresses: Addresses,
     /// The local addresses that each set needs.
     ports: HashMap<SetId, [SocketAddr; 2]>,
+    /// How many sets need each.
+    users: HashMap<SocketAddr, usize>,
     keys_out: Option<KeysOut>,
 }
 
@@ -144,6 +146,7 @@ impl Host {
             tcp: Connections::new(sender),
             addresses,
             ports: HashMap::new(),
+            users: HashMap::new(),
             keys_out,
         };
         Ok((host, queue))
@@ -195,6 +198,9 @@ impl Host {
         let ports = [params.ue_ends.port_c, params.ue_ends.port_s]
             .map(|port| SocketAddr::new(params.ue, port));
         self.ports.insert(id, ports);
+        ports
+            .iter()
+            .for_each(|port| *self.users.entry(*port).or_default() += 1);
         if let Err(error) = self.open(ports).await {
             self.remove(id)?;
             return Err(error);
@@ -230,7 +236,12 @@ impl Host {
     /// Those of the data plane.
     pub fn remove(&mut self, set: SetId) -> Result<()> {
         for local in self.ports.remove(&set).into_iter().flatten() {
-            if !self.ports.values().flatten().any(|other| *other == local) {
+            let left = self.users.get_mut(&local).map_or(0, |users| {
+                *users -= 1;
+                *users
+            });
+            if left == 0 {
+                self.users.remove(&local);
                 self.udp.close(local);
                 self.tcp.close(local);
             }

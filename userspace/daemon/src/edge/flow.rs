@@ -23,9 +23,9 @@ pub struct Flow {
     asked: HashMap<SocketAddr, String>,
     /// Whose the sets are that are not installed yet.
     chosen: HashMap<SetToken, String>,
-    /// Registered sets by private identity; counted here, because there are many
-    /// sets and this is asked after every message.
-    live: HashMap<String, usize>,
+    /// Registered sets by private identity: there are many sets, and after every message
+    /// somebody asks how many registrations there are.
+    live: HashMap<String, Vec<SetToken>>,
     /// Messages that were refused, by the reason's word.
     refusals: BTreeMap<String, u64>,
     lines: Lines,
@@ -75,16 +75,19 @@ struct About {
 }
 
 impl About {
-    /// Notes whether the set carries a registration, and counts.
-    fn register(&mut self, yes: bool, live: &mut HashMap<String, usize>) {
+    /// Notes whether the set of that name carries a registration.
+    fn register(&mut self, set: SetToken, yes: bool, live: &mut HashMap<String, Vec<SetToken>>) {
         if std::mem::replace(&mut self.registered, yes) == yes {
             return;
         }
-        let impi = self.impi.clone().unwrap_or_default();
-        let count = live.entry(impi.clone()).or_default();
-        *count = if yes { *count + 1 } else { *count - 1 };
-        if *count == 0 {
-            live.remove(&impi);
+        let impi = self.impi.as_deref().unwrap_or_default();
+        if yes {
+            live.entry(impi.to_owned()).or_default().push(set);
+        } else if let Some(sets) = live.get_mut(impi) {
+            sets.retain(|other| *other != set);
+            if sets.is_empty() {
+                live.remove(impi);
+            }
         }
     }
 }
@@ -129,7 +132,7 @@ impl Flow {
     fn forget(&mut self, set: SetToken, mark: impl FnOnce(&mut About)) {
         if let Some(about) = self.sets.get_mut(&set) {
             mark(about);
-            about.register(false, &mut self.live);
+            about.register(set, false, &mut self.live);
             if about.removed && about.told {
                 self.sets.remove(&set);
             }
@@ -193,7 +196,7 @@ impl Flow {
             },
             Step::Sm12 { set, ue, expires } => {
                 if let Some(about) = self.sets.get_mut(set) {
-                    about.register(true, &mut self.live);
+                    about.register(*set, true, &mut self.live);
                 }
                 FlowEvent {
                     ue: Some(ue.to_string()),
@@ -207,12 +210,10 @@ impl Flow {
                 ..self.about(*set, "refreshed")
             },
             Step::Deregistered { impi } => {
-                for about in self
-                    .sets
-                    .values_mut()
-                    .filter(|a| a.impi.as_ref() == Some(impi))
-                {
-                    about.register(false, &mut self.live);
+                for set in self.live.remove(impi).unwrap_or_default() {
+                    if let Some(about) = self.sets.get_mut(&set) {
+                        about.registered = false;
+                    }
                 }
                 FlowEvent {
                     impi: Some(impi.clone()),

@@ -78,7 +78,8 @@ impl World {
         let message =
             Message::parse(&packet.bytes).map_err(|e| format!("no SIP to a phone: {e}"))?;
         for line in message.lines("WWW-Authenticate") {
-            let params = AuthParams::parse(&line.value());
+            let value = line.value();
+            let params = AuthParams::parse(&value);
             let named = params.is_some_and(|p| p.get("ik").or_else(|| p.get("ck")).is_some());
             rule(!named, || format!("ik or ck goes to a phone:\n{text}"))?;
         }

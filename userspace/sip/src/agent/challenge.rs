@@ -9,7 +9,7 @@ use super::pending::{Attempt, AttemptId, Kind};
 use super::{Agent, Command, FlowEvent, Held, Refusal};
 use crate::lifecycle::{ContactId, SaSet, SetState};
 use crate::sa_set::{Role, SaSetRequest, SetParams, SetToken, Tunnel};
-use crate::sec_agree::{Ends, SecList, choose_offer, server_list};
+use crate::sec_agree::{Ends, SecList, server_list};
 
 /// What SM6 is to carry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,13 +59,12 @@ impl Agent {
             return Ok(repeated);
         }
         let attempt = self.attempts.get(id).ok_or(Refusal::NoTransaction)?.clone();
-        let offer = attempt.offer.clone().ok_or(Refusal::NoSecurityClient)?;
+        let (offer, chosen) = attempt.offer.ok_or(Refusal::NoSecurityClient)?;
         let mode = if attempt.tunnel {
             gm_esp::Mode::UdpEncTun
         } else {
             gm_esp::Mode::Trans
         };
-        let chosen = choose_offer(&self.config.policy, &offer, mode).map_err(Refusal::Offer)?;
         let (pcscf, ue) = (attempt.local.ip(), attempt.ue.ip());
         let contact = self.table.by_key(&attempt.key);
         let ends = self.own_ends(contact, attempt.over, ue, &chosen.ends)?;
@@ -214,7 +213,7 @@ impl Agent {
 
     /// SM12, a refresh or a de-registration.
     fn success(&mut self, now: u64, id: AttemptId, token: SetToken, granted: &Granted) {
-        let Some(attempt) = self.attempts.get(id).cloned() else {
+        let Some(attempt) = self.attempts.get(id) else {
             return;
         };
         let Some((contact, state)) = self.table.set(token).map(|s| (s.contact, s.state)) else {
@@ -225,13 +224,19 @@ impl Agent {
         let answer = attempt.kind == Kind::Answer;
         if answer && state == SetState::Registration {
             self.table.confirm(token, now, life);
-            self.release(token, true);
         }
         if attempt.leaves {
+            let attempt = attempt.clone();
+            if answer && state == SetState::Registration {
+                self.release(token, true);
+            }
             return self.leave(now, contact, &attempt);
         }
         let identities = granted.identities.clone();
         self.table.registered(contact, &attempt.aor, identities);
+        if answer && state == SetState::Registration {
+            self.release(token, true);
+        }
         if !answer && let Some(set) = self.table.refresh(contact, now, life) {
             self.event(FlowEvent::Refreshed { set, expires });
         }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use super::Limits;
 use crate::lifecycle::{ContactId, ContactKey};
 use crate::sa_set::SetToken;
-use crate::sec_agree::SecList;
+use crate::sec_agree::{Proposal, SecList};
 
 /// Names an [`Attempt`]. Never reused by one agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,8 +52,8 @@ pub struct Attempt {
     pub ue: SocketAddr,
     /// It asks for zero seconds for all contacts of the identity (`Contact: *`).
     pub(super) everywhere: bool,
-    /// Security-Client, where it opens a procedure.
-    pub(super) offer: Option<SecList>,
+    /// Security-Client, where it opens a procedure, and what was chosen of it.
+    pub(super) offer: Option<(SecList, Proposal)>,
     /// The stranger for whom it counts.
     pub(super) source: Option<Source>,
     pub(super) contact: Option<ContactId>,

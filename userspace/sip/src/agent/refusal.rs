@@ -307,15 +307,16 @@ pub fn offered(list: &SecList) -> String {
         if plain { text } else { "?".to_owned() }
     };
     let mut seen: Vec<String> = Vec::new();
-    for entry in list.0.iter().take(64) {
+    for entry in list.mechanisms().take(64) {
         let get = |name: &str, default: &str| {
-            word(entry.params.get(name).unwrap_or_else(|| default.to_owned()))
+            let value = entry.get(name);
+            word(value.map_or_else(|| default.to_owned(), |value| value.into_owned()))
         };
         let text = if entry.is_ipsec() {
             let (alg, ealg) = (get("alg", "?"), get("ealg", "null"));
             format!("{alg}/{ealg} {}", get("mod", "trans"))
         } else {
-            word(entry.name.clone())
+            word(entry.name().to_owned())
         };
         if !seen.contains(&text) {
             seen.push(text);

@@ -8,9 +8,9 @@ use gm_esp::Mode;
 use super::pending::{Attempt, AttemptId, Kind, Source};
 use super::{Agent, FlowEvent, Refusal, RemoveReason};
 use crate::aka::{self, Credentials};
-use crate::header::{self, NameAddr, Uri};
+use crate::header::{self, NameAddr, Uri, list};
 use crate::lifecycle::{ContactId, ContactKey, SaSet, SetState};
-use crate::message::Message;
+use crate::message::{Header, Message};
 use crate::sa_set::SetToken;
 use crate::sec_agree::{Ends, SECURITY_CLIENT, SECURITY_VERIFY, SecList, choose_offer};
 
@@ -58,14 +58,17 @@ impl Register {
             return Err(Refusal::Headers);
         }
         let to = NameAddr::parse(&message.value("To").ok_or(Refusal::Headers)?);
-        let contacts = message.elements("Contact");
-        let first = contacts.first();
+        let element = |line: &Header| {
+            let value = line.value();
+            list::split(&value, ',').next().map(str::to_owned)
+        };
+        let first = message.lines("Contact").find_map(element);
         Ok(Register {
             ue,
             local,
             via,
             to: to.ok_or(Refusal::Headers)?,
-            contact: first.and_then(|c| NameAddr::parse(c)),
+            contact: first.as_deref().and_then(NameAddr::parse),
             everywhere: first.is_some_and(|c| c.trim() == "*"),
             expires: header::expires(message),
             credentials: Credentials::from_message(message),
@@ -89,10 +92,12 @@ impl Register {
         let Some(contact) = &self.contact else {
             return String::new();
         };
-        let param = |name| contact.param(name).unwrap_or_default();
-        let sos = contact
-            .parsed_uri()
-            .is_some_and(|uri| uri.params.get("sos").is_some());
+        let param = |name| contact.params.find(name).unwrap_or_default();
+        // Few have a parameter at all.
+        let sos = contact.uri.contains(';')
+            && contact
+                .parsed_uri()
+                .is_some_and(|uri| uri.params.find("sos").is_some());
         let (instance, reg) = (param("+sip.instance"), param("reg-id"));
         if instance.is_empty() && reg.is_empty() && !sos {
             return String::new();
@@ -166,7 +171,7 @@ impl Agent {
         if !room {
             return Err(Refusal::Overload);
         }
-        attempt.offer = Some(offer.clone());
+        attempt.offer = Some((offer.clone(), chosen));
         attempt.tunnel = nat;
         attempt.source = Some(source);
         self.strangers.enter(source);
@@ -284,7 +289,7 @@ impl Agent {
         if let Some(offer) = offer.filter(|_| !old) {
             let chosen = choose_offer(&self.config.policy, offer, mode).map_err(Refusal::Offer)?;
             self.check_room(&attempt.key, register.ue.ip(), &chosen.ends)?;
-            attempt.offer = Some(offer.clone());
+            attempt.offer = Some((offer.clone(), chosen));
         }
         self.end_reported(&attempt.key, register);
         if !sm7_again {

@@ -1,26 +1,17 @@
 //! The parameters of a Digest challenge or of credentials (RFC 3261 clause 25.1).
 
+use std::borrow::Cow;
 use std::fmt;
-
-use zeroize::Zeroize;
 
 use crate::header::list;
 use crate::message::is_token;
 
-/// The parameters of one Digest header value; wiped on drop, because a challenge
-/// from the core carries keys.
+/// The parameters of one Digest header value, which they borrow: a challenge from the core
+/// carries keys, and there is no copy of them to wipe.
 #[derive(Clone, PartialEq, Eq)]
-pub struct AuthParams(Vec<(String, String)>);
+pub struct AuthParams<'a>(Vec<(&'a str, &'a str)>);
 
-impl Drop for AuthParams {
-    fn drop(&mut self) {
-        for (_, value) in &mut self.0 {
-            value.zeroize();
-        }
-    }
-}
-
-impl fmt::Debug for AuthParams {
+impl fmt::Debug for AuthParams<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list()
             .entries(self.0.iter().map(|(name, _)| name))
@@ -28,23 +19,27 @@ impl fmt::Debug for AuthParams {
     }
 }
 
-impl AuthParams {
+impl<'a> AuthParams<'a> {
     /// Parses `Digest a=b, c="d"`; `None` for another scheme.
-    pub fn parse(value: &str) -> Option<AuthParams> {
+    pub fn parse(value: &'a str) -> Option<AuthParams<'a>> {
         let rest = digest(value)?;
-        let one = |part: &str| {
+        let mut all = Vec::with_capacity(16);
+        all.extend(list::split(rest, ',').filter_map(|part| {
             let (name, value) = part.split_once('=')?;
-            Some((name.trim().to_owned(), list::unquote(value)))
-        };
-        Some(AuthParams(list::split(rest, ',').filter_map(one).collect()))
+            Some((name.trim(), value))
+        }));
+        Some(AuthParams(all))
     }
 
     /// A parameter's value without quotes, blind to the name's case; the first when there are several.
     pub fn get(&self, name: &str) -> Option<String> {
-        self.0
-            .iter()
-            .find(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, v)| v.clone())
+        self.find(name).map(Cow::into_owned)
+    }
+
+    /// The same without a copy where there are no escapes.
+    pub fn find(&self, name: &str) -> Option<Cow<'a, str>> {
+        let (_, value) = self.0.iter().find(|(n, _)| n.eq_ignore_ascii_case(name))?;
+        Some(list::unquote(value))
     }
 }
 
@@ -133,32 +128,30 @@ pub fn is_unambiguous(value: &str) -> bool {
     let Some(rest) = digest(value) else {
         return false;
     };
-    if value.contains('\\') || value.matches('"').count() % 2 == 1 {
+    let quotes = memchr::memchr_iter(b'"', value.as_bytes()).count();
+    if value.contains('\\') || quotes % 2 == 1 {
         return false;
     }
-    let mut names: Vec<_> = list::split(rest, ',')
-        .map(|part| {
-            part.split('=')
-                .next()
-                .unwrap_or("")
-                .trim()
-                .to_ascii_lowercase()
-        })
-        .collect();
-    let count = names.len();
-    let tokens = names
-        .iter()
-        .all(|n| !n.is_empty() && !n.contains('*') && n.bytes().all(is_token));
-    names.sort_unstable();
-    names.dedup();
-    let quotes = list::split(rest, ',').all(|part| {
-        let value = part.split_once('=').map_or("", |(_, value)| value.trim());
-        match value.strip_prefix('"') {
+    let mut names: Vec<Cow<'_, str>> = Vec::with_capacity(16);
+    for part in list::split(rest, ',') {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        let (name, value) = (name.trim(), value.trim());
+        let token = !name.is_empty() && name.bytes().all(|b| b != b'*' && is_token(b));
+        let good = match value.strip_prefix('"') {
             Some(inner) => inner.strip_suffix('"').is_some_and(|v| !v.contains('"')),
             None => !value.contains(['"', '<', '>', ' ', '\t', '\r', '\n']),
+        };
+        if !token || !good {
+            return false;
         }
-    });
-    tokens && quotes && names.len() == count
+        let upper = name.bytes().any(|b| b.is_ascii_uppercase());
+        names.push(match upper {
+            true => Cow::Owned(name.to_ascii_lowercase()),
+            false => Cow::Borrowed(name),
+        });
+    }
+    names.sort_unstable();
+    names.windows(2).all(|pair| pair[0] != pair[1])
 }
 
 /// Applies edits in one pass; the other parameters keep their bytes and their

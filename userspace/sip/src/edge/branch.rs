@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::tx::Reply;
 use super::{Edge, Refusal};
-use crate::header::{self, Via};
+use crate::header::{self, Host, Via, list};
 use crate::lifecycle::ContactId;
 use crate::message::Message;
-use crate::rand::{hex, keyed};
+use crate::rand::{Keyed, hex, keyed};
 use crate::sa_set::SetToken;
 use crate::{Packet, Transport};
 
@@ -24,12 +24,30 @@ pub(super) enum Sender {
 }
 
 impl Sender {
-    fn text(self) -> String {
+    /// Hashed, so that no two of them are the same.
+    fn hash(self, hash: &mut Keyed<'_>) {
         match self {
-            Sender::Clear(at) => format!("clear {at}"),
-            Sender::Contact(id) => format!("contact {id}"),
-            Sender::Core(ip) => format!("core {ip}"),
+            Sender::Clear(at) => {
+                hash.part(b"clear");
+                hash.part(&at.port().to_be_bytes());
+                hash_ip(hash, at.ip());
+            }
+            Sender::Contact(id) => {
+                hash.part(b"contact");
+                hash.part(&id.to_be_bytes());
+            }
+            Sender::Core(ip) => {
+                hash.part(b"core");
+                hash_ip(hash, ip);
+            }
         }
+    }
+}
+
+fn hash_ip(hash: &mut Keyed<'_>, ip: IpAddr) {
+    match ip {
+        IpAddr::V4(ip) => hash.part(&ip.octets()),
+        IpAddr::V6(ip) => hash.part(&ip.octets()),
     }
 }
 
@@ -47,8 +65,10 @@ impl Edge {
     /// What a retransmission has in common with the first one: every byte, and the
     /// set or none. A branch says less: its sender can write it above another message.
     pub(super) fn print(&self, message: &Message, over: Option<SetToken>) -> [u8; 16] {
-        let set = over.map_or(0, |set| set.0).to_be_bytes();
-        self.keyed(&[&message.to_bytes(), &set])
+        let mut hash = Keyed::new(&self.secret);
+        hash.long(message.size(), message.pieces());
+        hash.part(&over.map_or(0, |set| set.0).to_be_bytes());
+        hash.done()
     }
 
     /// A retransmission: SM6 again where it waits for SM7, else on to the core as before.
@@ -96,22 +116,28 @@ impl Edge {
         if message.value("From").is_none() || message.value("To").is_none() {
             return Err(Refusal::Headers);
         }
-        let sent_by = format!("{}:{:?}", via.host, via.port);
-        let branch = via.branch().unwrap_or_default();
-        let parts = [
-            &branch,
-            &sent_by,
-            &*call_id,
-            &from_tag,
-            &number.to_string(),
-            &from.text(),
-        ];
-        Ok(format!("z9hG4bKgm{}", self.token(&parts)))
+        let mut hash = Keyed::new(&self.secret);
+        hash.part(b"branch");
+        hash.part(via.params.find("branch").unwrap_or_default().as_bytes());
+        match &via.host {
+            Host::Ip(ip) => hash_ip(&mut hash, *ip),
+            Host::Name(name) => hash.part(name.as_bytes()),
+        }
+        hash.part(&via.port.map_or([0; 3], |port| {
+            let [high, low] = port.to_be_bytes();
+            [1, high, low]
+        }));
+        hash.part(call_id.as_bytes());
+        hash.part(from_tag.as_bytes());
+        hash.part(&number.to_be_bytes());
+        from.hash(&mut hash);
+        Ok(format!("z9hG4bKgm{}", hex(&hash.done())))
     }
 }
 
 pub(super) fn top_via(message: &Message) -> Option<Via> {
-    Via::parse(&message.first_element("Via")?)
+    let value = message.value("Via")?;
+    Via::parse(list::split(&value, ',').next()?)
 }
 
 /// Where the answer to a request in clear goes: on the connection; over UDP by the

@@ -19,9 +19,7 @@ impl Edge {
         mut message: Message,
     ) -> Result<(), Refusal> {
         // The security agreement is between the UE and us (clause 7.2: SM12 has none of it).
-        for name in [SECURITY_CLIENT, SECURITY_SERVER, SECURITY_VERIFY] {
-            message.remove(name);
-        }
+        message.remove_all([SECURITY_CLIENT, SECURITY_SERVER, SECURITY_VERIFY]);
         let attempt = self.agent.attempt(tx.attempt);
         let kind = attempt.ok_or(Refusal::NoTransaction)?.kind;
         match message.status().unwrap_or(500) {

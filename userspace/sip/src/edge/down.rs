@@ -66,7 +66,7 @@ impl Edge {
         let route = |over| Some(self.route_at_ue(user.as_ref()?, server, over));
         let udp = crate::Transport::Udp;
         let more = via(udp).len() + route(udp).map_or(0, |route| route.len() + 16) + 7;
-        let size = down.to_bytes().len() + more;
+        let size = down.size() + more;
         let over = self.over_down(id, &branch, message, size);
         if let Some(route) = route(over) {
             down.insert_top("Record-Route", &route);

@@ -128,7 +128,7 @@ impl Edge {
             let (name, port) = (over.name(), at.port());
             format!("SIP/2.0/{name} {host}:{port};branch={branch};rport")
         };
-        let size = up.to_bytes().len() + "Via: \r\n".len() + via(Transport::Udp).len();
+        let size = up.size() + "Via: \r\n".len() + via(Transport::Udp).len();
         let over = self.over_up(branch, size);
         up.insert_top("Via", &via(over));
         over

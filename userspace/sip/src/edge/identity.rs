@@ -42,12 +42,8 @@ const NOT_FOR_PHONES: [&str; 8] = [
 /// The security agreement ends at the edge, and what only the network says begins there:
 /// for requests and responses of phones.
 pub(super) fn strip_up(up: &mut Message) {
-    for name in [SECURITY_CLIENT, SECURITY_VERIFY, SECURITY_SERVER]
-        .iter()
-        .chain(&NETWORK_ONLY)
-    {
-        up.remove(name);
-    }
+    up.remove_all([SECURITY_CLIENT, SECURITY_VERIFY, SECURITY_SERVER]);
+    up.remove_all(NETWORK_ONLY);
     for name in ["Require", "Proxy-Require"] {
         up.remove_element(name, "sec-agree");
     }
@@ -61,9 +57,7 @@ pub(super) fn strip_up(up: &mut Message) {
 /// A phone is outside the trust domain: no charging, and no identity of somebody who
 /// wants none shown (RFC 3325 clause 7).
 pub(super) fn strip_down(down: &mut Message) {
-    for name in NOT_FOR_PHONES {
-        down.remove(name);
-    }
+    down.remove_all(NOT_FOR_PHONES);
     let values = down.lines("Privacy").map(|line| line.value().into_owned());
     let private = values
         .flat_map(|value| {

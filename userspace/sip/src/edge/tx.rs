@@ -1,8 +1,9 @@
 //! The transactions that an edge remembers: where a response goes. Bounded in all
 //! and per contact.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::Limits;
 use crate::Transport;
@@ -62,6 +63,8 @@ pub(super) struct Tx {
     /// The set that it was begun on: it stays for it (TS 33.203 clause 7.4.2a).
     pub set: Option<SetToken>,
     deadline: u64,
+    /// Its place among those with the same deadline.
+    place: u64,
 }
 
 impl Tx {
@@ -76,6 +79,7 @@ impl Tx {
                 _ => None,
             },
             deadline: 0,
+            place: 0,
         }
     }
 
@@ -107,8 +111,9 @@ impl Tx {
 /// All of them, by the branch of our Via.
 #[derive(Debug, Default)]
 pub(super) struct Transactions {
-    all: HashMap<String, Tx>,
-    ends: BTreeSet<(u64, String)>,
+    all: HashMap<Arc<str>, Tx>,
+    ends: BTreeMap<(u64, u64), Arc<str>>,
+    last: u64,
     per_contact: HashMap<ContactId, usize>,
     /// Those of no contact.
     strangers: usize,
@@ -140,29 +145,32 @@ impl Transactions {
     /// Remembers one until `deadline`; gives one of the same branch that it replaces.
     pub fn insert(&mut self, branch: &str, mut tx: Tx, deadline: u64) -> Option<Tx> {
         let replaced = self.remove(branch);
-        tx.deadline = deadline;
+        self.last += 1;
+        (tx.deadline, tx.place) = (deadline, self.last);
         match tx.contact {
             Some(contact) => *self.per_contact.entry(contact).or_default() += 1,
             None => self.strangers += 1,
         }
-        self.ends.insert((deadline, branch.to_owned()));
-        self.all.insert(branch.to_owned(), tx);
+        let branch: Arc<str> = branch.into();
+        self.ends.insert((deadline, tx.place), Arc::clone(&branch));
+        self.all.insert(branch, tx);
         replaced
     }
 
     /// Gives one another end.
     pub fn extend(&mut self, branch: &str, deadline: u64) {
         if let Some(tx) = self.all.get_mut(branch) {
-            self.ends.remove(&(tx.deadline, branch.to_owned()));
+            if let Some(branch) = self.ends.remove(&(tx.deadline, tx.place)) {
+                self.ends.insert((deadline, tx.place), branch);
+            }
             tx.deadline = deadline;
-            self.ends.insert((deadline, branch.to_owned()));
         }
     }
 
     /// Forgets one; gives it.
     pub fn remove(&mut self, branch: &str) -> Option<Tx> {
         let tx = self.all.remove(branch)?;
-        self.ends.remove(&(tx.deadline, branch.to_owned()));
+        self.ends.remove(&(tx.deadline, tx.place));
         if tx.contact.is_none() {
             self.strangers = self.strangers.saturating_sub(1);
         }
@@ -178,16 +186,16 @@ impl Transactions {
     }
 
     pub fn next_timeout(&self) -> Option<u64> {
-        self.ends.first().map(|(at, _)| *at)
+        self.ends.first_key_value().map(|((at, _), _)| *at)
     }
 
     /// Forgets one that has ended; call until `None`.
     pub fn expire(&mut self, now: u64) -> Option<Tx> {
-        let (at, branch) = self.ends.first()?;
+        let ((at, _), branch) = self.ends.first_key_value()?;
         if *at > now {
             return None;
         }
-        let branch = branch.clone();
+        let branch = Arc::clone(branch);
         self.remove(&branch)
     }
 }

@@ -1,5 +1,7 @@
 //! URIs and name-addr (RFC 3261 clauses 19.1 and 20.10).
 
+use std::borrow::Cow;
+
 use super::list::{self, Params, unquote};
 use super::via::{Host, host_port};
 
@@ -7,7 +9,7 @@ use super::via::{Host, host_port};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uri {
     /// In lower case.
-    pub scheme: String,
+    pub scheme: &'static str,
     /// The part before the at sign without a password; the number of a tel URI.
     pub user: Option<String>,
     /// The host; none in a tel URI.
@@ -22,7 +24,8 @@ impl Uri {
     /// Parses a URI without angle brackets.
     pub fn parse(text: &str) -> Option<Uri> {
         let (scheme, rest) = text.trim().split_once(':')?;
-        let scheme = scheme.to_ascii_lowercase();
+        let known = ["sip", "tel", "sips"];
+        let scheme = known.into_iter().find(|s| s.eq_ignore_ascii_case(scheme))?;
         if scheme == "tel" {
             let (number, params) = rest.split_once(';').unwrap_or((rest, ""));
             let user = Some(number.to_owned()).filter(|n| !n.is_empty())?;
@@ -33,9 +36,6 @@ impl Uri {
                 port: None,
                 params: Params::parse(params),
             });
-        }
-        if scheme != "sip" && scheme != "sips" {
-            return None;
         }
         // A user may hold ? and ; but no at sign, and neither may what follows: with two
         // of them readers disagree about who it is.
@@ -84,10 +84,11 @@ impl NameAddr {
             if !is_display(text[..open].trim()) {
                 return None;
             }
-            let display = Some(unquote(&text[..open])).filter(|d| !d.is_empty());
+            let display = unquote(&text[..open]);
+            let display = Some(display).filter(|d| !d.is_empty());
             let params = Params::parse(&text[close + 1..]);
             return Some(NameAddr {
-                display,
+                display: display.map(Cow::into_owned),
                 uri: text[open + 1..close].trim().to_owned(),
                 params,
             });

@@ -1,5 +1,7 @@
 //! Lists and parameters: splitting that knows quotes and angle brackets.
 
+use std::borrow::Cow;
+
 /// Elements of `text` between `sep`, trimmed, empty ones left out. A separator in
 /// a quoted string or between angle brackets does not count.
 pub fn split(text: &str, sep: char) -> impl Iterator<Item = &str> {
@@ -25,6 +27,15 @@ pub fn first_end(value: &[u8]) -> usize {
 
 /// The index of the first `sep` (ASCII) that is outside quotes and brackets, or the length.
 pub fn find(bytes: &[u8], sep: u8) -> usize {
+    // Most elements have neither quote nor bracket in front of their separator.
+    match memchr::memchr3(sep, b'"', b'<', bytes) {
+        None => bytes.len(),
+        Some(at) if bytes[at] == sep => at,
+        Some(at) => at + find_behind(&bytes[at..], sep),
+    }
+}
+
+fn find_behind(bytes: &[u8], sep: u8) -> usize {
     let (mut quoted, mut escaped, mut angle) = (false, false, false);
     for (at, &b) in bytes.iter().enumerate() {
         match b {
@@ -44,6 +55,10 @@ pub fn find(bytes: &[u8], sep: u8) -> usize {
 /// Whether every quote and bracket that begins in the text ends in it: only then
 /// can something be put behind it.
 pub fn closed(bytes: &[u8]) -> bool {
+    let Some(first) = memchr::memchr2(b'"', b'<', bytes) else {
+        return true;
+    };
+    let bytes = &bytes[first..];
     let (mut quoted, mut escaped, mut angle) = (false, false, false);
     for &b in bytes {
         match b {
@@ -60,12 +75,15 @@ pub fn closed(bytes: &[u8]) -> bool {
 }
 
 /// A quoted string without its quotes and escapes; anything else as it is.
-pub fn unquote(text: &str) -> String {
+pub fn unquote(text: &str) -> Cow<'_, str> {
     let text = text.trim();
     let Some(inner) = text.strip_prefix('"') else {
-        return text.to_owned();
+        return Cow::Borrowed(text);
     };
     let inner = inner.strip_suffix('"').unwrap_or(inner);
+    if !inner.contains('\\') {
+        return Cow::Borrowed(inner);
+    }
     let mut out = String::with_capacity(inner.len());
     let mut escaped = false;
     for c in inner.chars() {
@@ -76,30 +94,41 @@ pub fn unquote(text: &str) -> String {
         escaped = false;
         out.push(c);
     }
-    out
+    Cow::Owned(out)
 }
 
-/// Parameters in order, `name` or `name=value`, values as written.
+/// Parameters between semicolons in order: names, and values as written.
+pub fn params(text: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
+    split(text, ';').map(|one| match one.split_once('=') {
+        Some((name, value)) => (name.trim(), Some(value.trim())),
+        None => (one, None),
+    })
+}
+
+/// Parameters in order, `name` or `name=value`, kept as text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Params(pub Vec<(String, Option<String>)>);
+pub struct Params(String);
 
 impl Params {
-    /// Parses what stands behind the first semicolon.
+    /// Those of what stands behind the first semicolon.
     pub fn parse(text: &str) -> Params {
-        Params(split(text, ';').map(one_param).collect())
+        Params(text.to_owned())
+    }
+
+    /// Names, and values as written.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        params(&self.0)
     }
 
     /// A parameter's value (empty when it has none), blind to the name's case; quotes taken off.
     pub fn get(&self, name: &str) -> Option<String> {
-        let (_, value) = self.0.iter().find(|(n, _)| n.eq_ignore_ascii_case(name))?;
-        Some(value.as_deref().map(unquote).unwrap_or_default())
+        self.find(name).map(Cow::into_owned)
     }
-}
 
-fn one_param(text: &str) -> (String, Option<String>) {
-    match text.split_once('=') {
-        Some((name, value)) => (name.trim().to_owned(), Some(value.trim().to_owned())),
-        None => (text.trim().to_owned(), None),
+    /// The same without a copy where there are no escapes.
+    pub fn find(&self, name: &str) -> Option<Cow<'_, str>> {
+        let (_, value) = self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name))?;
+        Some(value.map(unquote).unwrap_or_default())
     }
 }
 

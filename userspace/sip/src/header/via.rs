@@ -1,5 +1,6 @@
 //! Via (RFC 3261 clause 20.42) with received and rport (RFC 3581).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -93,7 +94,12 @@ impl Via {
             return None;
         }
         let (transport, sent_by) = rest.split_once(|c: char| c.is_ascii_whitespace())?;
-        let sent_by: String = sent_by.split_ascii_whitespace().collect();
+        let blank = |c: char| c.is_ascii_whitespace();
+        let sent_by = sent_by.trim_matches(blank);
+        let sent_by = match sent_by.contains(blank) {
+            true => Cow::Owned(sent_by.split_ascii_whitespace().collect()),
+            false => Cow::Borrowed(sent_by),
+        };
         let (host, port) = host_port(&sent_by)?;
         Some(Via {
             transport: transport.to_ascii_uppercase(),

@@ -1,6 +1,7 @@
 //! Changes of single lines and list elements; all other bytes stay.
 
-use super::line::same_name;
+use super::line::Name;
+use super::shared::Piece;
 use super::{Header, Message, Start, start_line};
 use crate::header::list;
 
@@ -9,7 +10,7 @@ impl Message {
     pub fn set_uri(&mut self, new: &str) {
         if let Start::Request { uri, .. } = &mut self.start {
             *uri = new.into();
-            self.start_raw = start_line(&self.start);
+            self.start_raw = Piece::new(start_line(&self.start));
         }
     }
 
@@ -29,10 +30,10 @@ impl Message {
         match self.position(name) {
             Some(at) => {
                 self.headers[at] = Header::new(name, value);
-                let mut index = 0;
+                let (mut index, name) = (0, Name::new(name));
                 self.headers.retain(|h| {
                     index += 1;
-                    index <= at + 1 || !same_name(h.name(), name)
+                    index <= at + 1 || !h.is(name)
                 });
             }
             None => self.push(name, value),
@@ -41,22 +42,31 @@ impl Message {
 
     /// Removes all lines of a header and says how many there were.
     pub fn remove(&mut self, name: &str) -> usize {
-        let before = self.headers.len();
-        self.headers.retain(|h| !same_name(h.name(), name));
+        let (before, name) = (self.headers.len(), Name::new(name));
+        self.headers.retain(|h| !h.is(name));
         before - self.headers.len()
+    }
+
+    /// Removes all lines of several headers, in one pass.
+    pub fn remove_all<const N: usize>(&mut self, names: [&str; N]) {
+        let names = names.map(Name::new);
+        self.headers
+            .retain(|h| !names.iter().any(|name| h.is(*name)));
     }
 
     /// Rewrites each line of a header: the closure gets the value's bytes and gives
     /// other ones, or `None` to leave the line alone.
     pub fn rewrite(&mut self, name: &str, mut f: impl FnMut(&str) -> Option<String>) {
-        for header in self
-            .headers
-            .iter_mut()
-            .filter(|h| same_name(h.name(), name))
-        {
-            let text =
-                zeroize::Zeroizing::new(String::from_utf8_lossy(header.raw_value()).into_owned());
-            if let Some(new) = f(&text) {
+        let name = Name::new(name);
+        for header in self.headers.iter_mut().filter(|h| h.is(name)) {
+            let raw = header.raw_value();
+            let new = match std::str::from_utf8(raw) {
+                Ok(text) => f(text),
+                Err(_) => f(&zeroize::Zeroizing::new(
+                    String::from_utf8_lossy(raw).into_owned(),
+                )),
+            };
+            if let Some(new) = new {
                 header.splice_value(new.as_bytes());
             }
         }
@@ -65,8 +75,9 @@ impl Message {
     /// Takes every element equal to `element` (blind to case) out of a comma list;
     /// a line that has no other goes.
     pub fn remove_element(&mut self, name: &str, element: &str) {
+        let name = Name::new(name);
         self.headers.retain_mut(|header| {
-            if !same_name(header.name(), name) {
+            if !header.is(name) {
                 return true;
             }
             let value = header.value().into_owned();
@@ -116,7 +127,8 @@ impl Message {
     }
 
     fn position(&self, name: &str) -> Option<usize> {
-        self.headers.iter().position(|h| same_name(h.name(), name))
+        let name = Name::new(name);
+        self.headers.iter().position(|h| h.is(name))
     }
 }
 

@@ -1,5 +1,6 @@
 //! One reading of where lines end.
 
+use super::shared::Piece;
 use super::{Header, Message};
 
 impl Message {
@@ -7,16 +8,19 @@ impl Message {
     /// 25.1 knows CRLF only). A reader that takes nothing else for an end would find other
     /// headers than are found here, and look for them in what is the body here.
     pub fn end_lines(&mut self) {
+        if !std::mem::take(&mut self.bare) {
+            return;
+        }
         for header in &mut self.headers {
             if let Some(line) = ended(header.raw())
-                && let Ok(ended) = Header::parse(&line)
+                && let Ok(ended) = Header::parse(Piece::new(line))
             {
                 *header = ended;
             }
         }
         for line in [&mut self.start_raw, &mut self.end_raw] {
             if let Some(ended) = ended(line) {
-                *line = ended;
+                *line = Piece::new(ended);
             }
         }
     }

@@ -1,45 +1,94 @@
 //! A whole list: what can be used of it, and whether another one says the same.
 
 use std::fmt;
+use std::sync::Arc;
 
-use super::mechanism::{Mechanism, Shared};
+use super::mechanism::{Mechanism, Read, Shared};
 use super::{MAX_MECHANISMS, MAX_PARAMETERS, OfferError, Proposal};
 use crate::header::list;
 use crate::message::Message;
 
-/// A whole list, over all lines of the header.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct SecList(pub Vec<Mechanism>);
+/// A whole list, over all lines of the header. Copies share it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecList(Arc<Entries>);
+
+/// Text, and where each entry ends in it.
+#[derive(Default, PartialEq, Eq)]
+struct Entries {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Entries {
+    fn add(&mut self, value: &str) {
+        self.text.reserve(value.len());
+        for entry in list::split(value, ',') {
+            self.text.push_str(entry);
+            self.ends.push(self.text.len());
+        }
+    }
+}
+
+impl Default for SecList {
+    fn default() -> SecList {
+        SecList(Arc::new(Entries::default()))
+    }
+}
 
 impl SecList {
     /// The list of that header; `None` when the header is not there at all.
     pub fn from_message(message: &Message, name: &str) -> Option<SecList> {
-        message.value(name)?;
-        let entries = message.elements(name);
-        Some(SecList(
-            entries.iter().map(|e| Mechanism::parse(e)).collect(),
-        ))
+        let mut lines = message.lines(name).peekable();
+        lines.peek()?;
+        let mut entries = Entries::default();
+        lines.for_each(|line| entries.add(&line.value()));
+        Some(SecList(Arc::new(entries)))
     }
 
     /// Parses a header value.
     pub fn parse(value: &str) -> SecList {
-        SecList(list::split(value, ',').map(Mechanism::parse).collect())
+        let mut entries = Entries::default();
+        entries.add(value);
+        SecList(Arc::new(entries))
+    }
+
+    /// How many entries it has.
+    pub fn len(&self) -> usize {
+        self.0.ends.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.0.ends.is_empty()
+    }
+
+    /// The entries in order.
+    pub fn mechanisms(&self) -> impl Iterator<Item = Mechanism<'_>> {
+        let mut from = 0;
+        self.0.ends.iter().map(move |&end| {
+            let text = &self.0.text[from..end];
+            from = end;
+            Mechanism::new(text)
+        })
     }
 
     /// The entries that can be used, in order, legacy ones among them, or why
     /// there is none. What cannot be used is stepped over.
     pub fn proposals(&self) -> Result<Vec<Proposal>, OfferError> {
-        if self.0.is_empty() {
+        if self.is_empty() {
             return Err(OfferError::Empty);
         }
-        let parameters: usize = self.0.iter().map(|m| m.params.0.len()).sum();
-        if self.0.len() > MAX_MECHANISMS || parameters > MAX_PARAMETERS {
+        if self.len() > MAX_MECHANISMS {
             return Err(OfferError::TooMany);
         }
-        let shared = Shared::of(self);
-        let mut usable = Vec::new();
+        let read: Vec<_> = self.mechanisms().map(Read::new).collect();
+        if read.iter().map(|one| one.parameters).sum::<usize>() > MAX_PARAMETERS {
+            return Err(OfferError::TooMany);
+        }
+        let shared = Shared::of(&read);
+        let mut usable = Vec::with_capacity(read.len());
         let mut reason = OfferError::NotIpsec;
-        for entry in &self.0 {
+        for entry in &read {
             match entry.proposal(&shared) {
                 Ok(proposal) => usable.push(proposal),
                 // The last reason that is more than "another mechanism" is the telling one.
@@ -57,28 +106,21 @@ impl SecList {
     /// Whether `echo` says the same as this list (ARCHITECTURE, reading A-22). An absent q in
     /// the echo is accepted, another q is not.
     pub fn same(&self, echo: &SecList) -> bool {
-        let same_q = |ours: &Mechanism, theirs: &Mechanism| {
-            theirs.params.get("q").is_none() || ours.q() == theirs.q()
-        };
-        self.0.len() == echo.0.len()
-            && self
-                .0
-                .iter()
-                .zip(&echo.0)
-                .all(|(a, b)| a.canonical() == b.canonical() && same_q(a, b))
+        let both = self.mechanisms().zip(echo.mechanisms());
+        self.len() == echo.len() && both.into_iter().all(|(ours, theirs)| ours.same(theirs))
+    }
+}
+
+impl fmt::Debug for SecList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecList({self})")
     }
 }
 
 impl fmt::Display for SecList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, entry) in self.0.iter().enumerate() {
-            write!(f, "{}{}", if n == 0 { "" } else { ", " }, entry.name)?;
-            for (name, value) in &entry.params.0 {
-                match value {
-                    Some(value) => write!(f, ";{name}={value}")?,
-                    None => write!(f, ";{name}")?,
-                }
-            }
+        for (n, entry) in self.mechanisms().enumerate() {
+            write!(f, "{}{}", if n == 0 { "" } else { ", " }, entry.text())?;
         }
         Ok(())
     }

@@ -1,84 +1,191 @@
 //! One mechanism of a list (Annex H of TS 33.203): its parameters and what they mean.
 
+use std::borrow::Cow;
+
 use gm_esp::{Legacy, Mode, Suite};
 
-use super::{Ends, OfferError, Proposal, SecList};
+use super::{Ends, OfferError, Proposal};
 use crate::header::list;
 
 /// One mechanism as it stands in a list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mechanism {
-    /// The mechanism's name as written.
-    pub name: String,
-    /// Its parameters in order; values without quotes.
-    pub params: list::Params,
-}
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mechanism<'a>(&'a str);
 
-impl Mechanism {
-    pub(super) fn parse(text: &str) -> Mechanism {
-        let end = list::find(text.as_bytes(), b';');
-        let params = list::Params::parse(text.get(end + 1..).unwrap_or(""));
-        Mechanism {
-            name: text[..end].trim().to_owned(),
-            params,
-        }
+impl<'a> Mechanism<'a> {
+    pub(super) fn new(text: &'a str) -> Mechanism<'a> {
+        Mechanism(text)
+    }
+
+    /// As it is written.
+    pub fn text(self) -> &'a str {
+        self.0
+    }
+
+    fn parts(self) -> (&'a str, &'a str) {
+        let end = list::find(self.0.as_bytes(), b';');
+        (self.0[..end].trim(), self.0.get(end + 1..).unwrap_or(""))
+    }
+
+    /// The mechanism's name as written.
+    pub fn name(self) -> &'a str {
+        self.parts().0
+    }
+
+    /// Its parameters in order, values as written.
+    pub fn params(self) -> impl Iterator<Item = (&'a str, Option<&'a str>)> {
+        list::params(self.parts().1)
+    }
+
+    /// A parameter's value (empty when it has none), blind to the name's case; quotes taken off.
+    pub fn get(self, name: &str) -> Option<Cow<'a, str>> {
+        let (_, value) = self.params().find(|(n, _)| n.eq_ignore_ascii_case(name))?;
+        Some(value.map(list::unquote).unwrap_or_default())
     }
 
     /// Whether this is the mechanism of TS 33.203.
-    pub fn is_ipsec(&self) -> bool {
-        self.name.eq_ignore_ascii_case("ipsec-3gpp")
+    pub fn is_ipsec(self) -> bool {
+        self.name().eq_ignore_ascii_case("ipsec-3gpp")
     }
 
     /// The preference in thousandths; `None` when it is absent or no number.
-    pub fn q(&self) -> Option<u16> {
-        thousandths(&self.params.get("q")?)
+    pub fn q(self) -> Option<u16> {
+        thousandths(&self.get("q")?)
+    }
+
+    /// Whether the other one says the same, with the same q or none.
+    pub(super) fn same(self, echo: Mechanism<'_>) -> bool {
+        if self.0 == echo.0 {
+            return true;
+        }
+        self.name().eq_ignore_ascii_case(echo.name())
+            && self.canonical() == echo.canonical()
+            && (echo.get("q").is_none() || self.q() == echo.q())
+    }
+
+    /// Parameters by value, without q.
+    fn canonical(self) -> Vec<(Cow<'a, str>, Cow<'a, str>)> {
+        // Annex H: of the parameters of "tls" only the preference is relevant.
+        if self.name().eq_ignore_ascii_case("tls") {
+            return Vec::new();
+        }
+        let mut params = Vec::with_capacity(16);
+        let (mut prot, mut mode, mut ealg) = (false, false, false);
+        for (name, value) in self.params() {
+            let name = lower(Cow::Borrowed(name));
+            match &*name {
+                "q" => continue,
+                "prot" => prot = true,
+                "mod" => mode = true,
+                "ealg" => ealg = true,
+                _ => {}
+            }
+            let value = lower(value.map(list::unquote).unwrap_or_default());
+            params.push((name, without_zeros(value)));
+        }
+        if self.is_ipsec() {
+            let defaults = [
+                ("prot", "esp", prot),
+                ("mod", "trans", mode),
+                ("ealg", "null", ealg),
+            ];
+            let left_out = defaults.into_iter().filter(|(_, _, there)| !there);
+            params.extend(left_out.map(|(name, value, _)| (name.into(), value.into())));
+        }
+        params.sort();
+        params
+    }
+}
+
+fn lower(text: Cow<'_, str>) -> Cow<'_, str> {
+    if text.bytes().any(|b| b.is_ascii_uppercase()) {
+        Cow::Owned(text.to_ascii_lowercase())
+    } else {
+        text
+    }
+}
+
+/// The parameters of ours, and where each stands in [`Read`].
+const OURS: [&str; 9] = [
+    "spi-c", "spi-s", "port-c", "port-s", "q", "alg", "ealg", "prot", "mod",
+];
+/// The first of them may come from a neighbour in the list.
+const SHARED: usize = 4;
+const Q: usize = 4;
+const ALG: usize = 5;
+const EALG: usize = 6;
+const PROT: usize = 7;
+const MOD: usize = 8;
+
+/// One entry, gone through once.
+pub(super) struct Read<'a> {
+    ipsec: bool,
+    /// One of ours stands twice: of two values everybody picks his own.
+    twice: bool,
+    /// How many parameters there are, ours or not.
+    pub parameters: usize,
+    /// The first value of each of ours, without quotes.
+    values: [Option<Cow<'a, str>>; OURS.len()],
+}
+
+impl<'a> Read<'a> {
+    pub fn new(mechanism: Mechanism<'a>) -> Read<'a> {
+        let (name, params) = mechanism.parts();
+        let mut read = Read {
+            ipsec: name.eq_ignore_ascii_case("ipsec-3gpp"),
+            twice: false,
+            parameters: 0,
+            values: [const { None }; OURS.len()],
+        };
+        for (name, value) in list::params(params) {
+            read.parameters += 1;
+            let Some(at) = OURS.iter().position(|n| n.eq_ignore_ascii_case(name)) else {
+                continue;
+            };
+            match &mut read.values[at] {
+                Some(_) => read.twice = true,
+                none => *none = Some(value.map(list::unquote).unwrap_or_default()),
+            }
+        }
+        read
+    }
+
+    fn value(&self, at: usize) -> Option<&str> {
+        self.values[at].as_deref()
     }
 
     /// What the entry says when it is one of ours: suite, mode, SPIs and ports.
-    /// `spi-c` and its kin may come from a neighbour in the list.
-    pub(super) fn proposal(&self, shared: &Shared) -> Result<Proposal, OfferError> {
-        if !self.is_ipsec() {
+    pub fn proposal(&self, shared: &Shared<'_>) -> Result<Proposal, OfferError> {
+        if !self.ipsec {
             return Err(OfferError::NotIpsec);
         }
-        if !self.is_unambiguous() {
+        if self.twice {
             return Err(OfferError::Twice);
         }
-        let text =
-            |name: &str, default: &str| self.params.get(name).unwrap_or_else(|| default.to_owned());
-        if !text("prot", "esp").eq_ignore_ascii_case("esp") {
+        let text = |at, default| self.value(at).unwrap_or(default);
+        if !text(PROT, "esp").eq_ignore_ascii_case("esp") {
             return Err(OfferError::Protocol);
         }
-        let mode = match text("mod", "trans").to_ascii_lowercase().as_str() {
-            "trans" => Mode::Trans,
-            "udp-enc-tun" => Mode::UdpEncTun,
+        let mode = match text(MOD, "trans") {
+            mode if mode.eq_ignore_ascii_case("trans") => Mode::Trans,
+            mode if mode.eq_ignore_ascii_case("udp-enc-tun") => Mode::UdpEncTun,
             _ => return Err(OfferError::Mode),
         };
-        let (alg, ealg) = (text("alg", ""), text("ealg", "null"));
-        let suite = Suite::from_names_with(&alg, &ealg, Legacy::Allow)
-            .map_err(|_| OfferError::Algorithms)?;
-        let number = |name: &str| self.params.get(name).or_else(|| shared.get(name));
-        let spi = |name| {
-            number(name)
-                .as_deref()
-                .and_then(parse_spi)
-                .ok_or(OfferError::Spi)
-        };
-        let port = |name| {
-            number(name)
-                .as_deref()
-                .and_then(parse_port)
-                .ok_or(OfferError::Port)
-        };
+        let (alg, ealg) = (text(ALG, ""), text(EALG, "null"));
+        let suite =
+            Suite::from_names_with(alg, ealg, Legacy::Allow).map_err(|_| OfferError::Algorithms)?;
+        let number = |at: usize| self.value(at).or(shared.0[at]);
+        let spi = |at| number(at).and_then(parse_spi).ok_or(OfferError::Spi);
+        let port = |at| number(at).and_then(parse_port).ok_or(OfferError::Port);
         let proposal = Proposal {
             suite,
             mode,
-            mode_written: self.params.get("mod").is_some(),
-            q: self.q(),
+            mode_written: self.value(MOD).is_some(),
+            q: self.value(Q).and_then(thousandths),
             ends: Ends {
-                spi_c: spi("spi-c")?,
-                spi_s: spi("spi-s")?,
-                port_c: port("port-c")?,
-                port_s: port("port-s")?,
+                spi_c: spi(0)?,
+                spi_s: spi(1)?,
+                port_c: port(2)?,
+                port_s: port(3)?,
             },
         };
         if proposal.ends.spi_c == proposal.ends.spi_s {
@@ -89,74 +196,20 @@ impl Mechanism {
         }
         Ok(proposal)
     }
-
-    /// Whether each parameter of ours stands once: of two values everybody picks his own.
-    fn is_unambiguous(&self) -> bool {
-        const OURS: [&str; 9] = [
-            "q", "alg", "ealg", "prot", "mod", "spi-c", "spi-s", "port-c", "port-s",
-        ];
-        OURS.iter().all(|ours| {
-            let names = self.params.0.iter().map(|(name, _)| name);
-            names.filter(|name| name.eq_ignore_ascii_case(ours)).count() < 2
-        })
-    }
-
-    /// Name and parameters by value, without q.
-    pub(super) fn canonical(&self) -> (String, Vec<(String, String)>) {
-        let name = self.name.to_ascii_lowercase();
-        // Annex H: of the parameters of "tls" only the preference is relevant.
-        if name == "tls" {
-            return (name, Vec::new());
-        }
-        let mut params: Vec<_> = self
-            .params
-            .0
-            .iter()
-            .map(|(name, value)| {
-                let value = value
-                    .as_deref()
-                    .map(list::unquote)
-                    .unwrap_or_default()
-                    .to_ascii_lowercase();
-                (name.to_ascii_lowercase(), without_zeros(&value))
-            })
-            .filter(|(name, _)| name != "q")
-            .collect();
-        if self.is_ipsec() {
-            for (name, value) in [("prot", "esp"), ("mod", "trans"), ("ealg", "null")] {
-                if self.params.get(name).is_none() {
-                    params.push((name.into(), value.into()));
-                }
-            }
-        }
-        params.sort();
-        (name, params)
-    }
 }
 
 /// Values that one entry lacks and all others that have them agree on.
-pub(super) struct Shared([Option<String>; 4]);
+pub(super) struct Shared<'a>([Option<&'a str>; SHARED]);
 
-const SHARED: [&str; 4] = ["spi-c", "spi-s", "port-c", "port-s"];
-
-impl Shared {
-    pub(super) fn of(list: &SecList) -> Shared {
-        Shared(SHARED.map(|name| {
-            let mut values = list
-                .0
-                .iter()
-                .filter(|m| m.is_ipsec())
-                .filter_map(|m| m.params.get(name));
-            let first = values.next()?;
-            values.all(|v| v == first).then_some(first)
-        }))
-    }
-
-    fn get(&self, name: &str) -> Option<String> {
-        SHARED
-            .iter()
-            .position(|n| *n == name)
-            .and_then(|at| self.0[at].clone())
+impl<'a> Shared<'a> {
+    pub fn of(list: &'a [Read<'_>]) -> Shared<'a> {
+        let mut all = [None; SHARED];
+        for (at, common) in all.iter_mut().enumerate() {
+            let ours = list.iter().filter(|entry| entry.ipsec);
+            let mut values = ours.filter_map(|entry| entry.value(at));
+            *common = values.next().filter(|first| values.all(|v| v == *first));
+        }
+        Shared(all)
     }
 }
 
@@ -174,17 +227,13 @@ pub(super) fn thousandths(text: &str) -> Option<u16> {
     }
 }
 
-fn without_zeros(value: &str) -> String {
+fn without_zeros(value: Cow<'_, str>) -> Cow<'_, str> {
     let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
-    if !digits {
-        return value.to_owned();
+    if !digits || !value.starts_with('0') {
+        return value;
     }
     let cut = value.trim_start_matches('0');
-    if cut.is_empty() {
-        "0".to_owned()
-    } else {
-        cut.to_owned()
-    }
+    Cow::Owned(if cut.is_empty() { "0" } else { cut }.to_owned())
 }
 
 /// 1 to 10 digits (ARCHITECTURE, reading A-14), not 0 to 255, which RFC 4303 clause 2.1 reserves.

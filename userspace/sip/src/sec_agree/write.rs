@@ -2,6 +2,8 @@
 //! (TS 33.203 clause 7.2, Annex H). Parameters are those of RFC 3329 and no other:
 //! some phones give up on what they do not know.
 
+use std::fmt::{self, Write as _};
+
 use gm_esp::{Mode, Suite};
 
 use super::{Confidentiality, Ends, Policy};
@@ -18,30 +20,43 @@ struct Entry<'a> {
     write_null: bool,
 }
 
-impl Entry<'_> {
-    fn text(&self) -> String {
-        let mut out = "ipsec-3gpp".to_owned();
+impl fmt::Display for Entry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ipsec-3gpp")?;
         if let Some(tenths) = self.q {
-            out += &format!(";q=0.{tenths}");
+            write!(f, ";q=0.{tenths}")?;
         }
-        out += &format!(";alg={}", self.suite.alg());
+        write!(f, ";alg={}", self.suite.alg())?;
         if self.suite.ealg() != "null" || self.write_null {
-            out += &format!(";ealg={}", self.suite.ealg());
+            write!(f, ";ealg={}", self.suite.ealg())?;
         }
         let mode = match self.mode {
             Mode::Trans => "trans",
             Mode::UdpEncTun => "UDP-enc-tun",
         };
-        out += &format!(";prot=esp;mod={mode}");
-        if let Some(ends) = self.ends {
-            // Ten digits: Annex H.
-            out += &format!(
-                ";spi-c={:010};spi-s={:010};port-c={};port-s={}",
-                ends.spi_c, ends.spi_s, ends.port_c, ends.port_s
-            );
-        }
-        out
+        write!(f, ";prot=esp;mod={mode}")?;
+        let Some(ends) = self.ends else {
+            return Ok(());
+        };
+        // Ten digits: Annex H.
+        write!(
+            f,
+            ";spi-c={:010};spi-s={:010};port-c={};port-s={}",
+            ends.spi_c, ends.spi_s, ends.port_c, ends.port_s
+        )
     }
+}
+
+/// Bytes of an entry that has everything.
+const LONGEST: usize = 160;
+
+fn list<'a>(entries: impl Iterator<Item = Entry<'a>>) -> String {
+    let mut out = String::with_capacity(entries.size_hint().0 * LONGEST);
+    for (n, entry) in entries.enumerate() {
+        // Writing to a string does not fail.
+        let _ = write!(out, "{}{entry}", if n == 0 { "" } else { ", " });
+    }
+    out
 }
 
 /// What policy allows, best first, with falling q.
@@ -50,18 +65,13 @@ fn announced(policy: &Policy, mode: Mode, ends: Option<&Ends>) -> String {
     // One digit behind the point is what all phones read; there are eight suites.
     suites.truncate(9);
     let count = suites.len();
-    let entry = |(n, suite): (usize, &Suite)| {
-        Entry {
-            suite: *suite,
-            mode,
-            ends,
-            q: Some(count - n),
-            write_null: policy.confidentiality != Confidentiality::Never,
-        }
-        .text()
-    };
-    let entries: Vec<_> = suites.iter().enumerate().map(entry).collect();
-    entries.join(", ")
+    list(suites.iter().enumerate().map(|(n, suite)| Entry {
+        suite: *suite,
+        mode,
+        ends,
+        q: Some(count - n),
+        write_null: policy.confidentiality != Confidentiality::Never,
+    }))
 }
 
 /// Security-Server of SM6: everything that policy allows, best first, in the one
@@ -80,19 +90,15 @@ pub fn error_list(policy: &Policy) -> String {
 
 /// Security-Client of SM1: every suite in every mode, all with the same SPIs and ports.
 pub fn offer_list(suites: &[Suite], modes: &[Mode], ends: &Ends) -> String {
-    let entry = |suite: &Suite, mode: &Mode| {
-        Entry {
-            suite: *suite,
-            mode: *mode,
-            ends: Some(ends),
-            q: None,
-            write_null: true,
-        }
-        .text()
+    let entry = |suite: &Suite, mode: Mode| Entry {
+        suite: *suite,
+        mode,
+        ends: Some(ends),
+        q: None,
+        write_null: true,
     };
-    let entries: Vec<_> = modes
+    let all = modes
         .iter()
-        .flat_map(|m| suites.iter().map(move |s| entry(s, m)))
-        .collect();
-    entries.join(", ")
+        .flat_map(|mode| suites.iter().map(move |suite| entry(suite, *mode)));
+    list(all)
 }

@@ -52,10 +52,9 @@ fn with(confidentiality: Confidentiality) -> EdgeConfig {
 /// Each entry of Security-Server as "q alg/ealg"; a dash where ealg is not written.
 fn listed(message: &Message) -> Vec<String> {
     let list = gm_sip::sec_agree::SecList::from_message(message, SECURITY_SERVER);
-    let entries = list.expect("Security-Server").0;
-    let text = |m: &gm_sip::sec_agree::Mechanism, name| m.params.get(name);
-    entries
-        .iter()
+    let list = list.expect("Security-Server");
+    let text = |m: gm_sip::sec_agree::Mechanism<'_>, name| m.get(name).map(|v| v.into_owned());
+    list.mechanisms()
         .map(|m| {
             let ealg = text(m, "ealg").unwrap_or_else(|| "-".into());
             format!(
