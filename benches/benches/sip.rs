@@ -5,12 +5,16 @@
 //! The clock stands still while the edge does not work: what phones and core cost is a
 //! figure of its own. The data plane is left out: each Install is answered at once.
 //!
-//! `-- --test` goes once through all of it. `GM_BENCH_SIP` names the rounds (default 9).
+//! `-- --test` goes once through all of it.
+#![allow(clippy::print_stdout, reason = "a bench's report goes there")]
 
 use std::time::{Duration, Instant};
 
+use gm_benches::report::{self, Table};
+use gm_benches::stats::Figure;
 use gm_sip::edge::{Edge, EdgeConfig, FlowEvent, Input, Output};
 use gm_sip::{Message, Randomness, SetToken, Transport};
+use serde_json::{Value, json};
 
 #[path = "sip/core.rs"]
 mod core;
@@ -270,50 +274,56 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     (done, began.elapsed())
 }
 
-/// Median and spread, (max - min) / median.
-fn median(mut all: Vec<f64>) -> (f64, f64) {
-    all.sort_by(f64::total_cmp);
-    let median = all[all.len() / 2];
-    (median, (all[all.len() - 1] - all[0]) / median)
-}
+/// The columns of the engine's table behind the first.
+const STEPS: [&str; 10] = [
+    "registered before",
+    "registrations/s",
+    "us each",
+    "SM1",
+    "SM4",
+    "SM7",
+    "SM10",
+    "expiry",
+    "de-registration",
+    "phones and core",
+];
 
-fn engine(registered: u32, count: u32, rounds: usize) {
+/// A row: so many are registered already.
+fn engine(registered: u32, count: u32, rounds: usize) -> [Value; 10] {
     let mut bench = Bench::new();
     bench.round(registered, LONG, false);
     assert_eq!(bench.edge.len().0, registered as usize);
     bench.round(count, SHORT, false);
-    let rounds: Vec<_> = (0..rounds)
-        .map(|n| bench.round(count, SHORT, n % 2 == 1))
+    let staying: Vec<_> = (0..rounds)
+        .map(|_| bench.round(count, SHORT, false))
+        .collect();
+    let leaving: Vec<_> = (0..rounds.div_ceil(4))
+        .map(|_| bench.round(count, SHORT, true))
         .collect();
     assert_eq!(
         bench.edge.len().0,
         registered as usize,
         "all of a round end"
     );
-    let each = |of: &dyn Fn(&Spent) -> Duration| {
-        let us = |s: &Spent| of(s).as_secs_f64() * 1e6 / f64::from(count);
-        median(rounds.iter().map(us).collect())
+    let us = |all: &[Spent], of: &dyn Fn(&Spent) -> Duration| -> Vec<f64> {
+        let each = |s: &Spent| of(s).as_secs_f64() * 1e6 / f64::from(count);
+        all.iter().map(each).collect()
     };
-    let (us, spread) = each(&Spent::registration);
-    println!(
-        "sip/engine/{registered} registered: {:.0} registrations/s, {us:.1} us each (spread {spread:.2}) \
-         [sm1 {:.1} sm4 {:.1} sm7 {:.1} sm10 {:.1} expiry {:.1}], phones and core beside it {:.1}",
-        1e6 / us,
-        each(&|s| s.sm1).0,
-        each(&|s| s.sm4).0,
-        each(&|s| s.sm7).0,
-        each(&|s| s.sm10).0,
-        each(&|s| s.expiry).0,
-        each(&|s| s.others).0,
-    );
-    let leaving: Vec<_> = rounds.iter().filter(|s| !s.leave.is_zero()).collect();
-    if !leaving.is_empty() {
-        let us = |s: &&Spent| s.leave.as_secs_f64() * 1e6 / f64::from(count);
-        let (us, spread) = median(leaving.iter().map(us).collect());
-        println!(
-            "sip/engine/{registered} registered: de-registration {us:.1} us (spread {spread:.2})"
-        );
-    }
+    let figure = |of: &dyn Fn(&Spent) -> Duration| Value::from(Figure::of(&us(&staying, of)));
+    let whole = us(&staying, &Spent::registration);
+    let rate: Vec<_> = whole.iter().map(|us| 1e6 / us).collect();
+    [
+        json!(registered),
+        Figure::of(&rate).into(),
+        Figure::of(&whole).into(),
+        figure(&|s| s.sm1),
+        figure(&|s| s.sm4),
+        figure(&|s| s.sm7),
+        figure(&|s| s.sm10),
+        figure(&|s| s.expiry),
+        Figure::of(&us(&leaving, &|s| s.leave)).into(),
+        figure(&|s| s.others),
+    ]
 }
 
 fn sizes() {
@@ -340,30 +350,43 @@ fn sizes() {
     }
 }
 
-/// With real sockets, by each number of registrations under way.
-fn end_to_end(count: u32, concurrent: u32, rounds: usize) {
-    let net = match wire::Net::new() {
-        Ok(net) => net,
-        Err(why) => return println!("sip/wire: not run: {why}"),
-    };
+/// With real sockets; `None` where that cannot be.
+fn end_to_end(count: u32, concurrent: u32, rounds: usize) -> Option<Table> {
+    let say = |why: String| println!("sip: nothing end to end: {why}");
+    let net = wire::Net::new().map_err(say).ok()?;
     let mut all = Vec::new();
     for _ in 0..rounds {
-        match net.run(count, concurrent) {
-            Ok(rate) => all.push(rate),
-            Err(why) => return println!("sip/wire: not run: {why}"),
-        }
+        all.push(net.run(count, concurrent).map_err(say).ok()?);
     }
-    let each = |of: &dyn Fn(&wire::Rate) -> f64| median(all.iter().map(of).collect());
-    let (rate, spread) = each(&|r| r.per_second);
-    println!(
-        "sip/wire/{count} phones, {concurrent} at a time: {rate:.0} registrations/s (spread \
-         {spread:.2}); us each: gmespd {:.0}, of it gm-edge {:.0}; phones {:.0}, home {:.0}; failed {}",
-        each(&|r| r.gmespd).0,
-        each(&|r| r.edge).0,
-        each(&|r| r.phones).0,
-        each(&|r| r.home).0,
-        all.iter().map(|r| r.failed).sum::<u64>(),
+    let each = |of: fn(&wire::Rate) -> f64| -> Value {
+        Figure::of(&all.iter().map(of).collect::<Vec<_>>()).into()
+    };
+    let table = Table::new(
+        "Registrations end to end",
+        "gmespd with XDP and AF_XDP on CPU 0, the home network and gm-ue load on CPU 1, a veth \
+         between two network namespaces. Processor time in us for each registration; that of \
+         phones has their start and end in it.",
     );
+    let columns = [
+        "phones",
+        "at a time",
+        "registrations/s",
+        "gmespd",
+        "its thread gm-edge",
+        "phones' side",
+        "home",
+        "failed",
+    ];
+    Some(table.columns(&columns).row([
+        json!(count),
+        json!(concurrent),
+        each(|r| r.per_second),
+        each(|r| r.gmespd),
+        each(|r| r.edge),
+        each(|r| r.phones),
+        each(|r| r.home),
+        json!(all.iter().map(|r| r.failed).sum::<u64>()),
+    ]))
 }
 
 fn main() {
@@ -372,25 +395,33 @@ fn main() {
         let local = args[at + 1].parse().expect("an address");
         return home::serve(local, args[at + 2].parse().expect("a number"));
     }
-    let has = |arg: &str| args.iter().any(|a| a == arg);
     // As criterion's benches have it: what is not an option is what is wanted.
     let wanted = |part: &str| {
         let mut filters = args[1..].iter().filter(|a| !a.starts_with('-')).peekable();
         filters.peek().is_none() || filters.any(|f| part.contains(f.as_str()))
     };
-    let rounds = std::env::var("GM_BENCH_SIP").ok();
-    let rounds = rounds.and_then(|n| n.parse().ok());
-    if has("--test") {
-        sizes();
-        engine(100, 50, 2);
-        return end_to_end(20, 10, 1);
-    }
+    let small = gm_benches::smoke();
+    let mut tables: Vec<Value> = Vec::new();
     if wanted("engine") {
         sizes();
-        engine(0, BATCH * BATCHES, rounds.unwrap_or(9));
-        engine(100_000, BATCH * BATCHES, rounds.unwrap_or(9));
+        let note = "gm-sip's edge without I/O on one core, Installs answered at once; us of the \
+                    engine for each registration from SM1 to SM12 and its expiry, by step; what \
+                    phones and a core cost in the same loop is a column of its own and counts \
+                    for nothing. 256 under way at once.";
+        let table = Table::new("Registrations without I/O", note).columns(&STEPS);
+        let rounds = gm_benches::rounds(15);
+        let (few, many, count) = match small {
+            true => (0, 100, 50),
+            false => (0, 100_000, BATCH * BATCHES),
+        };
+        let table = table
+            .row(engine(few, count, rounds))
+            .row(engine(many, count, rounds));
+        tables.push(table.into());
     }
     if wanted("wire") {
-        end_to_end(4_000, 200, rounds.unwrap_or(5));
+        let (count, concurrent) = if small { (20, 10) } else { (4_000, 200) };
+        tables.extend(end_to_end(count, concurrent, gm_benches::rounds(5)).map(Value::from));
     }
+    report::section("sip", tables);
 }

@@ -6,6 +6,8 @@
 //! * `worker`: what a worker does beside the cryptography, without a kernel;
 //! * `xdp`: the programs in the kernel, per number of SAs (needs root);
 //! * `wire`: a worker end to end over veth, beside a raw forwarder (needs root);
+//! * `sip`: registrations, through gm-sip alone and end to end (needs root);
+//! * `scale`: SA sets a second, and what they take, up to a million SAs (needs root);
 //! * `report`: draws tables and plots from what the others have written.
 //!
 //! With `--test` each runs once, for a moment, and says what it cannot do here.

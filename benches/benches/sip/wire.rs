@@ -18,12 +18,15 @@ const ADDRESSES: u32 = 16;
 pub struct Rate {
     /// Registrations in a second.
     pub per_second: f64,
-    /// Processor time for each, in microseconds: of all of gmespd, of its edge's thread, of
-    /// the rest of the machine's CPU 1 (phones and home).
+    /// Processor time for each, in microseconds: of all of gmespd.
     pub gmespd: f64,
+    /// Of its thread gm-edge.
     pub edge: f64,
+    /// Of gm-ue.
     pub phones: f64,
+    /// Of the home network.
     pub home: f64,
+    /// Phones that did not register.
     pub failed: u64,
 }
 
@@ -225,9 +228,6 @@ impl Net {
             spent(daemon.0.id(), Some("gm-edge")),
         ];
         let home_after = spent(home.0.id(), None);
-        if std::env::var_os("GM_BENCH_VERBOSE").is_some() {
-            eprintln!("{summary}\n{}", threads(daemon.0.id()));
-        }
         let registered = summary["registered"].as_f64().unwrap_or(0.0).max(1.0);
         let us = |seconds: f64| seconds * 1e6 / registered;
         Ok(Rate {
@@ -255,21 +255,6 @@ fn spent(pid: u32, name: Option<&str>) -> f64 {
         stat.split(' ').next()?.parse::<f64>().ok()
     };
     tasks.flatten().filter_map(of).sum::<f64>() / 1e9
-}
-
-/// The same by name, for people.
-fn threads(pid: u32) -> String {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
-        .into_iter()
-        .flatten();
-    let of = |task: fs::DirEntry| {
-        let comm = fs::read_to_string(task.path().join("comm")).ok()?;
-        let stat = fs::read_to_string(task.path().join("schedstat")).ok()?;
-        let ns: f64 = stat.split(' ').next()?.parse().ok()?;
-        Some(format!("{} {:.3} s", comm.trim(), ns / 1e9))
-    };
-    let all: Vec<_> = tasks.flatten().filter_map(of).collect();
-    all.join(", ")
 }
 
 /// Seconds that children which have ended have run.

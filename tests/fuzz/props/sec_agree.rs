@@ -38,8 +38,10 @@ fn written(list: &SecList) {
 
 /// Order of parameters, case of names and zeros in front do not count; a value does.
 fn shuffled(list: &SecList) {
-    // What is open at its end swallows what is put behind it.
-    if !list.mechanisms().all(|m| closed(m.text().as_bytes())) {
+    // What is open at its end swallows what is put behind it, and what has neither name nor
+    // parameters is no entry.
+    let whole = |m: Mechanism<'_>| !m.name().is_empty() && closed(m.text().as_bytes());
+    if !list.mechanisms().all(whole) {
         return;
     }
     let texts: Vec<String> = list.mechanisms().map(shuffle).collect();

@@ -91,7 +91,7 @@ fn several_lines_and_folds_are_one_list() {
         "Security-Client: tls;q=0.2,\r\n ipsec-3gpp;alg=hmac-sha-1-96\r\n\t;{ENDS}\r\nX: y\r\nsecurity-client: ipsec-3gpp;alg=aes-gmac;{ENDS}"
     ));
     let list = SecList::from_message(&message, SECURITY_CLIENT).expect("a list");
-    assert_eq!(list.0.len(), 3);
+    assert_eq!(list.len(), 3);
     assert_eq!(list.proposals().map(|p| p.len()), Ok(2));
     assert_eq!(SecList::from_message(&message, SECURITY_VERIFY), None);
 }

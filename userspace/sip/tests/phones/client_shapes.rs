@@ -115,8 +115,8 @@ fn xiaomi_with_six_null_first() {
 #[test]
 fn test_client_with_tls_ike_ah_folds_and_unknown_parameters() {
     let (list, _) = offer(models::TEST_CLIENT);
-    assert_eq!(list.0.len(), 4);
-    assert_eq!(list.0[3].q(), Some(1000));
+    assert_eq!(list.len(), 4);
+    assert_eq!(list.mechanisms().last().and_then(|m| m.q()), Some(1000));
     // Padded to ten digits, q=1.000.
     assert_eq!(takes(models::TEST_CLIENT, false), Ok(Suite::HmacSha1Null));
 }

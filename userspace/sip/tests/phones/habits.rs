@@ -124,15 +124,10 @@ fn security_server_has_no_parameter_that_phones_do_not_know() {
                 error_list(&policy),
             ] {
                 let list = SecList::parse(&text);
-                assert!(!list.0.is_empty());
-                for mechanism in list.0 {
+                assert!(!list.is_empty());
+                for mechanism in list.mechanisms() {
                     assert!(mechanism.is_ipsec());
-                    let mut names: Vec<_> = mechanism
-                        .params
-                        .0
-                        .iter()
-                        .map(|(name, _)| &name[..])
-                        .collect();
+                    let mut names: Vec<_> = mechanism.params().map(|(name, _)| name).collect();
                     assert!(names.iter().all(|name| known.contains(name)), "{text}");
                     let count = names.len();
                     names.sort_unstable();

@@ -177,12 +177,16 @@ proptest! {
         let folded = Message::parse(folded.as_bytes()).expect("SIP");
         prop_assert!(list.same(&SecList::from_message(&folded, SECURITY_CLIENT).expect("a list")));
         let turned = list.mechanisms().map(|entry| {
-            let mut params: Vec<_> = entry.text().split(';').skip(1).collect();
+            let whole = |(name, value): (&str, Option<&str>)| match value {
+                Some(value) => format!("{name}={value}"),
+                None => name.to_owned(),
+            };
+            let mut params: Vec<_> = entry.params().map(whole).collect();
             if !params.is_empty() {
                 let by = turn % params.len();
                 params.rotate_left(by);
             }
-            params.insert(0, entry.name());
+            params.insert(0, entry.name().to_owned());
             params.join(";")
         });
         let turned = SecList::parse(&turned.collect::<Vec<_>>().join(","));
