@@ -491,10 +491,10 @@ mod tests {
                       server_ports = [5064]\nclient_ports = [5065]\n";
         let config = Config::parse(config, std::path::Path::new("f.toml")).unwrap();
         let sa = |set: &str, spi: u32| {
-            let ik = crate::testing::IK;
+            let (ik, ck) = (crate::testing::IK, crate::testing::CK);
             format!(
                 "[[sa]]\n{set}spi = {spi}\nmode = \"trans\"\nsrc = \"192.0.2.7\"\n\
-                 dst = \"192.0.2.1\"\nalg = \"hmac-sha-1-96\"\nealg = \"null\"\nik = \"{ik}\"\n"
+                 dst = \"192.0.2.1\"\nalg = \"hmac-sha-1-96\"\nealg = \"null\"\nik = \"{ik}\"\nck = \"{ck}\"\n"
             )
         };
         let sets = Sets::new(Arc::new(crate::testing::Fake::default()));

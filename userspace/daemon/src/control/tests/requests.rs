@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use gm_api::control::FlowEvent;
+use gm_api::control::{FlowEvent, MAX_BODY};
 use gm_dataplane::{Direction, TapPacket};
 
 use super::Daemon;
@@ -29,11 +29,16 @@ fn wrong_requests_get_json_errors() {
         (delete("/v1/sa?spi=1"), "400", "bad-request"),
         (delete("/v1/sa?set=1&spi=1&dst=::1"), "400", "bad-request"),
         (delete("/v1/sa?sets=1"), "400", "bad-request"),
+        (delete("/v1/sa?set=1&to=x"), "400", "bad-request"),
+        (delete("/v1/sa?spi=1&dst=::1&to=2"), "400", "bad-request"),
+        (delete("/v1/sa?set=1&to=2"), "404", "not-found"),
+        (get("/v1/sa?limit=x"), "400", "bad-request"),
+        (get("/v1/sa?first=1"), "400", "bad-request"),
         (delete("/v1/sa?spi=99&dst=::1"), "404", "not-found"),
         (daemon.post("/v1/sa/x/activate", ""), "400", "bad-request"),
         (daemon.post("/v1/sa/5/retire", ""), "404", "not-found"),
         (
-            daemon.post("/v1/sa", &" ".repeat((4 << 20) + 1)),
+            daemon.post("/v1/sa", &" ".repeat(MAX_BODY + 1)),
             "413",
             "too-large",
         ),
