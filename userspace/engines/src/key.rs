@@ -27,6 +27,10 @@ pub struct Key {
 /// What of a key an engine works with. Each engine can work with each form, for
 /// it hands what is not its own to the engine whose it is; so a key should be
 /// made for the engine that will have it.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every key is a wide one, and a box would be one more line to fetch for each packet"
+)]
 pub(crate) enum Form {
     /// RustCrypto's. Elsewhere, because they are twice as large as the others.
     Reference(Box<Inner>),
