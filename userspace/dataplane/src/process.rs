@@ -12,6 +12,17 @@
 //! this worker's. Only of a datagram in fragments that is known when it is
 //! whole, and then it may have to go on to another worker.
 //!
+//! Cache lines of an SA that a packet touches, beside its expanded key, which the
+//! SAs of a set share; a batch asks for all of them before it needs the first:
+//!
+//! | | in | out |
+//! |---|---|---|
+//! | found by slot; by flow | | 1 |
+//! | [`Entry`], what the worker has of it | 1 | 1 |
+//! | [`Sa`](gm_esp::Sa), selectors and pointer to the key | 2 or 3 | 2 or 3 |
+//! | [`Hot`], numbers and counters | 1 | 1 |
+//! | the window's word, XDP's copy of the window | 2 | |
+//!
 //! Every packet ends with exactly one [`Reason`] counted, and every frame that
 //! comes in is in [`Out`] or free again afterwards.
 
@@ -66,6 +77,16 @@ pub(crate) const BATCH: usize = 64;
 
 /// Packets of a batch that is small: most of them are, where little is to do.
 const FEW: usize = 8;
+
+/// What the table in the module's documentation says: one line each, and an SA
+/// that begins anywhere in one takes three at most.
+const _: () = assert!(size_of::<Entry>() == LINE && align_of::<Entry>() == LINE);
+const _: () = assert!(size_of::<Hot>() == LINE && align_of::<Hot>() == LINE);
+const _: () = assert!(size_of::<gm_abi::maps::SaSlot>() == LINE);
+const _: () = assert!(size_of::<gm_esp::Sa>() <= 2 * LINE);
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// Bounds on the reassembly of one direction. A registration is a few
 /// fragments; what is more is an attack or a mistake. The smallest datagrams
