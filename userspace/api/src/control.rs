@@ -292,6 +292,10 @@ pub struct Health {
     /// What carries the packets: `xdp`, or `kernel` (XFRM).
     #[serde(default = "xdp")]
     pub data_plane: String,
+    /// What computes the ciphers and MACs: `avx512`, `avx2`, `portable`, or `kernel`
+    /// where that data plane does. Empty from a daemon that does not say.
+    #[serde(default)]
+    pub engine: String,
     /// What this data plane lacks of what `xdp` has, for people; empty with `xdp`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<String>,

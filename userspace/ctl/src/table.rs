@@ -174,6 +174,7 @@ pub fn health(health: &Health) -> String {
         ("pid", health.pid.to_string()),
         ("uptime", format!("{} s", health.uptime_s)),
         ("plane", health.data_plane.clone()),
+        ("engine", health.engine.clone()),
         ("uplinks", health.uplinks.join(", ")),
         ("addresses", addresses.join(", ")),
         ("SAs", format!("{} of {}", health.sas, health.max_sas)),

@@ -141,12 +141,15 @@ fn check(file: &Path) -> ExitCode {
                 subscribers::load(&home.subscribers).map_err(|error| error.to_string())
             })
             .transpose()?;
-            Ok(config.warnings())
+            Ok((
+                config.warnings(),
+                config.choose_engine().map_err(|e| e.to_string())?,
+            ))
         });
     match checked {
-        Ok(warnings) => {
+        Ok((warnings, engine)) => {
             let mut lines: Vec<_> = warnings.iter().map(|w| format!("warning: {w}")).collect();
-            lines.push(format!("{}: good", file.display()));
+            lines.push(format!("{}: good, engine {engine}", file.display()));
             say(&lines.join("\n"))
         }
         Err(error) => fail(WRONG_USE, &error),

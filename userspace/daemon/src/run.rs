@@ -37,6 +37,7 @@ enum End {
 
 /// Runs until a signal comes, or until stdin closes where that is wanted.
 pub fn run(config: Config, subscribers: Vec<Subscriber>, until_stdin_closes: bool) -> Result<()> {
+    tracing::info!("engine: {}", config.choose_engine()?);
     // All that needs root's rights over files comes first.
     let group = config.control.group.as_deref();
     let (socket, listener) =

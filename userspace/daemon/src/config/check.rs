@@ -61,6 +61,7 @@ impl Config {
         }
         self.check_advertised()?;
         self.check_plane()?;
+        self.check_engine()?;
         for (key, ports) in [
             ("server_ports", &gm.server_ports),
             ("client_ports", &gm.client_ports),

@@ -4,6 +4,7 @@
 mod busy;
 mod check;
 mod edge;
+mod engine;
 mod locate;
 mod log;
 mod plane;
@@ -20,6 +21,7 @@ use serde::Deserialize;
 
 pub use busy::BusyPoll;
 pub use edge::Edge;
+pub use engine::EngineKind;
 pub use log::{Log, filter};
 pub use plane::PlaneKind;
 pub use ports::PortRange;
@@ -87,6 +89,9 @@ pub struct Gm {
     /// How long workers look for packets after the last one before they sleep.
     #[serde(default)]
     pub busy_poll: BusyPoll,
+    /// What computes the ciphers and MACs.
+    #[serde(default)]
+    pub engine: EngineKind,
     /// Directory of the pinned BPF objects, or "off".
     #[serde(default = "defaults::pin_dir")]
     pub pin_dir: PathBuf,

@@ -219,6 +219,7 @@ pub(super) async fn health(State(app): Shared) -> Answer {
         pid: std::process::id(),
         uptime_s: app.started.elapsed().as_secs(),
         data_plane: kind.name().into(),
+        engine: app.config.engine_name().into(),
         lost: lost.iter().map(|line| (*line).to_owned()).collect(),
         uplinks: gm.uplinks.clone(),
         addresses: gm.addresses.clone(),
