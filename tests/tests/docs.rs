@@ -25,6 +25,7 @@ fn documents() -> Vec<PathBuf> {
         .filter(|path| path.extension().is_some_and(|e| e == "md"))
         .collect();
     all.push(root().join("tests/README.md"));
+    all.push(root().join("benches/README.md"));
     all.push(root().join("ebpf/prebuilt/README.md"));
     all.sort();
     all
