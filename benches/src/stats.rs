@@ -15,9 +15,12 @@ impl Figure {
     /// Of the values of all rounds, in any order.
     ///
     /// # Panics
-    /// Without a value.
+    /// Without a value, or with one that is no number: a round that went wrong is
+    /// no round.
     pub fn of(values: &[f64]) -> Figure {
         assert!(!values.is_empty(), "a figure of nothing");
+        let finite = values.iter().all(|value| value.is_finite());
+        assert!(finite, "a round went wrong: {values:?}");
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
         let median = quantile(&sorted, 0.5);
@@ -97,6 +100,12 @@ mod tests {
                 spread: 0.0
             }
         );
+    }
+
+    #[test]
+    #[should_panic(expected = "a round went wrong")]
+    fn a_round_without_a_value_is_not_left_out_in_silence() {
+        Figure::of(&[1.0, f64::NAN, 1.0]);
     }
 
     #[test]
