@@ -18,9 +18,13 @@ type Make = fn(SaSpec, &SaKey) -> Result<Sa, SaError>;
 /// A slot, and the SPI that it was reserved with.
 type Taken = (u32, Option<u32>);
 
+/// The fingerprints of a key, as far as they were asked for: of both directions
+/// or inbound, and outbound.
+type Fingerprints = [Option<[u64; 2]>; 2];
+
 /// The keys of one set, each expanded once: as a rule all SAs have the same.
 #[derive(Default)]
-struct Expanded<'a>(Vec<(&'a EspKeys, SaKey, [Option<[u64; 2]>; 2])>);
+struct Expanded<'a>(Vec<(&'a EspKeys, SaKey, Fingerprints)>);
 
 impl<'a> Expanded<'a> {
     /// The expanded key and the fingerprint.
