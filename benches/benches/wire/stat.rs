@@ -16,13 +16,22 @@ const SCHED: i32 = 2;
 const THREAD: i32 = 4;
 
 impl Busy {
-    /// Of a thread of this process and of `cpu`'s ksoftirqd.
-    pub fn of(thread: &str, cpu: usize) -> Busy {
-        let clock = |bits| move |id: i32| ClockId::from_raw((!id << 3) | bits);
-        let ours = named("/proc/self/task", thread).map(clock(SCHED | THREAD));
+    /// Of a thread of this process and of `cpu`'s ksoftirqd. `None`: one of them
+    /// is not there, or has no clock that this process may read.
+    pub fn of(thread: &str, cpu: usize) -> Option<Busy> {
         let kernel = format!("ksoftirqd/{cpu}");
-        let kernels = named("/proc", &kernel).map(clock(SCHED));
-        Busy(ours.chain(kernels).collect())
+        let clock = |bits| move |id: i32| ClockId::from_raw((!id << 3) | bits);
+        // A thread that has just been made names itself.
+        for _ in 0..500 {
+            let ours = named("/proc/self/task", thread).map(clock(SCHED | THREAD));
+            let kernels = named("/proc", &kernel).map(clock(SCHED));
+            let clocks: Vec<ClockId> = ours.chain(kernels).collect();
+            if clocks.len() == 2 && clocks.iter().all(|c| clock_gettime(*c).is_ok()) {
+                return Some(Busy(clocks));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        None
     }
 
     /// So far, to now.

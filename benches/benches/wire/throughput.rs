@@ -95,7 +95,7 @@ impl Line {
             Kind::Gmesp => "gm-worker-0",
             Kind::Raw | Kind::Plain => forwarder::THREAD,
         };
-        let busy = Busy::of(thread, WORKER_CPU);
+        let busy = Busy::of(thread, WORKER_CPU).context("the worker's clocks")?;
         Ok(Line {
             world,
             far,

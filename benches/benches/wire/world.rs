@@ -31,7 +31,7 @@ pub enum Middle {
     /// A worker of gmesp.
     Gmesp(DataPlane),
     /// The forwarder without cryptography.
-    Raw(Forwarder),
+    Raw(Box<Forwarder>),
     /// The kernel alone.
     Plain,
 }
@@ -107,7 +107,7 @@ impl World {
             .context("address of the uplink")?;
         let middle = match kind {
             Kind::Gmesp => Middle::Gmesp(p.run(|| DataPlane::start(config()))?),
-            Kind::Raw => Middle::Raw(Forwarder::start(&p)?),
+            Kind::Raw => Middle::Raw(Box::new(Forwarder::start(&p)?)),
             Kind::Plain => Middle::Plain,
         };
         Ok(World {
