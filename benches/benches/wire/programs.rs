@@ -9,7 +9,7 @@ use aya::maps::{Array, HashMap, XskMap};
 use aya::programs::tc::qdisc_add_clsact;
 use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
-use gm_abi::maps::{ABI_VERSION, mapped};
+use gm_abi::maps::{ABI_VERSION, CONFIG_LISTED, CONFIG_SHED_CLEARTEXT, LISTED_ADDRS, mapped};
 use gm_xsk::nic;
 
 use crate::world::{GM0, OURS, UPLINK, config};
@@ -66,13 +66,18 @@ impl Around {
             nic::index(GM0)?,
             COOKIE,
             4500,
-            0,
+            CONFIG_SHED_CLEARTEXT | CONFIG_LISTED,
             1,
         ];
         let map = bpf.map_mut("CONFIG").context("CONFIG")?;
         Array::<_, [u32; 8]>::try_from(map)?.set(0, words, 0)?;
         let map = bpf.map_mut("ADDRS").context("ADDRS")?;
         HashMap::<_, [u8; 16], u32>::try_from(map)?.insert(mapped(OURS.octets()), 1, 0)?;
+        // As gmesp does with few addresses.
+        let mut listed = [0; 16 * LISTED_ADDRS];
+        listed[..16].copy_from_slice(&mapped(OURS.octets()));
+        let map = bpf.map_mut("LISTED").context("LISTED")?;
+        Array::<_, [u8; 16 * LISTED_ADDRS]>::try_from(map)?.set(0, listed, 0)?;
         let mut ports: Array<_, u64> = bpf.map_mut("PORTS").context("PORTS")?.try_into()?;
         for (i, word) in (0u32..).zip(config().port_words()) {
             ports.set(i, word, 0)?;
