@@ -18,8 +18,8 @@ pub enum Level {
     /// AVX-512 F, BW, VL and VBMI with VAES and VPCLMULQDQ: sixteen packets of
     /// HMAC-SHA-1 and AES-CBC side by side, GCM and GMAC four blocks a register.
     Avx512,
-    /// AVX2 and AES: eight packets of HMAC-SHA-1 and AES-CBC side by side; GCM and
-    /// GMAC are the reference engine's.
+    /// AVX2, AES and PCLMULQDQ: eight packets of HMAC-SHA-1 and AES-CBC side by side,
+    /// GCM and GMAC eight blocks in flight.
     Avx2,
     /// Nothing: the reference engine.
     Portable,

@@ -4,6 +4,7 @@
 mod cbc;
 mod gcm;
 mod ghash;
+mod row;
 mod sha1;
 
 use super::{AES_BLOCK, CbcChains, LANES, Level, Message, RoundKeys, Tag, check_lanes, schedule};
