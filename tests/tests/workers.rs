@@ -4,6 +4,8 @@
 
 #[path = "workers/bounds.rs"]
 mod bounds;
+#[path = "workers/bulk.rs"]
+mod bulk;
 #[path = "workers/inject.rs"]
 mod inject;
 #[path = "workers/links.rs"]

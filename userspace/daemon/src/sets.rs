@@ -243,11 +243,19 @@ impl Sets {
                 counts.push(self.plane.list_set(*id)?.len());
             }
             let removed = self.plane.remove_many(&ids).into_iter();
+            let mut refused = None;
             for ((number, sas), removed) in numbers.into_iter().zip(counts).zip(removed) {
-                removed?;
+                if let Err(error) = removed {
+                    refused = refused.or(Some(error));
+                    continue;
+                }
                 book.ids.remove(&number);
                 reply.sets.push(number);
                 reply.sas += sas;
+            }
+            // What is gone is gone; whoever asks again gets at the rest.
+            if let Some(error) = refused {
+                return Err(error);
             }
         }
         if reply.sets.is_empty() {

@@ -5,9 +5,10 @@
 //! sets, then the maps' steps of all sets, and so on, so that of each set the
 //! order is the database's.
 
+use std::collections::HashSet;
 use std::vec::IntoIter;
 
-use gm_sadb::{Change, SetId};
+use gm_sadb::{Change, SadbError, SetId};
 
 use crate::control::{Control, foreign_key};
 use crate::crew::steps::Steps;
@@ -44,9 +45,15 @@ impl Control {
     pub(crate) fn install(&mut self, specs: Vec<SetSpec>) -> Vec<Result<SetId, Error>> {
         let mut answers = Vec::with_capacity(specs.len());
         let mut todo = Vec::with_capacity(specs.len());
+        let mut seen = HashSet::new();
         for spec in specs {
             let set = spec.set.unwrap_or_else(|| self.sadb.new_set());
-            let installed = self.sadb.install(set, &spec.sas);
+            // Of a set that is there twice the second has no fate of its own.
+            if !seen.insert(set) {
+                answers.push(Err(SadbError::SetExists(set).into()));
+                continue;
+            }
+            let installed = self.sadb.install(set, &spec.sas).map_err(Error::from);
             answers.push(installed.map(|installed| {
                 todo.push((set, installed.changes));
                 set
@@ -91,7 +98,10 @@ impl Control {
             ended?;
             let rows = self.sadb.list_set(*set);
             let sas: Vec<SaStatus> = rows.map(|row| self.status(row, 0)).collect();
-            self.past.removed(*set, sas);
+            // A set that is gone already was noted then.
+            if !sas.is_empty() {
+                self.past.removed(*set, sas);
+            }
             Ok(self.sadb.release(*set)?)
         };
         sets.iter().zip(ended).map(release).collect()
@@ -140,34 +150,34 @@ impl Control {
     /// The workers' steps up to the next ones of the maps.
     fn at_the_workers(&mut self, todo: &mut [Todo]) {
         let mut steps = Steps::default();
-        let mut told = Vec::new();
+        // Which workers each set's steps go to: as a rule one.
+        let mut told: Vec<(usize, u8)> = Vec::new();
         for (at, todo) in todo.iter_mut().enumerate() {
-            let before = steps.len();
             let partners = self.sadb.partners(todo.set);
             while let Some(change) = todo.changes.next_if(|c| !is_for_maps(c)) {
-                match change {
+                let crew = &self.crew;
+                let worker = match change {
                     Change::Add { slot, sa, dir } => {
                         let entry = Entry::new(slot, todo.set, dir, sa, partners.clone());
-                        self.crew.load(entry, &mut steps);
+                        crew.load(entry, &mut steps)
                     }
                     Change::Select { slot, .. } => {
-                        self.crew.tell(slot, Step::Activate(slot), &mut steps)
+                        crew.tell(slot, Step::Activate(slot), &mut steps)
                     }
                     Change::Deselect { slot, .. } => {
-                        self.crew.tell(slot, Step::Deactivate(slot), &mut steps)
+                        crew.tell(slot, Step::Deactivate(slot), &mut steps)
                     }
-                    Change::Forget { slot, .. } => self.crew.unload(slot, &mut steps),
-                    Change::Publish { .. } | Change::Unpublish { .. } => {}
+                    Change::Forget { slot, .. } => crew.unload(slot, &mut steps),
+                    Change::Publish { .. } | Change::Unpublish { .. } => continue,
+                };
+                if told.last() != Some(&(at, worker)) {
+                    told.push((at, worker));
                 }
             }
-            if steps.len() > before {
-                told.push(at);
-            }
         }
-        if self.crew.carry_out(steps).is_err() {
-            for at in told {
-                todo[at].fails(Error::WorkerGone);
-            }
+        let gone = self.crew.carry_out(steps);
+        for (at, _) in told.into_iter().filter(|(_, w)| gone.contains(w)) {
+            todo[at].fails(Error::WorkerGone);
         }
     }
 

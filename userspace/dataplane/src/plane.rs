@@ -161,35 +161,51 @@ impl DataPlane {
     /// [`DataPlane::install`] for many sets: some hundred times faster than one
     /// after the other. Each set is installed whole or not at all, whatever
     /// becomes of the others; the answers are in the order given. Commands of
-    /// others get their turn every 256 sets.
+    /// others get their turn every 256 sets. Once a worker does not answer the
+    /// rest is answered with [`Error::WorkerGone`], for each wait takes seconds.
     pub fn install_many(&self, specs: Vec<SetSpec>) -> Vec<Result<SetId, Error>> {
         let mut specs = specs.into_iter();
         let mut answers = Vec::with_capacity(specs.len());
-        loop {
+        while !is_gone(&answers) {
             let some: Vec<SetSpec> = specs.by_ref().take(SETS).collect();
             match some.len() {
                 0 => return answers,
                 n => answers.extend(self.some(n, |c| c.install(some))),
             }
         }
+        answers.extend(specs.map(|_| Err(Error::WorkerGone)));
+        answers
     }
 
-    /// [`DataPlane::activate`] for many sets; an answer for each.
+    /// [`DataPlane::activate`] for many sets; an answer for each, as with
+    /// [`DataPlane::install_many`].
     pub fn activate_many(&self, sets: &[SetId]) -> Vec<Result<(), Error>> {
-        let some = |sets: &[SetId]| self.some(sets.len(), |c| c.activate(sets));
-        sets.chunks(SETS).flat_map(some).collect()
+        self.chunks(sets, Control::activate)
     }
 
     /// [`DataPlane::retire`] for many sets; an answer for each.
     pub fn retire_many(&self, sets: &[SetId]) -> Vec<Result<(), Error>> {
-        let some = |sets: &[SetId]| self.some(sets.len(), |c| c.retire(sets));
-        sets.chunks(SETS).flat_map(some).collect()
+        self.chunks(sets, Control::retire)
     }
 
     /// [`DataPlane::remove`] for many sets; an answer for each.
     pub fn remove_many(&self, sets: &[SetId]) -> Vec<Result<(), Error>> {
-        let some = |sets: &[SetId]| self.some(sets.len(), |c| c.remove(sets));
-        sets.chunks(SETS).flat_map(some).collect()
+        self.chunks(sets, Control::remove)
+    }
+
+    fn chunks(
+        &self,
+        sets: &[SetId],
+        f: fn(&mut Control, &[SetId]) -> Vec<Result<(), Error>>,
+    ) -> Vec<Result<(), Error>> {
+        let mut answers = Vec::with_capacity(sets.len());
+        for some in sets.chunks(SETS) {
+            match is_gone(&answers) {
+                true => answers.extend(some.iter().map(|_| Err(Error::WorkerGone))),
+                false => answers.extend(self.some(some.len(), |c| f(c, some))),
+            }
+        }
+        answers
     }
 
     /// Some sets under one lock; where the data plane is down an error for each.
@@ -350,4 +366,12 @@ impl Inner {
 /// The answer about the one set that was asked about.
 fn one<T>(mut answers: Vec<Result<T, Error>>) -> Result<T, Error> {
     answers.pop().unwrap_or(Err(Error::Down))
+}
+
+/// Whether a worker has not answered.
+fn is_gone<T>(answers: &[Result<T, Error>]) -> bool {
+    let newest = answers.iter().rev().take(SETS);
+    newest
+        .into_iter()
+        .any(|a| matches!(a, Err(Error::WorkerGone)))
 }

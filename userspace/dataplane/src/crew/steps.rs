@@ -1,11 +1,10 @@
 //! SAs come and go at the workers: many in one message, one wait for all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gm_sadb::Dir;
 
 use super::Crew;
-use crate::Error;
 use crate::config::map_addr;
 use crate::handoff::{Command, NoAnswer, Pending, Step};
 use crate::routes::bucket_of;
@@ -18,86 +17,75 @@ const STEPS: usize = 128;
 #[derive(Default)]
 pub(crate) struct Steps {
     by_worker: BTreeMap<u8, Vec<Step>>,
-    /// Slots that hold nothing when all is done.
-    unloaded: Vec<u32>,
+    /// Workers, and slots that hold nothing when these have done it.
+    unloaded: Vec<(u8, u32)>,
 }
 
 impl Crew {
-    /// Gives an SA to the worker that its phone's packets belong to.
-    pub(crate) fn load(&self, entry: Entry, steps: &mut Steps) {
+    /// Gives an SA to the worker that its phone's packets belong to; which.
+    pub(crate) fn load(&self, entry: Entry, steps: &mut Steps) -> u8 {
         let bucket = bucket_of(&entry.sa, entry.dir);
         self.routes.set_slot(entry.slot, Some(bucket));
         if entry.dir == Dir::Out && entry.sa.spec.outer.is_some() {
             let to = map_addr(entry.sa.destination());
             self.routes.set_tunnel(&to, entry.sa.spec.spi, bucket);
         }
-        let to = self.routes.owner(bucket);
-        steps.push(to, Step::Load(entry));
+        steps.push(self.routes.owner(bucket), Step::Load(entry))
     }
 
-    /// Has the SA in a slot forgotten.
-    pub(crate) fn unload(&self, slot: u32, steps: &mut Steps) {
-        steps.push(self.of_slot(slot), Step::Unload(slot));
-        steps.unloaded.push(slot);
+    /// Has the SA in a slot forgotten; by which worker.
+    pub(crate) fn unload(&self, slot: u32, steps: &mut Steps) -> u8 {
+        let worker = steps.push(self.of_slot(slot), Step::Unload(slot));
+        steps.unloaded.push((worker, slot));
+        worker
     }
 
-    /// Tells the worker of the SA in a slot.
-    pub(crate) fn tell(&self, slot: u32, step: Step, steps: &mut Steps) {
-        steps.push(self.of_slot(slot), step);
+    /// Tells the worker of the SA in a slot; which.
+    pub(crate) fn tell(&self, slot: u32, step: Step, steps: &mut Steps) -> u8 {
+        steps.push(self.of_slot(slot), step)
     }
 
-    /// Tells the workers; when it returns all of it is in force. One that has
-    /// just died will be started again from the database, which is ahead of
+    /// Tells the workers; when it returns all of it is in force, but for the
+    /// workers that it names: those are not there any more, or hang. One that
+    /// has just died will be started again from the database, which is ahead of
     /// every command; so for it nothing is to do.
-    ///
-    /// # Errors
-    /// [`Error::WorkerGone`] when one is not there any more, or hangs; the
-    /// others have been told.
-    pub(crate) fn carry_out(&self, steps: Steps) -> Result<(), Error> {
-        let mut end = Ok(());
-        let mut pending: Vec<Pending> = Vec::new();
-        let mut heard = |answer: Result<Option<Pending>, NoAnswer>| match answer {
-            Ok(Some(one)) => pending.push(one),
-            Ok(None) | Err(NoAnswer::Ended) => {}
-            Err(NoAnswer::Hangs) => end = Err(Error::WorkerGone),
-        };
+    pub(crate) fn carry_out(&self, steps: Steps) -> BTreeSet<u8> {
+        let mut gone = BTreeSet::new();
+        let mut pending: Vec<(u8, Pending)> = Vec::new();
         for (worker, mut steps) in steps.by_worker {
             let member = self.members.get(usize::from(worker));
             let Some(handoff) = member.and_then(|m| m.handoff.as_ref()) else {
-                heard(Err(NoAnswer::Hangs));
+                gone.insert(worker);
                 continue;
             };
-            while !steps.is_empty() {
+            while !steps.is_empty() && !gone.contains(&worker) {
                 let rest = steps.split_off(steps.len().min(STEPS));
                 let some = std::mem::replace(&mut steps, rest);
-                let sent = handoff.send(Command::Steps(some));
-                let hangs = matches!(sent, Err(NoAnswer::Hangs));
-                heard(sent.map(Some));
-                if hangs {
-                    break;
+                match handoff.send(Command::Steps(some)) {
+                    Ok(one) => pending.push((worker, one)),
+                    Err(NoAnswer::Ended) => {}
+                    Err(NoAnswer::Hangs) => drop(gone.insert(worker)),
                 }
             }
         }
-        for one in pending {
-            if matches!(one.wait(), Err(NoAnswer::Hangs)) {
-                return Err(Error::WorkerGone);
+        for (worker, one) in pending {
+            // One that hangs is waited for once.
+            if !gone.contains(&worker) && matches!(one.wait(), Err(NoAnswer::Hangs)) {
+                gone.insert(worker);
             }
         }
-        end?;
-        for slot in steps.unloaded {
-            self.routes.set_slot(slot, None);
+        for (worker, slot) in steps.unloaded {
+            if !gone.contains(&worker) {
+                self.routes.set_slot(slot, None);
+            }
         }
-        Ok(())
+        gone
     }
 }
 
 impl Steps {
-    fn push(&mut self, worker: u8, step: Step) {
+    fn push(&mut self, worker: u8, step: Step) -> u8 {
         self.by_worker.entry(worker).or_default().push(step);
-    }
-
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.by_worker.values().map(Vec::len).sum()
+        worker
     }
 }
