@@ -128,7 +128,7 @@ fn aka_params<T>(
     read: impl FnOnce(&AuthParams<'_>) -> Result<T, ChallengeError>,
 ) -> Result<T, ChallengeError> {
     for line in message.lines("WWW-Authenticate") {
-        let value = line.value();
+        let value = line.secret_value();
         let aka = AuthParams::parse(&value).filter(|params| {
             let algorithm = params.find("algorithm");
             algorithm.is_some_and(|a| a.eq_ignore_ascii_case("AKAv1-MD5"))

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use memchr::{memchr, memchr2};
+use zeroize::Zeroizing;
 
 use super::ParseError;
 use super::shared::Piece;
@@ -150,6 +151,18 @@ impl Header {
         };
         if self.folded {
             Cow::Owned(unfold(&text))
+        } else {
+            text
+        }
+    }
+
+    /// The same as a copy that is wiped, for what may be keys: a fold or a byte that is not
+    /// UTF-8 makes a copy of the whole value.
+    pub(crate) fn secret_value(&self) -> Zeroizing<String> {
+        let text = String::from_utf8_lossy(self.raw_value()).into_owned();
+        let text = Zeroizing::new(text);
+        if self.folded {
+            Zeroizing::new(unfold(&text))
         } else {
             text
         }
