@@ -149,7 +149,8 @@ fn check(file: &Path) -> ExitCode {
     match checked {
         Ok((warnings, engine)) => {
             let mut lines: Vec<_> = warnings.iter().map(|w| format!("warning: {w}")).collect();
-            lines.push(format!("{}: good, engine {engine}", file.display()));
+            lines.push(format!("engine: {engine}"));
+            lines.push(format!("{}: good", file.display()));
             say(&lines.join("\n"))
         }
         Err(error) => fail(WRONG_USE, &error),

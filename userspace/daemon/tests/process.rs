@@ -49,11 +49,9 @@ fn a_configuration_is_checked() {
     let file = configuration(dir.path()).display().to_string();
     let output = gmespd(&["check", "--config", &file]);
     assert_eq!(output.status.code(), Some(0));
-    assert!(
-        String::from_utf8(output.stdout)
-            .unwrap()
-            .ends_with("gmespd.toml: good\n")
-    );
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.ends_with("gmespd.toml: good\n"), "{said}");
+    assert!(said.contains("engine: "), "{said}");
 
     std::fs::write(&file, "[gm]\nuplinks = 3\n").unwrap();
     for command in ["check", "run"] {
