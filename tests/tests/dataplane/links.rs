@@ -4,12 +4,14 @@ use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use gm_dataplane::{Fault, Reason};
+use gm_esp::Suite;
 use gm_tests::netns::{End, veth};
 use gm_xsk::LinkSocket;
 
-use super::lab::{Family, Lab, NAMES, PORT_PS};
+use super::lab::{Family, Lab, NAMES, PORT_PS, PORT_UC};
 use super::life::{attached, detached};
-use super::sockets::{sees, udp};
+use super::sockets::{count, grows, pass, sees, udp};
 
 /// More than what a netlink socket holds at a time.
 const MANY: usize = 100;
@@ -67,6 +69,37 @@ fn an_uplink_that_comes_back_carries_nothing_in_clear() {
     assert!(sees(&wire, b"may be seen"));
     ps.send_to(b"must not be seen", (u, 5060)).unwrap();
     assert!(!sees(&wire, b"must not be seen"), "the new uplink leaks");
+}
+
+/// What was sealed when the uplink went down leaves when it is up again, without
+/// another packet to wake the worker.
+#[test]
+#[ignore = "root: namespaces, BPF"]
+fn what_waits_for_an_uplink_that_is_down_leaves_when_it_is_up() {
+    let lab = Lab::new(None);
+    lab.install(Suite::NullAesGcm, Family::V4);
+    let (p, u) = Family::V4.addresses();
+    let ps = lab.p.ns.run(|| udp(p, PORT_PS));
+    let uc = lab.u.ns.run(|| udp(u, PORT_UC));
+    pass(&ps, &uc, 100);
+    let sealed = count(&lab.p.plane, Reason::Sealed);
+    let workers = 0..lab.p.plane.stats().unwrap().workers.len() as u32;
+    let hold = |on| {
+        for worker in workers.clone() {
+            lab.p.plane.fault(Fault::HoldSends(worker, on)).unwrap();
+        }
+    };
+    hold(true);
+    ps.send_to(b"late", (u, PORT_UC)).unwrap();
+    grows(&lab.p.plane, Reason::Sealed, sealed, 1);
+    lab.p.ns.ip(&format!("link set {} down", NAMES[0]));
+    hold(false);
+    // It has found out, and sleeps.
+    thread::sleep(Duration::from_millis(100));
+    lab.p.ns.ip(&format!("link set {} up", NAMES[0]));
+    let mut got = [0; 16];
+    let (n, _) = uc.recv_from(&mut got).unwrap();
+    assert_eq!(&got[..n], b"late");
 }
 
 /// A route may lead elsewhere, at once or when the uplink fails.

@@ -257,6 +257,11 @@ impl Lane {
         }
     }
 
+    /// Whether a device refuses to send, so that something may wait on its ring.
+    pub(crate) fn is_down(&self) -> bool {
+        self.ports().any(|p| p.down)
+    }
+
     /// Number of sockets.
     pub(crate) fn len(&self) -> usize {
         self.uplink.len() + self.gm0x.len()

@@ -142,19 +142,18 @@ impl Worker {
                 looked = now;
                 self.process.expire(now);
             }
-            loop {
-                let ends = match self.inbox.orders.try_recv() {
-                    Ok(order) => self.obey(order),
-                    Err(TryRecvError::Empty) => break,
-                    // It was given up: nobody knows of it any more.
-                    Err(TryRecvError::Disconnected) => true,
-                };
-                if ends {
-                    return self.close();
-                }
+            // One a round, for many SAs may be in it: packets come in between.
+            let (ends, told) = match self.inbox.orders.try_recv() {
+                Ok(order) => (self.obey(order), true),
+                Err(TryRecvError::Empty) => (false, false),
+                // It was given up: nobody knows of it any more.
+                Err(TryRecvError::Disconnected) => (true, false),
+            };
+            if ends {
+                return self.close();
             }
             // What has just been unparked is no packet yet.
-            let waits = !self.lanes.is_empty() && self.process.hand.has_mail();
+            let waits = told || !self.lanes.is_empty() && self.process.hand.has_mail();
             let found = match waits {
                 true => u64::MAX,
                 false => self.packets - packets,

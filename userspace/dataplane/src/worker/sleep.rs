@@ -55,7 +55,10 @@ impl Worker {
     pub(super) fn sleep(&mut self, queued: bool) {
         let timeout = match queued {
             true => Some((0, SHORT)),
-            false if self.process.has_to_expire() => Some(((TICK / 1000) as i64, 0)),
+            // A device that is down is tried again, too.
+            false if self.process.has_to_expire() || self.lanes.iter().any(Lane::is_down) => {
+                Some(((TICK / 1000) as i64, 0))
+            }
             // A timer costs something, too.
             false => None,
         };

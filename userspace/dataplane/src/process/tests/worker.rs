@@ -27,18 +27,33 @@ fn a_worker_that_nobody_commands_any_more_ends() {
     assert_eq!(heard.len(), 0, "it has not died");
 }
 
-/// Of rounds without packets each ends in a sleep; what is counted is rounds,
-/// however long they take.
+/// Of rounds without packets and orders each ends in a sleep; what is counted is
+/// rounds, however long they take.
 #[test]
 fn an_idle_worker_sleeps_after_every_round() {
     let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
     let (handoff, inbox) = handoff::pair(wake);
     let (notices, _heard) = unbounded();
     let thread = worker::start(0, None, 0, Bench::new(8).process, inbox, notices).unwrap();
-    for _ in 0..100 {
+    for orders in 1..=100 {
         let report = handoff.call(Command::Report).ok().unwrap();
-        assert_eq!(report.turns, report.sleeps + 1);
+        assert_eq!(report.turns, report.sleeps + orders);
     }
+    handoff.call(Command::Stop).ok().unwrap();
+    thread.join().unwrap();
+}
+
+/// Packets come in between, however many orders wait.
+#[test]
+fn orders_are_obeyed_one_a_round() {
+    let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
+    let (handoff, inbox) = handoff::pair(wake);
+    let waiting: Vec<_> = (0..4).map(|_| handoff.send(Command::Report).ok()).collect();
+    let (notices, _heard) = unbounded();
+    let thread = worker::start(0, None, 0, Bench::new(8).process, inbox, notices).unwrap();
+    let turns = |pending: Option<handoff::Pending>| pending.unwrap().wait().ok().unwrap().turns;
+    let turns: Vec<u64> = waiting.into_iter().map(turns).collect();
+    assert_eq!(turns, [1, 2, 3, 4]);
     handoff.call(Command::Stop).ok().unwrap();
     thread.join().unwrap();
 }
