@@ -196,7 +196,7 @@ impl DataPlane {
     fn chunks(
         &self,
         sets: &[SetId],
-        f: fn(&mut Control, &[SetId]) -> Vec<Result<(), Error>>,
+        f: impl Fn(&mut Control, &[SetId]) -> Vec<Result<(), Error>>,
     ) -> Vec<Result<(), Error>> {
         let mut answers = Vec::with_capacity(sets.len());
         for some in sets.chunks(SETS) {
