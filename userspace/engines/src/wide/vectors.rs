@@ -45,7 +45,10 @@ fn tests(json: &str, valid: usize, invalid: usize) -> Vec<Test> {
 }
 
 /// Takes additional data and a message and gives ciphertext and tag.
-type Seal<'a> = &'a dyn Fn(&[u8; 16], &[u8; 12], &[u8], &[u8]) -> (Vec<u8>, Vec<u8>);
+type Seal<'a> = &'a dyn Fn(&[u8; 16], &[u8; 12], &[u8], &[u8]) -> Sealed;
+
+/// Ciphertext and tag.
+type Sealed = (Vec<u8>, Vec<u8>);
 
 fn number(bytes: &[u8]) -> u128 {
     let mut block = [0; AES_BLOCK];
@@ -54,7 +57,7 @@ fn number(bytes: &[u8]) -> u128 {
 }
 
 /// GCM of a level; GMAC where there is no message. It opens what it has sealed.
-fn gcm_of<L: Gcm>(level: L) -> impl Fn(&[u8; 16], &[u8; 12], &[u8], &[u8]) -> (Vec<u8>, Vec<u8>) {
+fn gcm_of<L: Gcm>(level: L) -> impl Fn(&[u8; 16], &[u8; 12], &[u8], &[u8]) -> Sealed {
     move |key, nonce, aad, message| {
         let key = level.gcm_key(key);
         let (head, rest) = aad.split_at(aad.len().min(AES_BLOCK));
@@ -78,7 +81,7 @@ fn gcm_of<L: Gcm>(level: L) -> impl Fn(&[u8; 16], &[u8; 12], &[u8], &[u8]) -> (V
     }
 }
 
-fn portable(key: &[u8; 16], nonce: &[u8; 12], aad: &[u8], message: &[u8]) -> (Vec<u8>, Vec<u8>) {
+fn portable(key: &[u8; 16], nonce: &[u8; 12], aad: &[u8], message: &[u8]) -> Sealed {
     let gcm = Aes128Gcm::new_from_slice(key).unwrap();
     let mut data = message.to_vec();
     let tag = gcm.encrypt_inout_detached(&Nonce::from(*nonce), aad, data.as_mut_slice().into());
