@@ -302,6 +302,17 @@ fn cases() -> impl Iterator<Item = (String, Suite, Way)> {
     pairs.map(|(s, w)| (format!("{s} {}", w.name()), s, w))
 }
 
+/// What this bench answers with one more argument, in a process of its own.
+fn again(argument: &str) -> Result<Value> {
+    let mut process = std::process::Command::new(std::env::current_exe()?);
+    process.arg(argument).args(smoke().then_some("--test"));
+    let output = process.stderr(std::process::Stdio::inherit()).output()?;
+    ensure!(output.status.success(), "{argument} has failed");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().last().context("no answer")?;
+    Ok(serde_json::from_str(line)?)
+}
+
 fn measure() -> Result<()> {
     let sets = if smoke() { 300 } else { SETS };
     let args: Vec<String> = std::env::args().skip(1).collect();
