@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use gm_dataplane::{Config, Direction, Error, Reason, SadbError};
 use gm_esp::{Mode, Suite};
@@ -9,7 +10,7 @@ use gm_xsk::LinkSocket;
 
 use crate::lab::{Family, Lab, NAMES, PORT_PC, PORT_PS, PORT_UC, PORT_US, configs, joined};
 use crate::middle::{Out, U, fragment};
-use crate::sockets::{connect, count, grows, megabyte, pass, silent, udp};
+use crate::sockets::{WAIT, connect, count, grows, megabyte, pass, silent, udp};
 use crate::traffic::{Traffic, during};
 use crate::{FAMILIES, through_a_box};
 
@@ -255,6 +256,10 @@ fn all_suites_are_up_at_once_and_carry_side_by_side() {
             lab.u.ns.run(|| udp(u, ports[0]))
         })
         .collect();
+    let used = || {
+        let rows = lab.p.plane.list();
+        rows.iter().filter(|r| r.packets > 3).count()
+    };
     // All of them into one socket, so that batches mix them; then back to each.
     let traffic = Traffic::default();
     std::thread::scope(|s| {
@@ -263,17 +268,21 @@ fn all_suites_are_up_at_once_and_carry_side_by_side() {
         }
         s.spawn(|| traffic.receive(&ps));
         traffic.wait(4000);
+        // Who sends is the scheduler's choice: each phone gets its turn.
+        let end = Instant::now() + WAIT;
+        while used() < phones.len() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         traffic.stop();
     });
+    let used = used();
+    assert!(used >= phones.len(), "{used} SAs have carried something");
     for phone in &phones {
         for len in [10, 1500, 20_000] {
             pass(&ps, phone, len);
         }
     }
     assert_eq!(count(&lab.p.plane, Reason::BadIcv), 0);
-    let rows = lab.p.plane.list();
-    let used = rows.iter().filter(|r| r.packets > 3).count();
-    assert!(used >= phones.len(), "{used} SAs have carried something");
 }
 
 #[test]
