@@ -1,6 +1,6 @@
 //! What the control side tells a worker, and the worker's answers.
 //!
-//! Commands go through a bounded channel; the worker's eventfd wakes it from
+//! Commands go through a channel; the worker's eventfd wakes it from
 //! its poll. Each is acknowledged when it is in force: the control side writes
 //! the BPF maps only after the worker knows an SA, and lets the worker forget
 //! it only after XDP no longer finds it (ARCHITECTURE, rules 4 and 6).
@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, SendTimeoutError, Sender, bounded};
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use rustix::fd::OwnedFd;
 
 use crate::lane::Lane;
@@ -142,7 +142,10 @@ pub(crate) struct Inbox {
 
 /// Both ends, with what wakes the worker.
 pub(crate) fn pair(wake: Arc<OwnedFd>) -> (Handoff, Inbox) {
-    let (to, from) = bounded(64);
+    // An order that a dying worker has not taken has to go with its end, or who
+    // gave it would wait; a bounded channel keeps it. There are as many orders as
+    // the one command that is being carried out has messages.
+    let (to, from) = unbounded();
     let handoff = Handoff {
         orders: to,
         wake: wake.clone(),
@@ -161,10 +164,8 @@ impl Handoff {
     pub(crate) fn send(&self, command: Command) -> Result<Pending, NoAnswer> {
         let (done, answer) = bounded(1);
         let order = Order { command, done };
-        match self.orders.send_timeout(order, PATIENCE) {
-            Ok(()) => {}
-            Err(SendTimeoutError::Disconnected(_)) => return Err(NoAnswer::Ended),
-            Err(SendTimeoutError::Timeout(_)) => return Err(NoAnswer::Hangs),
+        if self.orders.send(order).is_err() {
+            return Err(NoAnswer::Ended);
         }
         // A full counter wakes as well.
         let _ = rustix::io::write(self.wake.as_fd(), &1u64.to_ne_bytes());
