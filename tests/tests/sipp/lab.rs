@@ -171,7 +171,8 @@ impl Plan {
                  k = \"{K}\"\nop = \"{OP}\"\ncount = {count}\n"
             ),
             // With room for those that are being registered, and for strangers.
-            max_sas: (count as u32 * 16).next_power_of_two(),
+            // All may be under way at once: of one address an eighth of the sets.
+            max_sas: (count.max(40) as u32 * 16).next_power_of_two(),
             ues: (10..10 + addresses)
                 .map(|n| format!("192.0.2.{n}"))
                 .collect(),
