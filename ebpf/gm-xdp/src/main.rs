@@ -77,8 +77,9 @@ pub fn gm_xdp_uplink(ctx: XdpContext) -> u32 {
 }
 
 /// The long way, for whatever is not sure at first sight, and for what no
-/// worker took.
-#[inline(always)]
+/// worker took. A function of its own: the verifier walks it once, and not anew
+/// for each way that leads here.
+#[inline(never)]
 fn uplink_at_length(ctx: &XdpContext, config: &Config) -> u32 {
     let Some(ip) = scratch(PLACE_UPLINK) else {
         return xdp_action::XDP_DROP;
