@@ -50,11 +50,12 @@ pub struct Latency {
     pub bytes: usize,
     /// Suite of the SAs.
     pub suite: Suite,
-    /// Round trips without anything, with the forwarder, with gmesp.
-    pub trips: [Trip; 3],
-    /// Added by one pass through the forwarder, and through gmesp: half of what a
-    /// round trip is longer, round by round.
-    pub added: [Trip; 2],
+    /// Round trips without anything, with the forwarder, with gmesp whose worker
+    /// sleeps, and with one that goes on looking.
+    pub trips: [Trip; 4],
+    /// Added by one pass through the forwarder, and through either gmesp: half of
+    /// what a round trip is longer, round by round.
+    pub added: [Trip; 3],
     /// One thread wakes another one on the same CPU and sleeps: what the least
     /// such pass would cost, had it nothing to do.
     pub wake: Trip,
@@ -208,18 +209,19 @@ fn figure(values: impl Iterator<Item = f64>) -> Figure {
     Figure::of(&values.collect::<Vec<_>>())
 }
 
-/// Measures the three worlds in turn.
+/// Measures the four worlds in turn.
 ///
 /// # Errors
 /// What could not be made, or a packet that did not come.
 pub fn measure((suite, bytes): (Suite, usize), size: Size) -> Result<Latency> {
     gm_xsk::sys::pin_thread(GENERATOR_CPU)?;
-    let tables = [Kind::Plain, Kind::Raw, Kind::Gmesp].map(|kind| Table::new(kind, suite));
+    let tables =
+        [Kind::Plain, Kind::Raw, Kind::Gmesp, Kind::Busy].map(|kind| Table::new(kind, suite));
     let tables = tables.into_iter().collect::<Result<Vec<_>>>()?;
     for table in &tables {
         table.settle(suite, bytes)?;
     }
-    let mut rounds: [Vec<[f64; 2]>; 3] = Default::default();
+    let mut rounds: [Vec<[f64; 2]>; 4] = Default::default();
     for _ in 0..size.rounds {
         for (table, rounds) in tables.iter().zip(&mut rounds) {
             let mut times = table
@@ -238,15 +240,15 @@ pub fn measure((suite, bytes): (Suite, usize), size: Size) -> Result<Latency> {
             p99: figure(rounds.iter().map(|r| r[1])),
         }
     };
-    let [plain, raw, gmesp] = &rounds;
+    let [plain, raw, sleeps, looks] = &rounds;
     let half = |(longer, shorter): (&[f64; 2], &[f64; 2])| {
         [0, 1].map(|at| (longer[at] - shorter[at]) / 2.0)
     };
     Ok(Latency {
         bytes,
         suite,
-        trips: [plain, raw, gmesp].map(|rounds| trip(&mut rounds.iter().copied())),
+        trips: [plain, raw, sleeps, looks].map(|rounds| trip(&mut rounds.iter().copied())),
         wake: trip(&mut wake.iter().copied()),
-        added: [raw, gmesp].map(|rounds| trip(&mut rounds.iter().zip(plain).map(half))),
+        added: [raw, sleeps, looks].map(|rounds| trip(&mut rounds.iter().zip(plain).map(half))),
     })
 }

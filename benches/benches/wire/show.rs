@@ -100,8 +100,10 @@ pub fn latency(latency: &Latency) -> Table {
         ("round trip, nothing between", &latency.trips[0]),
         ("round trip, forwarder", &latency.trips[1]),
         ("round trip, gmesp", &latency.trips[2]),
+        ("round trip, gmesp, busy_poll", &latency.trips[3]),
         ("one pass, forwarder", &latency.added[0]),
         ("one pass, gmesp", &latency.added[1]),
+        ("one pass, gmesp, busy_poll", &latency.added[2]),
         ("one wake-up", &latency.wake),
     ];
     let table = Table::new("Latency", &note).columns(&["what", "p50 us", "p99 us"]);

@@ -92,7 +92,7 @@ impl Line {
         let to_far = world.f.run(|| Redirect::attach(FAR, socket))?;
         let sink = Sink::bind(&world.p)?;
         let thread = match kind {
-            Kind::Gmesp => "gm-worker-0",
+            Kind::Gmesp | Kind::Busy => "gm-worker-0",
             Kind::Raw | Kind::Plain => forwarder::THREAD,
         };
         let busy = Busy::of(thread, WORKER_CPU).context("the worker's clocks")?;

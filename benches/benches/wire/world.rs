@@ -26,6 +26,9 @@ pub const FAR: &str = "f0";
 /// See [`UPLINK`].
 pub const GM0: &str = "gm0";
 
+/// Microseconds for which the worker of [`Kind::Busy`] goes on looking.
+pub const BUSY_POLL: u32 = 200;
+
 /// What is between the uplink and the sockets.
 pub enum Middle {
     /// A worker of gmesp.
@@ -53,8 +56,10 @@ pub struct World {
 /// Which [`Middle`] a world is to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// [`Middle::Gmesp`].
+    /// [`Middle::Gmesp`], whose worker sleeps when it finds nothing.
     Gmesp,
+    /// [`Middle::Gmesp`], whose worker goes on looking ([`BUSY_POLL`]).
+    Busy,
     /// [`Middle::Raw`].
     Raw,
     /// [`Middle::Plain`].
@@ -107,6 +112,12 @@ impl World {
             .context("address of the uplink")?;
         let middle = match kind {
             Kind::Gmesp => Middle::Gmesp(p.run(|| DataPlane::start(config()))?),
+            Kind::Busy => Middle::Gmesp(p.run(|| {
+                DataPlane::start(Config {
+                    busy_poll_us: BUSY_POLL,
+                    ..config()
+                })
+            })?),
             Kind::Raw => Middle::Raw(Box::new(Forwarder::start(&p)?)),
             Kind::Plain => Middle::Plain,
         };

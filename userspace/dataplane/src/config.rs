@@ -49,7 +49,8 @@ pub struct Config {
     pub cpus: Vec<usize>,
     /// Microseconds for which a worker looks again, and has the driver look, after
     /// its last packet, before it sleeps; 0: it sleeps at once, and packets wake
-    /// it. 1 000 000 at most. A worker that polls needs a CPU of its own.
+    /// it. 1 000 000 at most. A worker that polls gives way to whoever else has
+    /// something to do on its CPU, and takes all the rest of it.
     pub busy_poll_us: u32,
     /// Directory on a bpffs (mounted there if it is none) that keeps the
     /// programs attached when this process is killed. `None`: nothing is
@@ -189,9 +190,9 @@ impl Config {
                 "busy_poll_us {us} is more than {MAX_BUSY_POLL_US}, a second: 50 to 1000 suit a busy link"
             ));
         }
-        if self.workers as usize >= cpus {
+        if self.workers as usize > cpus {
             return wrong(format!(
-                "busy_poll_us {us} with {} workers on {cpus} CPUs leaves none to the kernel and to SIP: \
+                "busy_poll_us {us} with {} workers on {cpus} CPUs: they would take it from each other; \
                  fewer workers, or 0",
                 self.workers
             ));
@@ -336,18 +337,18 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_polls_busily_only_where_a_cpu_is_left_over() {
+    fn no_more_workers_poll_busily_than_there_are_cpus() {
         let polls = |us, workers| Config {
             busy_poll_us: us,
             workers,
             ..good()
         };
         polls(0, 64).check_busy_poll(1).unwrap();
-        polls(1, 1).check_busy_poll(2).unwrap();
-        polls(MAX_BUSY_POLL_US, 3).check_busy_poll(4).unwrap();
+        polls(1, 1).check_busy_poll(1).unwrap();
+        polls(MAX_BUSY_POLL_US, 4).check_busy_poll(4).unwrap();
         for (us, workers, cpus, word) in [
-            (50, 1, 1, "on 1 CPUs"),
-            (50, 4, 4, "4 workers on 4 CPUs"),
+            (50, 2, 1, "on 1 CPUs"),
+            (50, 5, 4, "5 workers on 4 CPUs"),
             (MAX_BUSY_POLL_US + 1, 1, 8, "more than 1000000"),
         ] {
             let refused = polls(us, workers).check_busy_poll(cpus).unwrap_err();

@@ -364,18 +364,29 @@ impl Hand {
 
     /// The same, but what the kernel has sealed comes before all else.
     pub(crate) fn unpark_sealed_first(&mut self, buckets: &Buckets) {
+        let (sealed, others) = self.unpark_parted(buckets);
+        self.released = sealed;
+        self.released.extend(others);
+    }
+
+    /// The same, but what the kernel has sealed comes behind all else.
+    pub(crate) fn unpark_sealed_last(&mut self, buckets: &Buckets) {
+        let (sealed, others) = self.unpark_parted(buckets);
+        self.released = others;
+        self.released.extend(sealed);
+    }
+
+    fn unpark_parted(&mut self, buckets: &Buckets) -> (VecDeque<Parcel>, VecDeque<Parcel>) {
         self.unpark(buckets);
         let all = std::mem::take(&mut self.released);
-        let sealed = |parcel: &Parcel| {
+        let is_sealed = |parcel: &Parcel| {
             let contents = parcel.contents().filter(|c| c.side == Side::Stack);
             contents.is_some_and(|c| match wire::parse_frame(c.bytes.as_slice()) {
                 L3::Ip(ip) => ip.proto == ESP || self.is_in_udp(&ip),
                 _ => false,
             })
         };
-        let (first, then): (VecDeque<Parcel>, VecDeque<Parcel>) = all.into_iter().partition(sealed);
-        self.released = first;
-        self.released.extend(then);
+        all.into_iter().partition(is_sealed)
     }
 }
 

@@ -42,7 +42,8 @@ pub(crate) enum Command {
     /// what is to be sealed here.
     SealedFirst(Buckets),
     /// These buckets do not wait any more, and the SAs in these slots end: the
-    /// inbound ones before what has waited, the outbound ones behind it.
+    /// inbound ones before what has waited, the outbound ones behind it. What the
+    /// kernel has sealed goes behind what is to be sealed here.
     GoOut {
         /// What does not wait any more.
         buckets: Buckets,

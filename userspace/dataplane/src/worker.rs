@@ -161,9 +161,12 @@ impl Worker {
             if !self.spin.goes_on(clock, found) {
                 self.sleep(queued);
             } else if found == 0 {
-                // Makes the driver look, too, where it knows how.
-                self.lanes.iter().for_each(Lane::busy_poll);
-                std::hint::spin_loop();
+                if self.spin.polls() {
+                    // Makes the driver look, too, where it knows how.
+                    self.lanes.iter().for_each(Lane::busy_poll);
+                }
+                // Whoever else has something to do on this CPU goes first.
+                rustix::thread::sched_yield();
             }
         }
     }

@@ -140,6 +140,43 @@ fn parked_packets_wait_in_order_and_within_bounds() {
     assert_eq!(w.desks.pool.len(), before);
 }
 
+/// A packet from the stack to a phone, its protocol and its last byte.
+fn to_phone(proto: u8, n: u8) -> Vec<u8> {
+    let ip = [0x45, 0, 0, 40, 0, 7, 0, 0, 64, proto, 0, 0, 10, 0, 0, 1];
+    let mut frame = [&[2; 12][..], &[8, 0], &ip, &PHONE, &[0; 20]].concat();
+    frame[53] = n;
+    frame
+}
+
+const PHONE: [u8; 4] = [10, 9, 8, 7];
+
+#[test]
+fn what_the_kernel_has_sealed_goes_before_or_behind_what_waits_to_be_sealed() {
+    let mut w = world(2);
+    let at = bucket(&gm_abi::maps::mapped(PHONE));
+    let (me, waits): (usize, Buckets) = (usize::from(at % 2), [at].into_iter().collect());
+    for (last, order) in [(true, [2, 4, 1, 3]), (false, [1, 3, 2, 4])] {
+        w.hands[me].park(&waits);
+        for n in 1..=4 {
+            let mut frame = w.umem.alloc().unwrap();
+            assert!(frame.write(&to_phone(if n % 2 == 1 { 50 } else { 17 }, n)));
+            let mut batch = vec![frame];
+            w.hands[me].divide(Side::Stack, &mut w.umem, &mut batch, &w.counters);
+            assert!(batch.is_empty(), "{n}");
+        }
+        match last {
+            true => w.hands[me].unpark_sealed_last(&waits),
+            false => w.hands[me].unpark_sealed_first(&waits),
+        }
+        let next = || {
+            let parcel = w.hands[me].next(&w.counters)?;
+            Some(parcel.contents()?.bytes[53])
+        };
+        let came: Vec<u8> = std::iter::from_fn(next).collect();
+        assert_eq!(came, order, "{last}");
+    }
+}
+
 #[test]
 fn two_moves_at_once_keep_apart() {
     let mut w = world(2);

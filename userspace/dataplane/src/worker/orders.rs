@@ -46,9 +46,9 @@ impl Worker {
                 outbound,
             } => {
                 // What came in meanwhile is the kernel's to open, what was to go
-                // out has its numbers here.
+                // out has its numbers here: lower ones than the kernel's.
                 inbound.into_iter().for_each(|slot| ctx.unload(slot));
-                hand.unpark(&buckets);
+                hand.unpark_sealed_last(&buckets);
                 self.drain_now();
                 let ctx = &mut self.process.ctx;
                 outbound.into_iter().for_each(|slot| ctx.unload(slot));

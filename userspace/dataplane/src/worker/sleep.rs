@@ -3,7 +3,10 @@
 //! | `busy_poll_us` | finds nothing | for |
 //! |---|---|---|
 //! | 0 | sleeps at once; a packet wakes it | machines that do other things as well |
-//! | n | looks again for n microseconds, then sleeps | a CPU that is the worker's own |
+//! | n | looks again for n microseconds, then sleeps | latency: being woken costs the most of a pass |
+//!
+//! Between two looks it gives way to whoever else has something to do on its
+//! CPU: the change costs a fraction of a wake-up.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -22,6 +25,8 @@ pub(super) struct Spin {
     longest: u64,
     /// When there was a packet last, on the worker's clock.
     last: u64,
+    /// Looks since then that have found nothing.
+    empty: u32,
 }
 
 impl Spin {
@@ -30,6 +35,7 @@ impl Spin {
         Spin {
             longest: u64::from(us) * 1000,
             last: 0,
+            empty: 0,
         }
     }
 
@@ -42,10 +48,20 @@ impl Spin {
     /// nanoseconds, that has found so many packets. A sleep looks, too: behind a
     /// packet that came alone it is the cheaper look.
     pub(super) fn goes_on(&mut self, now: u64, found: u64) -> bool {
+        self.empty = match found {
+            0 => self.empty.saturating_add(1),
+            _ => 0,
+        };
         if found > 0 {
             self.last = now;
         }
         found > 1 || now.saturating_sub(self.last) < self.longest
+    }
+
+    /// Whether the driver is to look, too: not at the first look in vain, for who
+    /// sends is as a rule just about to.
+    pub(super) fn polls(&self) -> bool {
+        self.empty > 1
     }
 }
 
@@ -125,6 +141,9 @@ mod tests {
         // What has woken it begins anew.
         assert!(spin.goes_on(9_000_000, 1));
         assert!(spin.goes_on(9_049_999, 0));
+        assert!(!spin.polls(), "one look in vain");
+        assert!(spin.goes_on(9_049_999, 0) && spin.polls());
+        assert!(spin.goes_on(9_049_999, 1) && !spin.polls());
         // A clock that stands behind is no reason to sleep, nor to panic.
         assert!(spin.goes_on(8_000_000, 0));
     }
