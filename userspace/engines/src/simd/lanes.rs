@@ -72,14 +72,13 @@ pub(crate) static OUTER: [u8; SHA1_BLOCK] = {
     block
 };
 
-/// The outer hashes' states, word by word, lane by lane. Half a key, so wiped.
-#[derive(zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
+/// Where each lane's next block is, as if from step 0 on.
 #[repr(align(64))]
-pub(super) struct Outside<const WIDTH: usize>(pub(super) [[u32; WIDTH]; 5]);
+pub(super) struct At<const WIDTH: usize>(pub(super) [*const u8; WIDTH]);
 
 /// Defines `hmac` for registers of `$width` lanes. Who uses it has what
 /// [`compress`](super::rounds) needs, and `zero`, `words`, `end`, `put`, `take`,
-/// `equal`, `load` and `store`.
+/// `equal`, `turn` and `store`.
 ///
 /// What a step needs is never read wider than it was written: the processor would
 /// wait until everything before has retired.
@@ -92,77 +91,83 @@ macro_rules! hmac {
             const ALL: u32 = (1 << WIDTH) - 1;
             let mut waiting = 0..tags.len();
             let mut state = [zero(); 5];
-            let mut outside = Outside([[0; WIDTH]; 5]);
+            let mut keys = [&NO_KEY; WIDTH];
+            let mut places = [0; WIDTH];
             let mut scratch: [End; WIDTH] = [[0; 2 * SHA1_BLOCK]; WIDTH];
             let ends = scratch.as_mut_ptr();
-            let mut places = [0; WIDTH];
-            // A message has three parts: its whole blocks, its end, and the outer
-            // hash. Which one a lane is at, where each would begin at step 0 if it
-            // went on from there, and how many steps it takes.
-            let mut part = [0; WIDTH];
-            let mut starts = [[OUTER.as_ptr(); 3]; WIDTH];
-            let mut steps = [[1; 3]; WIDTH];
+            let outers = At([OUTER.as_ptr(); WIDTH]);
+            let own: At<WIDTH> = At(core::array::from_fn(|lane| ends.wrapping_add(lane).cast_const().cast()));
             // The step's number; where each lane's block would have been in step 0;
             // the step before which its part is over.
             let mut now = 0_u32;
-            let mut at = [OUTER.as_ptr(); WIDTH];
+            let mut at = At([OUTER.as_ptr(); WIDTH]);
             let mut due = zero();
-            // One bit per lane: without message; at the beginning of the outer hash.
+            // A bit per lane. A message has three parts: its whole blocks, its end, one
+            // block or two, and the outer hash.
             let mut free = ALL;
-            let mut outer = 0_u32;
+            let (mut at_end, mut at_outer, mut long) = (0_u32, 0_u32, 0_u32);
+            let mut closing = 0_u32;
             loop {
+                let back = now as usize * SHA1_BLOCK;
                 while free != 0
                     && let Some(place) = waiting.next()
                 {
                     let lane = free.trailing_zeros() as usize;
-                    free &= free - 1;
+                    let bit = 1 << lane;
+                    free &= !bit;
                     let message = message(place);
                     places[lane] = place;
+                    keys[lane] = message.key;
                     for (word, inner) in state.iter_mut().zip(message.key.inner()) {
-                        put(word, lane, inner);
-                    }
-                    for (word, outer) in outside.0.iter_mut().zip(message.key.outer()) {
-                        word[lane] = outer;
+                        put(word, lane, *inner);
                     }
                     // SAFETY: `lane` is less than WIDTH; nobody else has a reference.
-                    let blocks = end(&message, unsafe { &mut *ends.add(lane) }) / SHA1_BLOCK;
+                    let ending = end(&message, unsafe { &mut *ends.add(lane) });
+                    let two = ending > SHA1_BLOCK;
+                    long = long & !bit | u32::from(two) << lane;
                     let (whole, _) = message.parts();
-                    starts[lane] = [
-                        whole.as_ptr(),
-                        ends.wrapping_add(lane).cast(),
-                        OUTER.as_ptr(),
-                    ];
-                    steps[lane] = [(whole.len() / SHA1_BLOCK) as u32, blocks as u32, 1];
-                    let first = usize::from(whole.is_empty());
-                    part[lane] = first;
-                    at[lane] = starts[lane][first].wrapping_sub(now as usize * SHA1_BLOCK);
-                    put(&mut due, lane, now + steps[lane][first]);
+                    let short = whole.is_empty();
+                    at_end |= u32::from(short) << lane;
+                    let (first, bytes) = if short {
+                        (own.0[lane], ending)
+                    } else {
+                        (whole.as_ptr(), whole.len())
+                    };
+                    at.0[lane] = first.wrapping_sub(back);
+                    put(&mut due, lane, now + (bytes / SHA1_BLOCK) as u32);
                 }
                 if free != 0 {
                     if free == ALL {
                         return;
                     }
                     // Lanes without message do again what another one does.
-                    let busy = at[(!free).trailing_zeros() as usize];
+                    let busy = at.0[(!free).trailing_zeros() as usize];
                     let mut resting = free;
                     while resting != 0 {
-                        let lane = resting.trailing_zeros() as usize;
+                        at.0[resting.trailing_zeros() as usize] = busy;
                         resting &= resting - 1;
-                        at[lane] = busy;
-                        put(&mut due, lane, u32::MAX);
                     }
+                    due = take(due, free, splat(u32::MAX));
                 }
                 let done = loop {
-                    let offset = now as usize * SHA1_BLOCK;
                     // SAFETY: each lane has a block left.
-                    let mut words = unsafe { words(&at, offset) };
-                    if outer != 0 {
+                    let mut words = unsafe { words(&at.0, now as usize * SHA1_BLOCK) };
+                    if closing != 0 {
                         // The digest so far is what is hashed now.
-                        for (i, outside) in outside.0.iter().enumerate() {
-                            words[i] = take(words[i], outer, state[i]);
-                            state[i] = take(state[i], outer, load(outside));
+                        let mut outside = [zero(); 5];
+                        let mut left = closing;
+                        while left != 0 {
+                            let lane = left.trailing_zeros() as usize;
+                            left &= left - 1;
+                            for (word, outer) in outside.iter_mut().zip(keys[lane].outer()) {
+                                put(word, lane, *outer);
+                            }
                         }
-                        outer = 0;
+                        for (i, outside) in outside.into_iter().enumerate() {
+                            words[i] = take(words[i], closing, state[i]);
+                            state[i] = take(state[i], closing, outside);
+                        }
+                        closing = 0;
                     }
                     compress!(&mut state, words);
                     now += 1;
@@ -171,30 +176,26 @@ macro_rules! hmac {
                         break done;
                     }
                 };
-                let mut left = done;
-                let mut finished = 0;
-                while left != 0 {
-                    let lane = left.trailing_zeros() as usize;
-                    left &= left - 1;
-                    let next = part[lane] + 1;
-                    if next == 3 {
-                        finished |= 1 << lane;
-                        continue;
-                    }
-                    part[lane] = next;
-                    outer |= u32::from(next == 2) << lane;
-                    at[lane] = starts[lane][next].wrapping_sub(now as usize * SHA1_BLOCK);
-                    put(&mut due, lane, now + steps[lane][next]);
-                }
+                let back = now as usize * SHA1_BLOCK;
+                let finished = done & at_outer;
+                closing = done & at_end;
+                let ending = done & !(at_end | at_outer);
+                turn(&mut at, ending, &own, back);
+                turn(&mut at, closing, &outers, back);
+                due = take(due, ending | closing, splat(now + 1));
+                due = take(due, ending & long, splat(now + 2));
+                at_end = at_end & !closing | ending;
+                at_outer = at_outer & !finished | closing;
                 if finished != 0 {
                     let mut digests = [[0; WIDTH]; 3];
                     for (digest, state) in digests.iter_mut().zip(state) {
                         store(digest, state);
                     }
                     free |= finished;
-                    while finished != 0 {
-                        let lane = finished.trailing_zeros() as usize;
-                        finished &= finished - 1;
+                    let mut left = finished;
+                    while left != 0 {
+                        let lane = left.trailing_zeros() as usize;
+                        left &= left - 1;
                         let tag = tags[places[lane]].as_chunks_mut().0;
                         for (bytes, word) in tag.iter_mut().zip(&digests) {
                             *bytes = word[lane].to_be_bytes();

@@ -32,29 +32,24 @@ pub(crate) const SHA1_PADDING: usize = 9;
 pub(crate) const AES_BLOCK: usize = 16;
 
 /// HMAC-SHA-1's key as the hash has left it: the state behind the key's block,
-/// inside and outside. A cache line.
+/// inside and outside.
 #[derive(zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
-#[repr(align(64))]
-pub(crate) struct MacStates([u32; 16]);
+pub(crate) struct MacStates([[u32; 5]; 2]);
+
+/// Of no key.
+pub(crate) static NO_KEY: MacStates = MacStates([[0; 5]; 2]);
 
 impl MacStates {
     pub(crate) const fn new(inner: [u32; 5], outer: [u32; 5]) -> MacStates {
-        let mut states = [0; 16];
-        let mut word = 0;
-        while word < 5 {
-            states[word] = inner[word];
-            states[8 + word] = outer[word];
-            word += 1;
-        }
-        MacStates(states)
+        MacStates([inner, outer])
     }
 
-    pub(crate) fn inner(&self) -> [u32; 5] {
-        std::array::from_fn(|word| self.0[word])
+    pub(crate) fn inner(&self) -> &[u32; 5] {
+        &self.0[0]
     }
 
-    pub(crate) fn outer(&self) -> [u32; 5] {
-        std::array::from_fn(|word| self.0[8 + word])
+    pub(crate) fn outer(&self) -> &[u32; 5] {
+        &self.0[1]
     }
 }
 

@@ -2,7 +2,8 @@
 
 use zeroize::Zeroize;
 
-use super::{BATCH, ICV_LEN};
+#[cfg(doc)]
+use super::BATCH;
 use crate::simd::{Level, MacStates, Message, OUTER, SHA1_BLOCK, Tag};
 
 /// FIPS 180-4 5.3.1.
@@ -38,31 +39,22 @@ impl MacStates {
     }
 }
 
-static NO_KEY: MacStates = MacStates::new([0; 5], [0; 5]);
-
-/// Of no key.
-pub(super) fn no_key() -> &'static MacStates {
-    &NO_KEY
-}
-
-/// The tags of `count` messages, at most [`BATCH`], which begin with the longest.
+/// The tags of messages, at most [`BATCH`], which begin with the longest.
 pub(super) fn tags<'a, L: Level>(
     level: L,
-    count: usize,
     message: impl Fn(usize) -> Message<'a>,
-) -> [Tag; BATCH] {
-    let mut tags = [[0; ICV_LEN]; BATCH];
+    tags: &mut [Tag],
+) {
     // What would fill a few lanes only.
-    let over = count % L::MACS;
+    let over = tags.len() % L::MACS;
     let few = if over <= FEW { over } else { 0 };
-    let (many, few) = tags[..count].split_at_mut(count - few);
+    let (many, few) = tags.split_at_mut(tags.len() - few);
     if !many.is_empty() {
         level.hmac(&message, many);
     }
     for (i, tag) in few.iter_mut().enumerate() {
         *tag = alone(&message(many.len() + i));
     }
-    tags
 }
 
 /// The tag of one message.
@@ -79,9 +71,9 @@ fn alone(message: &Message<'_>) -> Tag {
         }
         bytes
     };
-    let inside = digest(message.key.inner(), &[message.parts().0, &end[..len]]);
+    let inside = digest(*message.key.inner(), &[message.parts().0, &end[..len]]);
     let mut block = OUTER;
     block[..20].copy_from_slice(&inside);
-    let outside = digest(message.key.outer(), &[&block]);
+    let outside = digest(*message.key.outer(), &[&block]);
     std::array::from_fn(|i| outside[i])
 }

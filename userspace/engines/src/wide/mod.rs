@@ -17,7 +17,7 @@ pub(crate) use key::{GcmSide, WideKey};
 
 use crate::key::Form;
 use crate::reference;
-use crate::simd::{AES_BLOCK, Level, Message, SHA1_BLOCK, Tag, prefetch};
+use crate::simd::{AES_BLOCK, Level, Message, NO_KEY, SHA1_BLOCK, Tag, prefetch};
 use crate::transform::HEADER_LEN;
 use crate::{Engine, Job};
 
@@ -42,7 +42,8 @@ impl<L: Level> Engine for Wide<L> {
 
     fn seal(&self, batch: &mut [Job<'_>]) {
         for batch in batch.chunks_mut(BATCH) {
-            let order = sort_out(batch, reference::seal, |side, job| {
+            let mut order = Order::new();
+            order.sort_out(batch, reference::seal, |side, job| {
                 side.seal(job.esp, job.seq_hi)
             });
             let places = order.places();
@@ -52,11 +53,12 @@ impl<L: Level> Engine for Wide<L> {
             if order.chained {
                 cbc::encrypt(self.level, batch, places);
             }
-            let tags = self.tags(batch, places);
-            for (place, tag) in places.iter().zip(tags) {
+            let mut tags = [[0; ICV_LEN]; BATCH];
+            self.tags(batch, places, &mut tags);
+            for (place, tag) in places.iter().zip(&tags) {
                 let job = &mut batch[usize::from(*place)];
                 if let Some(icv) = job.esp.last_chunk_mut::<ICV_LEN>() {
-                    *icv = tag;
+                    *icv = *tag;
                 }
             }
         }
@@ -64,14 +66,16 @@ impl<L: Level> Engine for Wide<L> {
 
     fn open(&self, batch: &mut [Job<'_>]) {
         for batch in batch.chunks_mut(BATCH) {
-            let order = sort_out(batch, reference::open, |side, job| {
+            let mut order = Order::new();
+            order.sort_out(batch, reference::open, |side, job| {
                 side.open(job.esp, job.seq_hi)
             });
             let places = order.places();
             if places.is_empty() {
                 continue;
             }
-            let tags = self.tags(batch, places);
+            let mut tags = [[0; ICV_LEN]; BATCH];
+            self.tags(batch, places, &mut tags);
             for (place, tag) in places.iter().zip(&tags) {
                 let job = &mut batch[usize::from(*place)];
                 job.ok = job.esp.last_chunk().is_some_and(|icv| same(tag, icv));
@@ -89,18 +93,19 @@ impl<L: Level> Engine for Wide<L> {
 
 impl<L: Level> Wide<L> {
     /// The HMACs of the jobs at these places.
-    fn tags(&self, batch: &[Job<'_>], places: &[u8]) -> [Tag; BATCH] {
-        hmac::tags(self.level, places.len(), |i| {
+    fn tags(&self, batch: &[Job<'_>], places: &[u8], tags: &mut [Tag; BATCH]) {
+        let message = |i: usize| {
             let job = &batch[usize::from(places[i])];
             Message {
                 key: match &job.key.form {
                     Form::Wide(WideKey::Mac { mac, .. }) => mac,
-                    _ => hmac::no_key(),
+                    _ => &NO_KEY,
                 },
                 covered: &job.esp[..job.esp.len().saturating_sub(ICV_LEN)],
                 seq_hi: job.seq_hi,
             }
-        })
+        };
+        hmac::tags(self.level, message, &mut tags[..places.len()]);
     }
 }
 
@@ -112,9 +117,63 @@ struct Order {
     chained: bool,
 }
 
+/// Numbers of blocks that [`Order::sort`] tells apart.
+const LENGTHS: usize = 32;
+
 impl Order {
+    fn new() -> Order {
+        Order {
+            places: [0; BATCH],
+            count: 0,
+            chained: false,
+        }
+    }
+
     fn places(&self) -> &[u8] {
         &self.places[..self.count]
+    }
+
+    /// Does what no lane is for, and finds the jobs that lanes are for.
+    #[inline]
+    fn sort_out(
+        &mut self,
+        batch: &mut [Job<'_>],
+        reference: impl Fn(&mut Job<'_>),
+        gcm: impl Fn(&GcmSide, &mut Job<'_>) -> bool,
+    ) {
+        // Keys and packets of a thousand SAs come from far away.
+        for job in &*batch {
+            prefetch(job.key, 0);
+            prefetch(job.key, 64);
+            prefetch(job.esp, 0);
+            prefetch(job.esp, 64);
+        }
+        let mut blocks = [0; BATCH];
+        let (mut count, mut chained, mut different) = (0, false, 0);
+        for (place, job) in batch.iter_mut().enumerate().take(BATCH) {
+            let key = job.key;
+            let len = job.esp.len();
+            let good = key.fits(len);
+            job.ok = good;
+            match &key.form {
+                _ if !good => {}
+                Form::Wide(WideKey::Mac { cbc, .. }) => {
+                    let long = (len / SHA1_BLOCK).min(LENGTHS - 1) as u8;
+                    blocks[count] = long;
+                    self.places[count] = place as u8;
+                    chained |= cbc.is_some();
+                    different |= long ^ blocks[0];
+                    count += 1;
+                }
+                Form::Wide(WideKey::Gcm(side)) => job.ok = gcm(side, job),
+                Form::Reference(_) => reference(job),
+            }
+        }
+        self.count = count;
+        self.chained = chained;
+        if different != 0 {
+            self.sort(&blocks);
+        }
     }
 
     /// Sorts by counting; packets with more than [`LENGTHS`] blocks are rare and
@@ -135,53 +194,6 @@ impl Order {
             *start += 1;
         }
     }
-}
-
-/// Numbers of blocks that [`Order::sort`] tells apart.
-const LENGTHS: usize = 32;
-
-/// Does what no lane is for, and finds the jobs that lanes are for.
-fn sort_out(
-    batch: &mut [Job<'_>],
-    reference: impl Fn(&mut Job<'_>),
-    gcm: impl Fn(&GcmSide, &mut Job<'_>) -> bool,
-) -> Order {
-    // Keys and packets of a thousand SAs come from far away.
-    for job in &*batch {
-        prefetch(job.key, 0);
-        prefetch(job.key, 64);
-        prefetch(job.esp, 0);
-        prefetch(job.esp, 64);
-    }
-    let mut order = Order {
-        places: [0; BATCH],
-        count: 0,
-        chained: false,
-    };
-    let mut blocks = [0; BATCH];
-    let mut mixed = false;
-    for (place, job) in batch.iter_mut().enumerate() {
-        job.ok = job.key.fits(job.esp.len());
-        let key = job.key;
-        match &key.form {
-            _ if !job.ok => {}
-            Form::Reference(_) => reference(job),
-            Form::Wide(WideKey::Gcm(side)) => job.ok = gcm(side, job),
-            Form::Wide(WideKey::Mac { cbc, .. }) => {
-                order.chained |= cbc.is_some();
-                let long = job.esp.len() / SHA1_BLOCK;
-                let long = long.min(LENGTHS - 1) as u8;
-                blocks[order.count] = long;
-                mixed |= long != blocks[0];
-                order.places[order.count] = place as u8;
-                order.count += 1;
-            }
-        }
-    }
-    if mixed {
-        order.sort(&blocks);
-    }
-    order
 }
 
 /// IV and blocks of a packet that `fits`.

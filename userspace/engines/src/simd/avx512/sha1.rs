@@ -2,16 +2,16 @@
 //! lanes of 32 bits.
 
 use core::arch::x86_64::{
-    __m512i, _mm512_add_epi32, _mm512_cmpeq_epi32_mask, _mm512_loadu_si512, _mm512_mask_mov_epi32,
+    __m512i, _mm512_add_epi32, _mm512_cmpeq_epi32_mask, _mm512_load_si512, _mm512_loadu_si512, _mm512_mask_mov_epi32, _mm512_mask_sub_epi64, _mm512_set1_epi64, _mm512_store_si512,
     _mm512_mask_set1_epi8, _mm512_mask_set1_epi32, _mm512_maskz_loadu_epi8,
     _mm512_maskz_set1_epi64, _mm512_or_si512, _mm512_permutex2var_epi8, _mm512_rol_epi32,
     _mm512_set1_epi32, _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_storeu_si512,
     _mm512_ternarylogic_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64, _mm512_xor_si512,
 };
 
-use crate::simd::lanes::{Outside, hmac};
+use crate::simd::lanes::{At, hmac};
 use crate::simd::rounds::{compress, round, twenty, word};
-use crate::simd::{End, Message, OUTER, SHA1_BLOCK, SHA1_PADDING, Tag};
+use crate::simd::{End, Message, NO_KEY, OUTER, SHA1_BLOCK, SHA1_PADDING, Tag};
 
 hmac!("avx512f,avx512bw,avx512vl,avx512vbmi", 16);
 
@@ -75,6 +75,23 @@ fn take(word: __m512i, which: u32, other: __m512i) -> __m512i {
 #[target_feature(enable = "avx512f")]
 fn zero() -> __m512i {
     _mm512_setzero_si512()
+}
+
+/// Turns the lanes whose bit is set to other places, less so many bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn turn(at: &mut At<16>, which: u32, to: &At<16>, back: usize) {
+    let back = _mm512_set1_epi64(back as i64);
+    for half in 0..2 {
+        let mask = (which >> (8 * half)) as u8;
+        // SAFETY: reads and writes eight of the sixteen pointers.
+        unsafe {
+            let at = at.0.as_mut_ptr().add(8 * half).cast();
+            let to = _mm512_load_si512(to.0.as_ptr().add(8 * half).cast());
+            let turned = _mm512_mask_sub_epi64(_mm512_load_si512(at), mask, to, back);
+            _mm512_store_si512(at, turned);
+        }
+    }
 }
 
 /// A word of every lane.
