@@ -18,7 +18,17 @@ pub(crate) struct Message<'a> {
     pub(crate) seq_hi: Option<u32>,
 }
 
+/// Of no message.
+static NO_KEY: MacStates = MacStates::new([0; 5], [0; 5]);
+
 impl<'a> Message<'a> {
+    /// Nothing, with no key.
+    pub(crate) const NONE: Message<'static> = Message {
+        key: &NO_KEY,
+        covered: &[],
+        seq_hi: None,
+    };
+
     /// The whole blocks, which are hashed where they are, and the rest.
     pub(crate) fn parts(&self) -> (&'a [u8], &'a [u8]) {
         self.covered
@@ -73,125 +83,175 @@ pub(crate) static OUTER: [u8; SHA1_BLOCK] = {
 };
 
 /// Where each lane's next block is, as if from step 0 on.
+pub(super) type At<const WIDTH: usize> = [*const u8; WIDTH];
+
+/// The states with which lanes begin, inner and outer hash, word by word, lane by
+/// lane. As good as keys, so wiped.
 #[repr(align(64))]
-pub(super) struct At<const WIDTH: usize>(pub(super) [*const u8; WIDTH]);
+pub(super) struct Begin<const WIDTH: usize>(pub(super) [[[u32; WIDTH]; 5]; 2]);
+
+impl<const WIDTH: usize> Drop for Begin<WIDTH> {
+    fn drop(&mut self) {
+        use core::arch::x86_64::{__m128i, _mm_setzero_si128};
+        let at = self.0.as_mut_ptr().cast::<__m128i>();
+        for i in 0..size_of_val(&self.0) / size_of::<__m128i>() {
+            // SAFETY: within the words, which are aligned to more; SSE is always there.
+            unsafe { at.add(i).write_volatile(_mm_setzero_si128()) };
+        }
+    }
+}
+
+/// Prepares lanes, of `$vacant` at most so many, for the messages that are next:
+/// they begin at step `$next`.
+macro_rules! begin {
+    (
+        $most:expr, $vacant:ident, $fresh:ident, $short:ident, $long:ident, $next:ident, $due:ident, $at:ident,
+        $coming:ident, $keys:ident, $ends:ident, $waiting:ident
+    ) => {
+        for _ in 0..$most {
+            if $vacant == 0 {
+                break;
+            }
+            let Some((place, message)) = $waiting.next() else {
+                break;
+            };
+            let lane = $vacant.trailing_zeros() as usize;
+            let bit = 1 << lane;
+            $vacant &= !bit;
+            $fresh |= bit;
+            $coming[lane] = place;
+            let states = message.key.states();
+            for (states, key) in $keys.0.iter_mut().zip(states) {
+                for (word, key) in states.iter_mut().zip(key) {
+                    word[lane] = *key;
+                }
+            }
+            // SAFETY: `lane` is less than the lanes; nobody else has a reference.
+            let ending = unsafe { &mut *$ends.add(lane) };
+            let end = end(message, ending) / SHA1_BLOCK;
+            $long = $long & !bit | (end as u32 - 1) << lane;
+            let (whole, _) = message.parts();
+            let (first, blocks) = match whole.len() / SHA1_BLOCK {
+                0 => {
+                    $short |= bit;
+                    ($ends.wrapping_add(lane).cast_const().cast(), end)
+                }
+                blocks => (whole.as_ptr(), blocks),
+            };
+            $at[lane] = first.wrapping_sub($next as usize * SHA1_BLOCK);
+            put(&mut $due, lane, $next + blocks as u32);
+        }
+    };
+}
 
 /// Defines `hmac` for registers of `$width` lanes. Who uses it has what
 /// [`compress`](super::rounds) needs, and `zero`, `words`, `end`, `put`, `take`,
-/// `equal`, `turn` and `store`.
+/// `equal`, `load` and `store`.
 ///
-/// What a step needs is never read wider than it was written: the processor would
-/// wait until everything before has retired.
+/// What a step needs is never read wider than it was written shortly before: the
+/// processor would wait until everything before has retired.
 macro_rules! hmac {
     ($features:literal, $width:literal) => {
-        /// The tags of messages, each asked for once, in their order.
+        /// The tags of messages, in their order.
         #[target_feature(enable = $features)]
-        pub(super) fn hmac<'a>(message: &impl Fn(usize) -> Message<'a>, tags: &mut [Tag]) {
+        pub(super) fn hmac(messages: &[Message<'_>], tags: &mut [Tag]) {
             const WIDTH: usize = $width;
-            const ALL: u32 = (1 << WIDTH) - 1;
-            let mut waiting = 0..tags.len();
-            let mut state = [zero(); 5];
-            let mut keys = [&NO_KEY; WIDTH];
-            let mut places = [0; WIDTH];
+            let mut waiting = messages.iter().enumerate();
             let mut scratch: [End; WIDTH] = [[0; 2 * SHA1_BLOCK]; WIDTH];
             let ends = scratch.as_mut_ptr();
-            let outers = At([OUTER.as_ptr(); WIDTH]);
-            let own: At<WIDTH> = At(core::array::from_fn(|lane| ends.wrapping_add(lane).cast_const().cast()));
-            // The step's number; where each lane's block would have been in step 0;
-            // the step before which its part is over.
-            let mut now = 0_u32;
-            let mut at = At([OUTER.as_ptr(); WIDTH]);
+            let mut keys = Begin([[[0; WIDTH]; 5]; 2]);
+            // Which message a lane has, and which one is its next.
+            let (mut places, mut coming) = ([0; WIDTH], [0; WIDTH]);
+            // The step that is prepared; where each lane's block would have been in
+            // step 0; the step before which its part is over.
+            let mut next = 0_u32;
+            let mut at: At<WIDTH> = [OUTER.as_ptr(); WIDTH];
             let mut due = zero();
-            // A bit per lane. A message has three parts: its whole blocks, its end, one
-            // block or two, and the outer hash.
-            let mut free = ALL;
-            let (mut at_end, mut at_outer, mut long) = (0_u32, 0_u32, 0_u32);
-            let mut closing = 0_u32;
+            // A bit per lane. A message has three parts: its whole blocks, its end of one
+            // block or two, and the outer hash, one. These say which lanes have nothing
+            // to do; which have a new message from the next step on, without whole
+            // blocks; whose end is long; who is at the end, and at the outer hash.
+            let mut vacant = (1_u32 << WIDTH) - 1;
+            let (mut fresh, mut short, mut long) = (0_u32, 0_u32, 0_u32);
+            begin!(WIDTH, vacant, fresh, short, long, next, due, at, coming, keys, ends, waiting);
+            let (mut at_end, mut at_outer) = (short, 0_u32);
+            let mut idle = vacant;
+            let mut state: [_; 5] = core::array::from_fn(|word| load(&keys.0[0][word]));
+            places = coming;
+            fresh = 0;
+            short = 0;
+            if idle == (1 << WIDTH) - 1 {
+                return;
+            }
             loop {
-                let back = now as usize * SHA1_BLOCK;
-                while free != 0
-                    && let Some(place) = waiting.next()
-                {
-                    let lane = free.trailing_zeros() as usize;
-                    let bit = 1 << lane;
-                    free &= !bit;
-                    let message = message(place);
-                    places[lane] = place;
-                    keys[lane] = message.key;
-                    for (word, inner) in state.iter_mut().zip(message.key.inner()) {
-                        put(word, lane, *inner);
+                // SAFETY: each lane has a block left.
+                let mut words = unsafe { words(&at, next as usize * SHA1_BLOCK) };
+                if at_outer != 0 {
+                    // The digest so far is what is hashed now.
+                    for (i, outer) in keys.0[1].iter().enumerate() {
+                        words[i] = take(words[i], at_outer, state[i]);
+                        state[i] = take(state[i], at_outer, load(outer));
                     }
-                    // SAFETY: `lane` is less than WIDTH; nobody else has a reference.
-                    let ending = end(&message, unsafe { &mut *ends.add(lane) });
-                    let two = ending > SHA1_BLOCK;
-                    long = long & !bit | u32::from(two) << lane;
-                    let (whole, _) = message.parts();
-                    let short = whole.is_empty();
-                    at_end |= u32::from(short) << lane;
-                    let (first, bytes) = if short {
-                        (own.0[lane], ending)
-                    } else {
-                        (whole.as_ptr(), whole.len())
-                    };
-                    at.0[lane] = first.wrapping_sub(back);
-                    put(&mut due, lane, now + (bytes / SHA1_BLOCK) as u32);
                 }
-                if free != 0 {
-                    if free == ALL {
-                        return;
-                    }
-                    // Lanes without message do again what another one does.
-                    let busy = at.0[(!free).trailing_zeros() as usize];
-                    let mut resting = free;
-                    while resting != 0 {
-                        at.0[resting.trailing_zeros() as usize] = busy;
-                        resting &= resting - 1;
-                    }
-                    due = take(due, free, splat(u32::MAX));
-                }
-                let done = loop {
-                    // SAFETY: each lane has a block left.
-                    let mut words = unsafe { words(&at.0, now as usize * SHA1_BLOCK) };
-                    if closing != 0 {
-                        // The digest so far is what is hashed now.
-                        let mut outside = [zero(); 5];
-                        let mut left = closing;
-                        while left != 0 {
-                            let lane = left.trailing_zeros() as usize;
-                            left &= left - 1;
-                            for (word, outer) in outside.iter_mut().zip(keys[lane].outer()) {
-                                put(word, lane, *outer);
+                next += 1;
+                let done = equal(due, next);
+                let finished = at_outer;
+                vacant = finished;
+                compress!(
+                    &mut state,
+                    words,
+                    {
+                        begin!(
+                            WIDTH / 4,
+                            vacant,
+                            fresh,
+                            short,
+                            long,
+                            next,
+                            due,
+                            at,
+                            coming,
+                            keys,
+                            ends,
+                            waiting
+                        )
+                    },
+                    {
+                        let back = next as usize * SHA1_BLOCK;
+                        idle |= finished & !fresh;
+                        if done | idle != 0 {
+                            let closing = done & at_end;
+                            let ending = done & !(at_end | at_outer);
+                            let mut left = ending;
+                            while left != 0 {
+                                let lane = left.trailing_zeros() as usize;
+                                left &= left - 1;
+                                at[lane] = ends.wrapping_add(lane).cast_const().cast::<u8>().wrapping_sub(back);
                             }
+                            // Lanes with nothing to do hash something, too.
+                            let mut left = closing | idle;
+                            while left != 0 {
+                                let lane = left.trailing_zeros() as usize;
+                                left &= left - 1;
+                                at[lane] = OUTER.as_ptr().wrapping_sub(back);
+                            }
+                            due = take(due, ending | closing, splat(next + 1));
+                            due = take(due, ending & long, splat(next + 2));
+                            at_end = at_end & !closing | ending | short;
+                            at_outer = closing;
+                            short = 0;
                         }
-                        for (i, outside) in outside.into_iter().enumerate() {
-                            words[i] = take(words[i], closing, state[i]);
-                            state[i] = take(state[i], closing, outside);
-                        }
-                        closing = 0;
                     }
-                    compress!(&mut state, words);
-                    now += 1;
-                    let done = equal(due, now);
-                    if done != 0 {
-                        break done;
-                    }
-                };
-                let back = now as usize * SHA1_BLOCK;
-                let finished = done & at_outer;
-                closing = done & at_end;
-                let ending = done & !(at_end | at_outer);
-                turn(&mut at, ending, &own, back);
-                turn(&mut at, closing, &outers, back);
-                due = take(due, ending | closing, splat(now + 1));
-                due = take(due, ending & long, splat(now + 2));
-                at_end = at_end & !closing | ending;
-                at_outer = at_outer & !finished | closing;
+                );
                 if finished != 0 {
                     let mut digests = [[0; WIDTH]; 3];
                     for (digest, state) in digests.iter_mut().zip(state) {
                         store(digest, state);
                     }
-                    free |= finished;
+                    for (word, inner) in state.iter_mut().zip(&keys.0[0]) {
+                        *word = take(*word, fresh, load(inner));
+                    }
+                    fresh = 0;
                     let mut left = finished;
                     while left != 0 {
                         let lane = left.trailing_zeros() as usize;
@@ -200,6 +260,10 @@ macro_rules! hmac {
                         for (bytes, word) in tag.iter_mut().zip(&digests) {
                             *bytes = word[lane].to_be_bytes();
                         }
+                        places[lane] = coming[lane];
+                    }
+                    if idle == (1 << WIDTH) - 1 {
+                        return;
                     }
                 }
             }
@@ -207,4 +271,4 @@ macro_rules! hmac {
     };
 }
 
-pub(super) use hmac;
+pub(super) use {begin, hmac};

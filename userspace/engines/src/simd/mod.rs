@@ -36,20 +36,14 @@ pub(crate) const AES_BLOCK: usize = 16;
 #[derive(zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
 pub(crate) struct MacStates([[u32; 5]; 2]);
 
-/// Of no key.
-pub(crate) static NO_KEY: MacStates = MacStates([[0; 5]; 2]);
-
 impl MacStates {
     pub(crate) const fn new(inner: [u32; 5], outer: [u32; 5]) -> MacStates {
         MacStates([inner, outer])
     }
 
-    pub(crate) fn inner(&self) -> &[u32; 5] {
-        &self.0[0]
-    }
-
-    pub(crate) fn outer(&self) -> &[u32; 5] {
-        &self.0[1]
+    /// Inside and outside.
+    pub(crate) fn states(&self) -> &[[u32; 5]; 2] {
+        &self.0
     }
 }
 
@@ -116,8 +110,8 @@ pub(crate) trait Level: Copy + Send + Sync + 'static {
     /// Packets of HMAC-SHA-1 side by side.
     const MACS: usize;
 
-    /// The tags of messages; `message` gives the one at a place of `tags`.
-    fn hmac<'a>(self, message: impl Fn(usize) -> Message<'a>, tags: &mut [Tag]);
+    /// The tags of messages, of which there are as many.
+    fn hmac(self, messages: &[Message<'_>], tags: &mut [Tag]);
 
     /// Encrypts the first `blocks` blocks of each lane in place. A lane with no
     /// bytes at all rests.

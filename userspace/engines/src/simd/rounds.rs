@@ -24,13 +24,11 @@ macro_rules! round {
     };
 }
 
-/// Twenty rounds of one kind; after every five, names mean again what they say.
-macro_rules! twenty {
+/// Ten rounds of one kind; after every five, names mean again what they say.
+macro_rules! ten {
     ($f:ident, $k:ident, $w:ident, $t:expr, $a:ident $b:ident $c:ident $d:ident $e:ident) => {
-        twenty!(@five $f, $k, $w, $t, $a $b $c $d $e);
-        twenty!(@five $f, $k, $w, $t + 5, $a $b $c $d $e);
-        twenty!(@five $f, $k, $w, $t + 10, $a $b $c $d $e);
-        twenty!(@five $f, $k, $w, $t + 15, $a $b $c $d $e);
+        ten!(@five $f, $k, $w, $t, $a $b $c $d $e);
+        ten!(@five $f, $k, $w, $t + 5, $a $b $c $d $e);
     };
     (@five $f:ident, $k:ident, $w:ident, $t:expr, $a:ident $b:ident $c:ident $d:ident $e:ident) => {
         round!($f, $k, $w, $t, $a, $b, $c, $d, $e);
@@ -41,23 +39,34 @@ macro_rules! twenty {
     };
 }
 
-/// Adds a block, sixteen registers of words, to a state of five.
+/// Adds a block, sixteen registers of words, to a state of five. In the shade of
+/// the rounds, which keep the vector units busy, two other things are done:
+/// `$early` four times, and `$late` once before the last twenty.
 macro_rules! compress {
-    ($state:expr, $words:expr) => {{
+    ($state:expr, $words:expr, $early:block, $late:block) => {{
         let mut w = $words;
         let k0 = splat(0x5a82_7999);
         let k1 = splat(0x6ed9_eba1);
         let k2 = splat(0x8f1b_bcdc);
         let k3 = splat(0xca62_c1d6);
         let [mut a, mut b, mut c, mut d, mut e] = *$state;
-        twenty!(choice, k0, w, 0, a b c d e);
-        twenty!(parity, k1, w, 20, a b c d e);
-        twenty!(majority, k2, w, 40, a b c d e);
-        twenty!(parity, k3, w, 60, a b c d e);
+        ten!(choice, k0, w, 0, a b c d e);
+        $early;
+        ten!(choice, k0, w, 10, a b c d e);
+        $early;
+        ten!(parity, k1, w, 20, a b c d e);
+        $early;
+        ten!(parity, k1, w, 30, a b c d e);
+        $early;
+        ten!(majority, k2, w, 40, a b c d e);
+        ten!(majority, k2, w, 50, a b c d e);
+        $late;
+        ten!(parity, k3, w, 60, a b c d e);
+        ten!(parity, k3, w, 70, a b c d e);
         for (word, sum) in $state.iter_mut().zip([a, b, c, d, e]) {
             *word = add(*word, sum);
         }
     }};
 }
 
-pub(super) use {compress, round, twenty, word};
+pub(super) use {compress, round, ten, word};

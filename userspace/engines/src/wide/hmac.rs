@@ -2,8 +2,6 @@
 
 use zeroize::Zeroize;
 
-#[cfg(doc)]
-use super::BATCH;
 use crate::simd::{Level, MacStates, Message, OUTER, SHA1_BLOCK, Tag};
 
 /// FIPS 180-4 5.3.1.
@@ -39,21 +37,18 @@ impl MacStates {
     }
 }
 
-/// The tags of messages, at most [`BATCH`], which begin with the longest.
-pub(super) fn tags<'a, L: Level>(
-    level: L,
-    message: impl Fn(usize) -> Message<'a>,
-    tags: &mut [Tag],
-) {
+/// The tags of messages, which begin with the longest, and are as many.
+pub(super) fn tags<L: Level>(level: L, messages: &[Message<'_>], tags: &mut [Tag]) {
     // What would fill a few lanes only.
-    let over = tags.len() % L::MACS;
+    let over = messages.len() % L::MACS;
     let few = if over <= FEW { over } else { 0 };
-    let (many, few) = tags.split_at_mut(tags.len() - few);
+    let (many, few) = messages.split_at(messages.len() - few);
+    let (tags, rest) = tags.split_at_mut(many.len());
     if !many.is_empty() {
-        level.hmac(&message, many);
+        level.hmac(many, tags);
     }
-    for (i, tag) in few.iter_mut().enumerate() {
-        *tag = alone(&message(many.len() + i));
+    for (message, tag) in few.iter().zip(rest) {
+        *tag = alone(message);
     }
 }
 
@@ -61,6 +56,7 @@ pub(super) fn tags<'a, L: Level>(
 fn alone(message: &Message<'_>) -> Tag {
     let mut end = [0; 2 * SHA1_BLOCK];
     let len = message.end(&mut end);
+    let [inner, outer] = *message.key.states();
     let digest = |mut state: [u32; 5], blocks: &[&[u8]]| {
         for blocks in blocks {
             sha1::block_api::compress(&mut state, blocks.as_chunks().0);
@@ -71,9 +67,9 @@ fn alone(message: &Message<'_>) -> Tag {
         }
         bytes
     };
-    let inside = digest(*message.key.inner(), &[message.parts().0, &end[..len]]);
+    let inside = digest(inner, &[message.parts().0, &end[..len]]);
     let mut block = OUTER;
     block[..20].copy_from_slice(&inside);
-    let outside = digest(*message.key.outer(), &[&block]);
+    let outside = digest(outer, &[&block]);
     std::array::from_fn(|i| outside[i])
 }

@@ -17,7 +17,7 @@ pub(crate) use key::{GcmSide, WideKey};
 
 use crate::key::Form;
 use crate::reference;
-use crate::simd::{AES_BLOCK, Level, Message, NO_KEY, SHA1_BLOCK, Tag, prefetch};
+use crate::simd::{AES_BLOCK, Level, Message, SHA1_BLOCK, Tag, prefetch};
 use crate::transform::HEADER_LEN;
 use crate::{Engine, Job};
 
@@ -94,18 +94,18 @@ impl<L: Level> Engine for Wide<L> {
 impl<L: Level> Wide<L> {
     /// The HMACs of the jobs at these places.
     fn tags(&self, batch: &[Job<'_>], places: &[u8], tags: &mut [Tag; BATCH]) {
-        let message = |i: usize| {
-            let job = &batch[usize::from(places[i])];
-            Message {
-                key: match &job.key.form {
-                    Form::Wide(WideKey::Mac { mac, .. }) => mac,
-                    _ => &NO_KEY,
+        let messages: [Message<'_>; BATCH] = std::array::from_fn(|i| {
+            let job = places.get(i).and_then(|place| batch.get(usize::from(*place)));
+            match job.map(|job| (job, &job.key.form)) {
+                Some((job, Form::Wide(WideKey::Mac { mac, .. }))) => Message {
+                    key: mac,
+                    covered: &job.esp[..job.esp.len().saturating_sub(ICV_LEN)],
+                    seq_hi: job.seq_hi,
                 },
-                covered: &job.esp[..job.esp.len().saturating_sub(ICV_LEN)],
-                seq_hi: job.seq_hi,
+                _ => Message::NONE,
             }
-        };
-        hmac::tags(self.level, message, &mut tags[..places.len()]);
+        });
+        hmac::tags(self.level, &messages[..places.len()], tags);
     }
 }
 

@@ -187,12 +187,13 @@ fn in_lanes<L: Level>(level: L, tests: &[Test], good: &[bool]) {
                 |(test, _): &(&Test, &bool)| (MacStates::of(&test.bytes("key")), test.bytes("msg"));
             let kept: Vec<_> = tests.iter().map(of).collect();
             let mut tags = [[0; ICV_LEN]; super::BATCH];
-            let message = |i: usize| Message {
-                key: &kept[i].0,
-                covered: &kept[i].1,
+            let message = |(key, covered)| Message {
+                key,
+                covered,
                 seq_hi: None,
             };
-            lanes::tags(level, message, &mut tags[..kept.len()]);
+            let messages: Vec<_> = kept.iter().map(|(key, bytes)| message((key, &bytes[..]))).collect();
+            lanes::tags(level, &messages, &mut tags);
             for ((test, good), tag) in tests.iter().zip(tags) {
                 let same = tag[..] == test.bytes("tag")[..ICV_LEN];
                 assert_eq!(same, **good, "{}", test.name());

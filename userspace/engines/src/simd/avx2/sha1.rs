@@ -9,9 +9,9 @@ use core::arch::x86_64::{
     _mm256_unpacklo_epi64, _mm256_xor_si256,
 };
 
-use crate::simd::lanes::{At, hmac};
-use crate::simd::rounds::{compress, round, twenty, word};
-use crate::simd::{End, Message, NO_KEY, OUTER, SHA1_BLOCK, Tag};
+use crate::simd::lanes::{At, Begin, begin, hmac};
+use crate::simd::rounds::{compress, round, ten, word};
+use crate::simd::{End, Message, OUTER, SHA1_BLOCK, Tag};
 
 hmac!("avx2", 8);
 
@@ -70,13 +70,12 @@ fn zero() -> __m256i {
     _mm256_setzero_si256()
 }
 
-/// Turns the lanes whose bit is set to other places, less so many bytes.
-fn turn(at: &mut At<8>, mut which: u32, to: &At<8>, back: usize) {
-    while which != 0 {
-        let lane = which.trailing_zeros() as usize;
-        which &= which - 1;
-        at.0[lane] = to.0[lane].wrapping_sub(back);
-    }
+/// A word of every lane.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load(word: &[u32; 8]) -> __m256i {
+    // SAFETY: reads the 32 bytes of the word.
+    unsafe { _mm256_loadu_si256(word.as_ptr().cast()) }
 }
 
 #[inline]

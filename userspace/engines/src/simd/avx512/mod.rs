@@ -31,9 +31,9 @@ impl Avx512 {
 impl Level for Avx512 {
     const MACS: usize = 16;
 
-    fn hmac<'a>(self, message: impl Fn(usize) -> Message<'a>, tags: &mut [Tag]) {
+    fn hmac(self, messages: &[Message<'_>], tags: &mut [Tag]) {
         // SAFETY: the processor can (`self`).
-        unsafe { sha1::hmac(&message, tags) }
+        unsafe { sha1::hmac(messages, tags) }
     }
 
     fn cbc_encrypt(self, chains: &mut CbcChains, lanes: &mut [&mut [u8]; LANES], blocks: usize) {

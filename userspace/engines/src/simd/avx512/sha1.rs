@@ -2,16 +2,16 @@
 //! lanes of 32 bits.
 
 use core::arch::x86_64::{
-    __m512i, _mm512_add_epi32, _mm512_cmpeq_epi32_mask, _mm512_load_si512, _mm512_loadu_si512, _mm512_mask_mov_epi32, _mm512_mask_sub_epi64, _mm512_set1_epi64, _mm512_store_si512,
+    __m512i, _mm512_add_epi32, _mm512_cmpeq_epi32_mask, _mm512_loadu_si512, _mm512_mask_mov_epi32, 
     _mm512_mask_set1_epi8, _mm512_mask_set1_epi32, _mm512_maskz_loadu_epi8,
     _mm512_maskz_set1_epi64, _mm512_or_si512, _mm512_permutex2var_epi8, _mm512_rol_epi32,
     _mm512_set1_epi32, _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_storeu_si512,
     _mm512_ternarylogic_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64, _mm512_xor_si512,
 };
 
-use crate::simd::lanes::{At, hmac};
-use crate::simd::rounds::{compress, round, twenty, word};
-use crate::simd::{End, Message, NO_KEY, OUTER, SHA1_BLOCK, SHA1_PADDING, Tag};
+use crate::simd::lanes::{At, Begin, begin, hmac};
+use crate::simd::rounds::{compress, round, ten, word};
+use crate::simd::{End, Message, OUTER, SHA1_BLOCK, SHA1_PADDING, Tag};
 
 hmac!("avx512f,avx512bw,avx512vl,avx512vbmi", 16);
 
@@ -77,23 +77,6 @@ fn zero() -> __m512i {
     _mm512_setzero_si512()
 }
 
-/// Turns the lanes whose bit is set to other places, less so many bytes.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn turn(at: &mut At<16>, which: u32, to: &At<16>, back: usize) {
-    let back = _mm512_set1_epi64(back as i64);
-    for half in 0..2 {
-        let mask = (which >> (8 * half)) as u8;
-        // SAFETY: reads and writes eight of the sixteen pointers.
-        unsafe {
-            let at = at.0.as_mut_ptr().add(8 * half).cast();
-            let to = _mm512_load_si512(to.0.as_ptr().add(8 * half).cast());
-            let turned = _mm512_mask_sub_epi64(_mm512_load_si512(at), mask, to, back);
-            _mm512_store_si512(at, turned);
-        }
-    }
-}
-
 /// A word of every lane.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -113,13 +96,25 @@ fn store(word: &mut [u32; 16], value: __m512i) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn end(message: &Message<'_>, end: &mut End) -> usize {
-    if message.seq_hi.is_some() {
-        return message.end(end);
-    }
     let (_, rest) = message.parts();
     let place = 1_u64 << (rest.len() % SHA1_BLOCK);
     // SAFETY: the mask leaves out what is behind the rest.
     let bytes = unsafe { _mm512_maskz_loadu_epi8(place - 1, rest.as_ptr().cast()) };
+    let to = end.as_mut_ptr();
+    if let Some(hi) = message.seq_hi {
+        let used = rest.len() % SHA1_BLOCK + 4;
+        let len = (used + SHA1_PADDING).next_multiple_of(SHA1_BLOCK);
+        // SAFETY: two blocks, each written whole; then within them, for `used` is at
+        // most 67, and `len` one of 64 and 128.
+        unsafe {
+            _mm512_storeu_si512(to.cast(), bytes);
+            _mm512_storeu_si512(to.add(SHA1_BLOCK).cast(), _mm512_setzero_si512());
+            let hi = u64::from(hi.swap_bytes()) | 0x80 << 32;
+            to.add(used - 4).cast::<u64>().write_unaligned(hi.to_le());
+            to.add(len - 8).cast::<u64>().write_unaligned(message.bits().to_be());
+        }
+        return len;
+    }
     let mut first = _mm512_mask_set1_epi8(bytes, place, 0x80_u8 as i8);
     // In the last eight bytes of a block.
     let bits = _mm512_maskz_set1_epi64(0x80, message.bits().swap_bytes() as i64);
@@ -127,7 +122,6 @@ fn end(message: &Message<'_>, end: &mut End) -> usize {
     if fits {
         first = _mm512_or_si512(first, bits);
     }
-    let to = end.as_mut_ptr();
     // SAFETY: two blocks, each written whole.
     unsafe {
         _mm512_storeu_si512(to.cast(), first);
