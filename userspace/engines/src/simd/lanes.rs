@@ -156,12 +156,13 @@ macro_rules! hmac {
         #[target_feature(enable = $features)]
         pub(super) fn hmac(messages: &[Message<'_>], tags: &mut [Tag]) {
             const WIDTH: usize = $width;
+            const ALL: u32 = (1 << WIDTH) - 1;
             let mut waiting = messages.iter().enumerate();
             let mut scratch: [End; WIDTH] = [[0; 2 * SHA1_BLOCK]; WIDTH];
             let ends = scratch.as_mut_ptr();
             let mut keys = Begin([[[0; WIDTH]; 5]; 2]);
-            // Which message a lane has, and which one is its next.
-            let (mut places, mut coming) = ([0; WIDTH], [0; WIDTH]);
+            // Which message will be a lane's next.
+            let mut coming = [0; WIDTH];
             // The step that is prepared; where each lane's block would have been in
             // step 0; the step before which its part is over.
             let mut next = 0_u32;
@@ -171,16 +172,18 @@ macro_rules! hmac {
             // block or two, and the outer hash, one. These say which lanes have nothing
             // to do; which have a new message from the next step on, without whole
             // blocks; whose end is long; who is at the end, and at the outer hash.
-            let mut vacant = (1_u32 << WIDTH) - 1;
+            let mut vacant = ALL;
             let (mut fresh, mut short, mut long) = (0_u32, 0_u32, 0_u32);
-            begin!(WIDTH, vacant, fresh, short, long, next, due, at, coming, keys, ends, waiting);
+            begin!(
+                WIDTH, vacant, fresh, short, long, next, due, at, coming, keys, ends, waiting
+            );
             let (mut at_end, mut at_outer) = (short, 0_u32);
-            let mut idle = vacant;
+            let mut idle = !fresh & ALL;
+            let (mut fresh, mut short) = (0_u32, 0_u32);
             let mut state: [_; 5] = core::array::from_fn(|word| load(&keys.0[0][word]));
-            places = coming;
-            fresh = 0;
-            short = 0;
-            if idle == (1 << WIDTH) - 1 {
+            // Which one it has.
+            let mut places = coming;
+            if idle == ALL {
                 return;
             }
             loop {
@@ -226,7 +229,11 @@ macro_rules! hmac {
                             while left != 0 {
                                 let lane = left.trailing_zeros() as usize;
                                 left &= left - 1;
-                                at[lane] = ends.wrapping_add(lane).cast_const().cast::<u8>().wrapping_sub(back);
+                                at[lane] = ends
+                                    .wrapping_add(lane)
+                                    .cast_const()
+                                    .cast::<u8>()
+                                    .wrapping_sub(back);
                             }
                             // Lanes with nothing to do hash something, too.
                             let mut left = closing | idle;
@@ -262,7 +269,7 @@ macro_rules! hmac {
                         }
                         places[lane] = coming[lane];
                     }
-                    if idle == (1 << WIDTH) - 1 {
+                    if idle == ALL {
                         return;
                     }
                 }

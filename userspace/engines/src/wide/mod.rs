@@ -95,7 +95,9 @@ impl<L: Level> Wide<L> {
     /// The HMACs of the jobs at these places.
     fn tags(&self, batch: &[Job<'_>], places: &[u8], tags: &mut [Tag; BATCH]) {
         let messages: [Message<'_>; BATCH] = std::array::from_fn(|i| {
-            let job = places.get(i).and_then(|place| batch.get(usize::from(*place)));
+            let job = places
+                .get(i)
+                .and_then(|place| batch.get(usize::from(*place)));
             match job.map(|job| (job, &job.key.form)) {
                 Some((job, Form::Wide(WideKey::Mac { mac, .. }))) => Message {
                     key: mac,

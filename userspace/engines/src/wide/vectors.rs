@@ -192,7 +192,10 @@ fn in_lanes<L: Level>(level: L, tests: &[Test], good: &[bool]) {
                 covered,
                 seq_hi: None,
             };
-            let messages: Vec<_> = kept.iter().map(|(key, bytes)| message((key, &bytes[..]))).collect();
+            let messages: Vec<_> = kept
+                .iter()
+                .map(|(key, bytes)| message((key, &bytes[..])))
+                .collect();
             lanes::tags(level, &messages, &mut tags);
             for ((test, good), tag) in tests.iter().zip(tags) {
                 let same = tag[..] == test.bytes("tag")[..ICV_LEN];

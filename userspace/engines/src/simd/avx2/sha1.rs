@@ -1,5 +1,6 @@
 //! SHA-1's compression, one computation in each of eight lanes of 32 bits.
 
+use core::arch::asm;
 use core::arch::x86_64::{
     __m256i, _mm256_add_epi32, _mm256_and_si256, _mm256_blendv_epi8, _mm256_castsi256_ps,
     _mm256_cmpeq_epi32, _mm256_loadu_si256, _mm256_movemask_ps, _mm256_or_si256,
@@ -10,7 +11,7 @@ use core::arch::x86_64::{
 };
 
 use crate::simd::lanes::{At, Begin, begin, hmac};
-use crate::simd::rounds::{compress, round, ten, word};
+use crate::simd::rounds::{compress, next, none, round, ten};
 use crate::simd::{End, Message, OUTER, SHA1_BLOCK, Tag};
 
 hmac!("avx2", 8);
@@ -123,6 +124,25 @@ fn transpose(rows: [__m256i; 8]) -> [__m256i; 8] {
 #[target_feature(enable = "avx2")]
 fn add(a: __m256i, b: __m256i) -> __m256i {
     _mm256_add_epi32(a, b)
+}
+
+/// The same, for sums of more than two: the compiler would put what is known last
+/// at their beginning, and each round would wait for all of the one before.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sum(a: __m256i, b: __m256i) -> __m256i {
+    let sum;
+    // SAFETY: an instruction of this level that only adds registers.
+    unsafe {
+        asm!(
+            "vpaddd {sum}, {a}, {b}",
+            a = in(ymm_reg) a,
+            b = in(ymm_reg) b,
+            sum = lateout(ymm_reg) sum,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sum
 }
 
 #[inline]

@@ -1,8 +1,9 @@
 //! SHA-1's compression (FIPS 180-4 6.1.2), one computation in each of sixteen
 //! lanes of 32 bits.
 
+use core::arch::asm;
 use core::arch::x86_64::{
-    __m512i, _mm512_add_epi32, _mm512_cmpeq_epi32_mask, _mm512_loadu_si512, _mm512_mask_mov_epi32, 
+    __m512i, _mm512_add_epi32, _mm512_cmpeq_epi32_mask, _mm512_loadu_si512, _mm512_mask_mov_epi32,
     _mm512_mask_set1_epi8, _mm512_mask_set1_epi32, _mm512_maskz_loadu_epi8,
     _mm512_maskz_set1_epi64, _mm512_or_si512, _mm512_permutex2var_epi8, _mm512_rol_epi32,
     _mm512_set1_epi32, _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_storeu_si512,
@@ -10,7 +11,7 @@ use core::arch::x86_64::{
 };
 
 use crate::simd::lanes::{At, Begin, begin, hmac};
-use crate::simd::rounds::{compress, round, ten, word};
+use crate::simd::rounds::{compress, next, none, round, ten};
 use crate::simd::{End, Message, OUTER, SHA1_BLOCK, SHA1_PADDING, Tag};
 
 hmac!("avx512f,avx512bw,avx512vl,avx512vbmi", 16);
@@ -111,7 +112,9 @@ fn end(message: &Message<'_>, end: &mut End) -> usize {
             _mm512_storeu_si512(to.add(SHA1_BLOCK).cast(), _mm512_setzero_si512());
             let hi = u64::from(hi.swap_bytes()) | 0x80 << 32;
             to.add(used - 4).cast::<u64>().write_unaligned(hi.to_le());
-            to.add(len - 8).cast::<u64>().write_unaligned(message.bits().to_be());
+            to.add(len - 8)
+                .cast::<u64>()
+                .write_unaligned(message.bits().to_be());
         }
         return len;
     }
@@ -167,6 +170,25 @@ fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
 #[target_feature(enable = "avx512f")]
 fn add(a: __m512i, b: __m512i) -> __m512i {
     _mm512_add_epi32(a, b)
+}
+
+/// The same, for sums of more than two: the compiler would put what is known last
+/// at their beginning, and each round would wait for all of the one before.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn sum(a: __m512i, b: __m512i) -> __m512i {
+    let sum;
+    // SAFETY: an instruction of this level that only adds registers.
+    unsafe {
+        asm!(
+            "vpaddd {sum}, {a}, {b}",
+            a = in(zmm_reg) a,
+            b = in(zmm_reg) b,
+            sum = lateout(zmm_reg) sum,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sum
 }
 
 #[inline]
