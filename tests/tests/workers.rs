@@ -51,6 +51,32 @@ fn every_phone_is_served_by_the_worker_of_its_address() {
 
 #[test]
 #[ignore = "root: namespaces, BPF"]
+fn a_worker_that_polls_busily_serves_the_phones_and_sleeps_in_the_end() {
+    let config = gm_dataplane::Config {
+        busy_poll_us: 500_000,
+        ..net::p_config(1)
+    };
+    let net = Net::with(config, 1, 1, 6);
+    net.all_pass();
+    net.nothing_lost();
+    // Every question is an order, after which it looks again for half a second.
+    let turns = || {
+        let worker = &net.p.plane.stats().unwrap().workers[0];
+        (worker.turns, worker.sleeps)
+    };
+    let (before, end) = (turns(), Instant::now() + WAIT);
+    let (mut asked, mut now) = (0, before);
+    while now.1 == before.1 {
+        assert!(Instant::now() < end, "it never slept: {before:?}, {now:?}");
+        thread::sleep(Duration::from_secs(1));
+        (asked, now) = (asked + 1, turns());
+    }
+    let looks = (now.0 - before.0) - (now.1 - before.1) - asked;
+    assert!(looks > 10, "it did not look again: {before:?}, {now:?}");
+}
+
+#[test]
+#[ignore = "root: namespaces, BPF"]
 fn workers_come_and_go_under_traffic_and_no_packet_is_lost() {
     let net = Net::new(4, [1, 2], 12);
     let sas = net.p.plane.list().len();

@@ -187,10 +187,15 @@ impl Net {
     /// `n` queues, these workers at the P-CSCF and at the phones; every third
     /// phone is behind a NAT (UDP-enc-tun).
     pub fn new(n: u32, [p_workers, u_workers]: [u32; 2], phones: u16) -> Net {
+        Net::with(p_config(p_workers), n, u_workers, phones)
+    }
+
+    /// The same, with this at the P-CSCF.
+    pub fn with(p_config: Config, n: u32, u_workers: u32, phones: u16) -> Net {
         let (p, u) = (NetNs::new().unwrap(), NetNs::new().unwrap());
         let phones: Vec<IpAddr> = (1..=phones).map(phone).collect();
         join(&p, &u, n, &phones);
-        let p_plane = start(&p, p_config(p_workers));
+        let p_plane = start(&p, p_config);
         let u_plane = start(&u, u_config(&phones, u_workers));
         let sets = phones
             .iter()
