@@ -263,10 +263,12 @@ macro_rules! hmac {
                     while left != 0 {
                         let lane = left.trailing_zeros() as usize;
                         left &= left - 1;
-                        let tag = tags[places[lane]].as_chunks_mut().0;
-                        for (bytes, word) in tag.iter_mut().zip(&digests) {
-                            *bytes = word[lane].to_be_bytes();
-                        }
+                        // Written as it will be read: eight bytes, and four.
+                        let [first, second, third] = &digests;
+                        let both = u64::from(first[lane]) << 32 | u64::from(second[lane]);
+                        let (front, back) = tags[places[lane]].split_at_mut(8);
+                        front.copy_from_slice(&both.to_be_bytes());
+                        back.copy_from_slice(&third[lane].to_be_bytes());
                         places[lane] = coming[lane];
                     }
                     if idle == ALL {

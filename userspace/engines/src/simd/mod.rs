@@ -16,14 +16,8 @@ mod schedule;
 
 pub(crate) use lanes::{End, Message, OUTER, Tag};
 
-/// Chains of CBC that a level works on side by side.
-pub(crate) const LANES: usize = 16;
-
 /// Bytes that SHA-1 takes at once.
 pub(crate) const SHA1_BLOCK: usize = 64;
-
-/// Blocks that are encrypted before a lane that rests begins anew.
-const RUN: usize = 8;
 
 /// Fewest bytes that SHA-1's padding adds (FIPS 180-4 5.1.1).
 pub(crate) const SHA1_PADDING: usize = 9;
@@ -52,56 +46,26 @@ impl MacStates {
 #[repr(align(16))]
 pub(crate) struct RoundKeys(pub(crate) [[u8; AES_BLOCK]; 11]);
 
-/// The round keys of [`LANES`] CBC chains, round by round, lane by lane, and the
-/// last ciphertext block of each (the IV at first). In halves of a block, which
-/// are wiped faster than bytes.
-#[repr(align(64))]
-pub(crate) struct CbcChains {
-    keys: [[[u64; 2]; LANES]; 11],
-    last: [[u64; 2]; LANES],
-    /// What a lane works on that rests.
-    rest: [[u8; RUN * AES_BLOCK]; LANES],
-    /// Lanes that have had a key: the others have nothing to wipe.
-    used: usize,
+impl RoundKeys {
+    /// Of no key.
+    pub(crate) const NONE: RoundKeys = RoundKeys([[0; AES_BLOCK]; 11]);
 }
 
-impl Drop for CbcChains {
-    fn drop(&mut self) {
-        use zeroize::Zeroize;
-        for lanes in self.keys.iter_mut().chain([&mut self.last]) {
-            lanes[..self.used].as_flattened_mut().zeroize();
-        }
-    }
+/// A packet that CBC encrypts in place.
+pub(crate) struct Chain<'a> {
+    pub(crate) keys: &'a RoundKeys,
+    /// Its IV and its blocks.
+    pub(crate) data: &'a mut [u8],
 }
 
-impl CbcChains {
-    /// No chain in any lane.
-    pub(crate) fn new() -> CbcChains {
-        CbcChains {
-            keys: [[[0; 2]; LANES]; 11],
-            last: [[0; 2]; LANES],
-            rest: [[0; RUN * AES_BLOCK]; LANES],
-            used: 0,
-        }
-    }
-
-    /// Begins a chain in a lane.
-    pub(crate) fn begin(&mut self, lane: usize, keys: &RoundKeys, iv: &[u8; AES_BLOCK]) {
-        for (round, key) in self.keys.iter_mut().zip(&keys.0) {
-            round[lane] = halves(key);
-        }
-        self.last[lane] = halves(iv);
-        self.used = self.used.max(lane + 1);
-    }
-}
-
-fn halves(block: &[u8; AES_BLOCK]) -> [u64; 2] {
-    let both = u128::from_ne_bytes(*block);
-    let (low, high) = (both as u64, (both >> 64) as u64);
-    if cfg!(target_endian = "little") {
-        [low, high]
-    } else {
-        [high, low]
+impl Chain<'_> {
+    /// The keys, where the first block is, behind the IV, and how many there are:
+    /// `None` where there are none.
+    fn parts(&mut self) -> Option<(&RoundKeys, *mut u8, u32)> {
+        let blocks = (self.data.len() / AES_BLOCK).checked_sub(1)?;
+        let first = self.data.get_mut(AES_BLOCK..)?.as_mut_ptr();
+        let blocks = u32::try_from(blocks).ok().filter(|blocks| *blocks > 0)?;
+        Some((self.keys, first, blocks))
     }
 }
 
@@ -113,12 +77,8 @@ pub(crate) trait Level: Copy + Send + Sync + 'static {
     /// The tags of messages, of which there are as many.
     fn hmac(self, messages: &[Message<'_>], tags: &mut [Tag]);
 
-    /// Encrypts the first `blocks` blocks of each lane in place. A lane with no
-    /// bytes at all rests.
-    ///
-    /// # Panics
-    /// When a lane has bytes, but fewer.
-    fn cbc_encrypt(self, chains: &mut CbcChains, lanes: &mut [&mut [u8]; LANES], blocks: usize);
+    /// Encrypts packets in place; those that begin should be the longest.
+    fn cbc_encrypt(self, chains: &mut [Chain<'_>]);
 
     /// Decrypts one packet in place: the IV and its blocks behind it; `keys` are
     /// those of [`Level::inverse`]. Bytes behind the last whole block stay.
@@ -136,14 +96,4 @@ pub(crate) fn prefetch<T: ?Sized>(what: &T, offset: usize) {
     let at = core::ptr::from_ref(what).cast::<i8>().wrapping_add(offset);
     // SAFETY: a prefetch reads nothing and faults nowhere; SSE is always there.
     unsafe { core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(at) };
-}
-
-/// Refuses lanes that are shorter than what is to be read of them.
-fn check_lanes<'a>(lengths: impl Iterator<Item = &'a [u8]>, bytes: usize) {
-    for lane in lengths {
-        assert!(
-            lane.is_empty() || lane.len() >= bytes,
-            "a lane is too short"
-        );
-    }
 }

@@ -2,61 +2,40 @@
 
 use std::mem::take;
 
-use super::{BATCH, WideKey, cbc_parts};
+use super::{BATCH, WideKey, cbc_data};
 use crate::Job;
 use crate::key::Form;
-use crate::simd::{AES_BLOCK, CbcChains, LANES, Level, RoundKeys};
+use crate::simd::{Chain, Level, RoundKeys};
 
-/// A packet's blocks, to be encrypted.
-struct Chain<'a> {
-    keys: &'a RoundKeys,
-    iv: [u8; AES_BLOCK],
-    body: &'a mut [u8],
-}
+/// Of no packet.
+static NO_KEYS: RoundKeys = RoundKeys::NONE;
 
-/// Encrypts those of the jobs whose transform encrypts, each in a lane that the
-/// one before it has left. The longest begin, so that the lanes end together.
+/// Encrypts those of the jobs whose transform encrypts, in the order of their
+/// places.
 pub(super) fn encrypt<L: Level>(level: L, batch: &mut [Job<'_>], places: &[u8]) {
     let mut jobs: [Option<&mut Job<'_>>; BATCH] = [const { None }; BATCH];
     for (place, job) in jobs.iter_mut().zip(batch) {
         *place = Some(job);
     }
-    let mut waiting = places.iter().filter_map(|place| {
+    let mut found = places.iter().filter_map(|place| {
         let job = take(&mut jobs[usize::from(*place)])?;
-        let Form::Wide(WideKey::Mac { cbc, .. }) = &job.key.form else {
+        let Form::Wide(WideKey::Mac(key)) = &job.key.form else {
             return None;
         };
-        let keys = &cbc.as_ref()?.encrypt;
-        let (iv, body) = cbc_parts(job.esp);
-        Some(Chain { keys, iv, body })
+        let keys = &key.cbc.as_ref()?.encrypt;
+        let data = cbc_data(job.esp);
+        Some(Chain { keys, data })
     });
-    let mut chains = CbcChains::new();
-    let mut lanes: [&mut [u8]; LANES] = Default::default();
-    let mut begin = |chains: &mut CbcChains, lane: usize| match waiting.next() {
+    let mut count = 0;
+    let mut chains: [Chain<'_>; BATCH] = std::array::from_fn(|_| match found.next() {
         Some(chain) => {
-            chains.begin(lane, chain.keys, &chain.iv);
-            chain.body
+            count += 1;
+            chain
         }
-        None => &mut [],
-    };
-    for (lane, body) in lanes.iter_mut().enumerate() {
-        *body = begin(&mut chains, lane);
-    }
-    let busy = |lanes: &[&mut [u8]; LANES]| {
-        let left = lanes.iter().map(|lane| lane.len() / AES_BLOCK);
-        left.filter(|blocks| *blocks > 0).min()
-    };
-    while let Some(blocks) = busy(&lanes) {
-        level.cbc_encrypt(&mut chains, &mut lanes, blocks);
-        for (lane, body) in lanes.iter_mut().enumerate() {
-            let (_, rest) = take(body)
-                .split_at_mut_checked(blocks * AES_BLOCK)
-                .unwrap_or_default();
-            *body = if rest.is_empty() {
-                begin(&mut chains, lane)
-            } else {
-                rest
-            };
-        }
-    }
+        None => Chain {
+            keys: &NO_KEYS,
+            data: &mut [],
+        },
+    });
+    level.cbc_encrypt(&mut chains[..count]);
 }

@@ -10,14 +10,19 @@ use crate::transform::{SALT_LEN, Transform};
 /// What a level needs of one SA.
 pub(crate) enum WideKey {
     /// HMAC-SHA-1-96, alone or over AES-CBC.
-    Mac {
-        /// The states behind the key.
-        mac: MacStates,
-        /// For [`Transform::HmacSha1AesCbc`].
-        cbc: Option<CbcKeys>,
-    },
+    Mac(MacKey),
     /// AES-GCM or AES-GMAC.
     Gcm(GcmSide),
+}
+
+/// What HMAC-SHA-1-96 needs, in the order in which it is read: a packet that is not
+/// encrypted reads no more than the first cache line of its key.
+#[repr(C)]
+pub(crate) struct MacKey {
+    /// The states behind the key.
+    pub(super) mac: MacStates,
+    /// For [`Transform::HmacSha1AesCbc`].
+    pub(crate) cbc: Option<CbcKeys>,
 }
 
 /// AES-CBC's round keys both ways.
@@ -62,7 +67,7 @@ impl WideKey {
             _ => return None,
         };
         let mac = MacStates::of(integrity);
-        Some(WideKey::Mac { mac, cbc })
+        Some(WideKey::Mac(MacKey { mac, cbc }))
     }
 
     /// Of GCM and GMAC; `None` for another transform.

@@ -13,11 +13,12 @@ mod vectors;
 
 use subtle::ConstantTimeEq;
 
+use key::CbcKeys;
 pub(crate) use key::{GcmSide, WideKey};
 
 use crate::key::Form;
 use crate::reference;
-use crate::simd::{AES_BLOCK, Level, Message, SHA1_BLOCK, Tag, prefetch};
+use crate::simd::{Level, Message, RoundKeys, SHA1_BLOCK, Tag, prefetch};
 use crate::transform::HEADER_LEN;
 use crate::{Engine, Job};
 
@@ -26,8 +27,6 @@ const BATCH: usize = 64;
 
 /// Of HMAC-SHA-1-96.
 const ICV_LEN: usize = 12;
-/// Header and IV of a CBC packet.
-const CBC_FRONT: usize = HEADER_LEN + AES_BLOCK;
 
 /// The engine of a level.
 pub(crate) struct Wide<L> {
@@ -43,9 +42,8 @@ impl<L: Level> Engine for Wide<L> {
     fn seal(&self, batch: &mut [Job<'_>]) {
         for batch in batch.chunks_mut(BATCH) {
             let mut order = Order::new();
-            order.sort_out(batch, reference::seal, |side, job| {
-                side.seal(job.esp, job.seq_hi)
-            });
+            let gcm = |side: &GcmSide, job: &mut Job<'_>| side.seal(job.esp, job.seq_hi);
+            order.sort_out(batch, |keys| &keys.encrypt, reference::seal, gcm);
             let places = order.places();
             if places.is_empty() {
                 continue;
@@ -67,9 +65,8 @@ impl<L: Level> Engine for Wide<L> {
     fn open(&self, batch: &mut [Job<'_>]) {
         for batch in batch.chunks_mut(BATCH) {
             let mut order = Order::new();
-            order.sort_out(batch, reference::open, |side, job| {
-                side.open(job.esp, job.seq_hi)
-            });
+            let gcm = |side: &GcmSide, job: &mut Job<'_>| side.open(job.esp, job.seq_hi);
+            order.sort_out(batch, |keys| &keys.decrypt, reference::open, gcm);
             let places = order.places();
             if places.is_empty() {
                 continue;
@@ -79,12 +76,10 @@ impl<L: Level> Engine for Wide<L> {
             for (place, tag) in places.iter().zip(&tags) {
                 let job = &mut batch[usize::from(*place)];
                 job.ok = job.esp.last_chunk().is_some_and(|icv| same(tag, icv));
-                if let Form::Wide(WideKey::Mac { cbc, .. }) = &job.key.form
-                    && let (true, Some(keys)) = (job.ok, cbc)
+                if let Form::Wide(WideKey::Mac(key)) = &job.key.form
+                    && let (true, Some(keys)) = (job.ok, &key.cbc)
                 {
-                    let end = job.esp.len() - ICV_LEN;
-                    self.level
-                        .cbc_decrypt(&keys.decrypt, &mut job.esp[HEADER_LEN..end]);
+                    self.level.cbc_decrypt(&keys.decrypt, cbc_data(job.esp));
                 }
             }
         }
@@ -99,8 +94,8 @@ impl<L: Level> Wide<L> {
                 .get(i)
                 .and_then(|place| batch.get(usize::from(*place)));
             match job.map(|job| (job, &job.key.form)) {
-                Some((job, Form::Wide(WideKey::Mac { mac, .. }))) => Message {
-                    key: mac,
+                Some((job, Form::Wide(WideKey::Mac(key)))) => Message {
+                    key: &key.mac,
                     covered: &job.esp[..job.esp.len().saturating_sub(ICV_LEN)],
                     seq_hi: job.seq_hi,
                 },
@@ -140,6 +135,7 @@ impl Order {
     fn sort_out(
         &mut self,
         batch: &mut [Job<'_>],
+        round_keys: impl Fn(&CbcKeys) -> &RoundKeys,
         reference: impl Fn(&mut Job<'_>),
         gcm: impl Fn(&GcmSide, &mut Job<'_>) -> bool,
     ) {
@@ -151,7 +147,8 @@ impl Order {
             prefetch(job.esp, 64);
         }
         let mut blocks = [0; BATCH];
-        let (mut count, mut chained, mut different) = (0, false, 0);
+        let (mut count, mut first) = (0, None);
+        let (mut chained, mut different) = (false, false);
         for (place, job) in batch.iter_mut().enumerate().take(BATCH) {
             let key = job.key;
             let len = job.esp.len();
@@ -159,12 +156,19 @@ impl Order {
             job.ok = good;
             match &key.form {
                 _ if !good => {}
-                Form::Wide(WideKey::Mac { cbc, .. }) => {
+                Form::Wide(WideKey::Mac(key)) => {
+                    if let Some(cbc) = &key.cbc {
+                        chained = true;
+                        let keys = round_keys(cbc);
+                        prefetch(keys, 0);
+                        prefetch(keys, 64);
+                        prefetch(keys, 128);
+                    }
                     let long = (len / SHA1_BLOCK).min(LENGTHS - 1) as u8;
+                    first.get_or_insert(long);
                     blocks[count] = long;
                     self.places[count] = place as u8;
-                    chained |= cbc.is_some();
-                    different |= long ^ blocks[0];
+                    different |= Some(long) != first;
                     count += 1;
                 }
                 Form::Wide(WideKey::Gcm(side)) => job.ok = gcm(side, job),
@@ -173,7 +177,7 @@ impl Order {
         }
         self.count = count;
         self.chained = chained;
-        if different != 0 {
+        if different {
             self.sort(&blocks);
         }
     }
@@ -199,16 +203,9 @@ impl Order {
 }
 
 /// IV and blocks of a packet that `fits`.
-fn cbc_parts(esp: &mut [u8]) -> ([u8; AES_BLOCK], &mut [u8]) {
-    let mut iv = [0; AES_BLOCK];
+fn cbc_data(esp: &mut [u8]) -> &mut [u8] {
     let end = esp.len().saturating_sub(ICV_LEN);
-    match esp[..end].split_at_mut_checked(CBC_FRONT) {
-        Some((front, body)) => {
-            iv.copy_from_slice(&front[HEADER_LEN..]);
-            (iv, body)
-        }
-        None => (iv, &mut []),
-    }
+    esp.get_mut(HEADER_LEN..end).unwrap_or_default()
 }
 
 /// Compared in one step, which tells nothing of where they differ.

@@ -3,86 +3,102 @@
 
 use core::arch::x86_64::{
     __m128i, _mm_aesdec_si128, _mm_aesdeclast_si128, _mm_aesenc_si128, _mm_aesenclast_si128,
-    _mm_load_si128, _mm_loadu_si128, _mm_setzero_si128, _mm_storeu_si128, _mm_xor_si128,
+    _mm_loadu_si128, _mm_setzero_si128, _mm_storeu_si128, _mm_xor_si128,
 };
 
-use crate::simd::{AES_BLOCK, CbcChains, LANES, RoundKeys};
+use crate::simd::{AES_BLOCK, Chain, RoundKeys};
 
 /// Blocks in flight: as many as hide the latency of a round.
 const WIDTH: usize = 8;
 
-/// # Safety
-/// The AES instructions; each lane has `blocks` blocks, or is empty.
-#[target_feature(enable = "aes,avx2")]
-pub(super) unsafe fn encrypt(
-    chains: &mut CbcChains,
-    lanes: &mut [&mut [u8]; LANES],
-    blocks: usize,
-) {
-    for turn in (0..LANES).step_by(WIDTH) {
-        let busy = lanes[turn..turn + WIDTH]
-            .iter()
-            .rposition(|lane| !lane.is_empty());
-        // SAFETY: the caller's.
-        unsafe {
-            match busy {
-                None => {}
-                Some(0..2) => run::<2>(chains, lanes, turn, blocks),
-                Some(2..4) => run::<4>(chains, lanes, turn, blocks),
-                Some(_) => run::<WIDTH>(chains, lanes, turn, blocks),
-            }
+/// The round keys of the chains, round by round, lane by lane.
+struct Keys<const BUSY: usize>([[__m128i; BUSY]; 11]);
+
+impl<const BUSY: usize> Drop for Keys<BUSY> {
+    fn drop(&mut self) {
+        for key in self.0.as_flattened_mut() {
+            // SAFETY: a key of ours; SSE is always there.
+            unsafe { core::ptr::from_mut(key).write_volatile(_mm_setzero_si128()) };
         }
     }
 }
 
-/// Encrypts in `BUSY` lanes from `turn` on.
-///
-/// # Safety
-/// As for [`encrypt`].
+/// Encrypts packets side by side. A lane that has come to its packet's end takes the
+/// next one.
+#[target_feature(enable = "aes,avx2")]
+pub(super) fn encrypt(chains: &mut [Chain<'_>]) {
+    match chains.len() {
+        0..=2 => run::<2>(chains),
+        3..=4 => run::<4>(chains),
+        _ => run::<WIDTH>(chains),
+    }
+}
+
+/// Encrypts in `BUSY` lanes.
 #[inline]
 #[target_feature(enable = "aes,avx2")]
-unsafe fn run<const BUSY: usize>(
-    chains: &mut CbcChains,
-    lanes: &mut [&mut [u8]; LANES],
-    turn: usize,
-    blocks: usize,
-) {
-    // A lane that rests works on this, again and again.
-    let mut rest = [[0; AES_BLOCK]; BUSY];
-    let places: [(*mut u8, usize); BUSY] =
-        core::array::from_fn(|lane| match &mut *lanes[turn + lane] {
-            [] => (rest[lane].as_mut_ptr(), 0),
-            bytes => (bytes.as_mut_ptr(), AES_BLOCK),
-        });
-    // SAFETY: of all loads and stores: keys and last blocks are sixteen bytes,
-    // aligned to sixteen; block `block` of a lane is there, or its rest.
-    unsafe {
-        let key = |round: usize, lane: usize| {
-            _mm_load_si128(chains.keys[round][turn + lane].as_ptr().cast())
-        };
-        let mut last: [__m128i; BUSY] =
-            core::array::from_fn(|lane| _mm_load_si128(chains.last[turn + lane].as_ptr().cast()));
-        for block in 0..blocks {
-            let at = |lane: usize| -> *mut u8 {
-                let (start, stride) = places[lane];
-                start.add(block * stride)
-            };
-            for (lane, last) in last.iter_mut().enumerate() {
-                let plain = _mm_loadu_si128(at(lane).cast());
-                *last = _mm_xor_si128(*last, _mm_xor_si128(plain, key(0, lane)));
-            }
-            for round in 1..10 {
-                for (lane, last) in last.iter_mut().enumerate() {
-                    *last = _mm_aesenc_si128(*last, key(round, lane));
+fn run<const BUSY: usize>(chains: &mut [Chain<'_>]) {
+    let mut waiting = chains.iter_mut().filter_map(Chain::parts);
+    let mut keys = Keys([[_mm_setzero_si128(); BUSY]; 11]);
+    // Where each lane's next block is, and how many are left; a lane with none does
+    // what another one does.
+    let mut at = [core::ptr::null_mut::<u8>(); BUSY];
+    let mut left = [0_u32; BUSY];
+    loop {
+        for lane in 0..BUSY {
+            if left[lane] == 0
+                && let Some((round_keys, first, blocks)) = waiting.next()
+            {
+                (at[lane], left[lane]) = (first, blocks);
+                for (keys, key) in keys.0.iter_mut().zip(&round_keys.0) {
+                    keys[lane] = load(key);
                 }
             }
-            for (lane, last) in last.iter_mut().enumerate() {
-                *last = _mm_aesenclast_si128(*last, key(10, lane));
-                _mm_storeu_si128(at(lane).cast(), *last);
+        }
+        let Some(busy) = left.iter().position(|left| *left != 0) else {
+            return;
+        };
+        let mut blocks = u32::MAX;
+        for lane in 0..BUSY {
+            if left[lane] != 0 {
+                blocks = blocks.min(left[lane]);
+                continue;
+            }
+            at[lane] = at[busy];
+            for keys in &mut keys.0 {
+                keys[lane] = keys[busy];
             }
         }
-        for (lane, last) in last.into_iter().enumerate() {
-            _mm_storeu_si128(chains.last[turn + lane].as_mut_ptr().cast(), last);
+        let key = |round: usize, lane: usize| keys.0[round][lane];
+        // SAFETY: of all loads and stores: the block before a lane's next one, for the
+        // IV is before the first, and then its blocks. Of lanes that do the same, each
+        // reads a block before one of them writes it.
+        unsafe {
+            let mut last: [__m128i; BUSY] = core::array::from_fn(|lane| {
+                _mm_loadu_si128(at[lane].wrapping_sub(AES_BLOCK).cast())
+            });
+            for block in 0..blocks as usize {
+                let at = |lane: usize| at[lane].wrapping_add(block * AES_BLOCK);
+                for (lane, last) in last.iter_mut().enumerate() {
+                    let plain = _mm_loadu_si128(at(lane).cast());
+                    *last = _mm_xor_si128(*last, _mm_xor_si128(plain, key(0, lane)));
+                }
+                for round in 1..10 {
+                    for (lane, last) in last.iter_mut().enumerate() {
+                        *last = _mm_aesenc_si128(*last, key(round, lane));
+                    }
+                }
+                for (lane, last) in last.iter_mut().enumerate() {
+                    *last = _mm_aesenclast_si128(*last, key(10, lane));
+                }
+                for (lane, last) in last.iter().enumerate() {
+                    _mm_storeu_si128(at(lane).cast(), *last);
+                }
+            }
+        }
+        for lane in 0..BUSY {
+            at[lane] = at[lane].wrapping_add(blocks as usize * AES_BLOCK);
+            left[lane] = left[lane].saturating_sub(blocks);
         }
     }
 }

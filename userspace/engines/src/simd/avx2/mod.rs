@@ -6,7 +6,7 @@ mod gcm;
 mod ghash;
 mod sha1;
 
-use super::{AES_BLOCK, CbcChains, LANES, Level, Message, RoundKeys, Tag, check_lanes, schedule};
+use super::{AES_BLOCK, Chain, Level, Message, RoundKeys, Tag, schedule};
 
 /// Proof that this processor can do it.
 #[derive(Clone, Copy)]
@@ -30,10 +30,9 @@ impl Level for Avx2 {
         unsafe { sha1::hmac(messages, tags) }
     }
 
-    fn cbc_encrypt(self, chains: &mut CbcChains, lanes: &mut [&mut [u8]; LANES], blocks: usize) {
-        check_lanes(lanes.iter().map(|lane| &**lane), blocks * AES_BLOCK);
-        // SAFETY: the processor can (`self`); every lane has the bytes or none.
-        unsafe { cbc::encrypt(chains, lanes, blocks) }
+    fn cbc_encrypt(self, chains: &mut [Chain<'_>]) {
+        // SAFETY: the processor can (`self`).
+        unsafe { cbc::encrypt(chains) }
     }
 
     fn cbc_decrypt(self, keys: &RoundKeys, data: &mut [u8]) {

@@ -2,38 +2,36 @@
 //! side, each with its own key; decrypting is not, so many blocks of one do.
 
 use core::arch::x86_64::{
-    __m128i, __m512i, _mm_loadu_si128, _mm_storeu_si128, _mm256_castsi128_si256,
-    _mm256_inserti128_si256, _mm512_aesdec_epi128, _mm512_aesdeclast_epi128, _mm512_aesenc_epi128,
-    _mm512_aesenclast_epi128, _mm512_broadcast_i32x4, _mm512_castsi256_si512,
-    _mm512_castsi512_si128, _mm512_extracti32x4_epi32, _mm512_inserti64x4, _mm512_load_si512,
-    _mm512_loadu_si512, _mm512_mask_storeu_epi64, _mm512_maskz_loadu_epi64, _mm512_setzero_si512,
-    _mm512_store_si512, _mm512_storeu_si512, _mm512_ternarylogic_epi64, _mm512_xor_si512,
+    __m128i, __m512i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm_setzero_si128,
+    _mm_storeu_si128, _mm512_aesdec_epi128, _mm512_aesdeclast_epi128, _mm512_aesenc_epi128,
+    _mm512_aesenclast_epi128, _mm512_broadcast_i32x4, _mm512_castsi128_si512,
+    _mm512_castsi512_si128, _mm512_cmpeq_epi32_mask, _mm512_extracti32x4_epi32, _mm512_loadu_si512,
+    _mm512_mask_broadcast_i32x4, _mm512_mask_set1_epi32, _mm512_mask_storeu_epi64,
+    _mm512_maskz_loadu_epi64, _mm512_reduce_min_epu32, _mm512_set1_epi32, _mm512_setzero_si512,
+    _mm512_storeu_si512, _mm512_ternarylogic_epi64, _mm512_xor_si512,
 };
 
-use crate::simd::{AES_BLOCK, CbcChains, LANES, RUN, RoundKeys};
+use crate::simd::{AES_BLOCK, Chain, RoundKeys};
+
+/// Chains side by side at most.
+const LANES: usize = 16;
 
 /// Three inputs, added without carry.
 const XOR3: i32 = 0x96;
 
-/// A block of four lanes from `lane` on, at an offset.
+/// Blocks of four lanes from `lane` on, at an offset.
 ///
 /// # Safety
 /// They can be read.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn gather(at: &[*mut u8; LANES], lane: usize, offset: usize) -> __m512i {
+unsafe fn gather(at: &[*const u8; LANES], lane: usize, offset: usize) -> __m512i {
     // SAFETY: the caller's.
-    let (a, b, c, d) = unsafe {
-        (
-            _mm_loadu_si128(at[lane].add(offset).cast()),
-            _mm_loadu_si128(at[lane + 1].add(offset).cast()),
-            _mm_loadu_si128(at[lane + 2].add(offset).cast()),
-            _mm_loadu_si128(at[lane + 3].add(offset).cast()),
-        )
-    };
-    let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b);
-    let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(c), d);
-    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+    let block = |i: usize| unsafe { _mm_loadu_si128(at[lane + i].wrapping_add(offset).cast()) };
+    let first = _mm512_castsi128_si512(block(0));
+    let two = _mm512_mask_broadcast_i32x4(first, 0x00f0, block(1));
+    let three = _mm512_mask_broadcast_i32x4(two, 0x0f00, block(2));
+    _mm512_mask_broadcast_i32x4(three, 0xf000, block(3))
 }
 
 /// The same the other way.
@@ -42,7 +40,7 @@ unsafe fn gather(at: &[*mut u8; LANES], lane: usize, offset: usize) -> __m512i {
 /// They can be written.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn scatter(at: &[*mut u8; LANES], lane: usize, offset: usize, blocks: __m512i) {
+unsafe fn scatter(at: &[*const u8; LANES], lane: usize, offset: usize, blocks: __m512i) {
     let parts: [__m128i; 4] = [
         _mm512_castsi512_si128(blocks),
         _mm512_extracti32x4_epi32::<1>(blocks),
@@ -50,75 +48,111 @@ unsafe fn scatter(at: &[*mut u8; LANES], lane: usize, offset: usize, blocks: __m
         _mm512_extracti32x4_epi32::<3>(blocks),
     ];
     for (i, part) in parts.into_iter().enumerate() {
+        let to = at[lane + i].wrapping_add(offset).cast_mut();
         // SAFETY: the caller's.
-        unsafe { _mm_storeu_si128(at[lane + i].add(offset).cast(), part) };
+        unsafe { _mm_storeu_si128(to.cast(), part) };
     }
 }
 
-/// Rounds whose keys stay in registers; the compiler, which would like to keep more
-/// than there are, and move them about, is told that the others are new each time.
+/// Rounds whose keys stay in registers. The compiler, which would like to keep more
+/// than there are, and to move sixteen places on, is told that what it reads is new
+/// at each step.
 const NEAR: usize = 5;
 
-/// # Safety
-/// AVX-512F and VAES; each lane has `blocks` blocks, or is empty.
-#[target_feature(enable = "avx512f,avx512vl,vaes")]
-pub(super) unsafe fn encrypt(
-    chains: &mut CbcChains,
-    lanes: &mut [&mut [u8]; LANES],
-    blocks: usize,
-) {
-    let busy = lanes.iter().rposition(|lane| !lane.is_empty());
-    // SAFETY: the caller's.
-    unsafe {
-        match busy {
-            None => {}
-            Some(0..4) => run::<1>(chains, lanes, blocks),
-            Some(4..8) => run::<2>(chains, lanes, blocks),
-            Some(_) => run::<{ LANES / 4 }>(chains, lanes, blocks),
+/// Bytes that a lane's next lines are asked for before they are needed: sixteen
+/// streams are too many for the processor to follow.
+const AHEAD: usize = 128;
+
+/// The keys of the other rounds, four lanes a register.
+struct Far<const GROUPS: usize>([[__m512i; GROUPS]; 11 - NEAR]);
+
+impl<const GROUPS: usize> Drop for Far<GROUPS> {
+    fn drop(&mut self) {
+        let at = (&raw mut self.0).cast::<__m128i>();
+        for i in 0..size_of_val(&self.0) / size_of::<__m128i>() {
+            // SAFETY: within the keys, which are aligned to more; SSE is always there.
+            unsafe { at.add(i).write_volatile(_mm_setzero_si128()) };
         }
     }
 }
 
-/// Encrypts in as many registers as lanes are busy.
-///
-/// # Safety
-/// As for [`encrypt`]; the lanes behind these are empty.
+/// Encrypts packets side by side in as many registers as they need. A lane that has
+/// come to its packet's end takes the next one.
+#[target_feature(enable = "avx512f,avx512vl,vaes")]
+pub(super) fn encrypt(chains: &mut [Chain<'_>]) {
+    match chains.len() {
+        0..=4 => run::<1>(chains),
+        5..=8 => run::<2>(chains),
+        _ => run::<{ LANES / 4 }>(chains),
+    }
+}
+
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl,vaes")]
-unsafe fn run<const GROUPS: usize>(
-    chains: &mut CbcChains,
-    lanes: &mut [&mut [u8]; LANES],
-    blocks: usize,
-) {
-    // A lane that rests works on this, again and again.
-    let rest = &mut chains.rest;
-    let mut at = [core::ptr::null_mut::<u8>(); LANES];
-    let mut moves = [0; LANES];
-    for (lane, bytes) in lanes.iter_mut().enumerate() {
-        (at[lane], moves[lane]) = match &mut **bytes {
-            [] => (rest[lane].as_mut_ptr(), 0),
-            bytes => (bytes.as_mut_ptr(), RUN * AES_BLOCK),
-        };
-    }
+fn run<const GROUPS: usize>(chains: &mut [Chain<'_>]) {
+    let all = u16::MAX >> (LANES - 4 * GROUPS);
+    let mut waiting = chains.iter_mut().filter_map(Chain::parts);
+    // Where each lane's block would have been in step 0; its round keys; the step
+    // before which it is over.
+    let mut at = [core::ptr::null::<u8>(); LANES];
+    let mut keys = [core::ptr::null::<u8>(); LANES];
+    let mut due = _mm512_set1_epi32(-1);
+    let mut now = 0_u32;
+    // Lanes without a packet, and those that have another one than before.
+    let (mut vacant, mut changed) = (all, 0_u16);
     let mut near = [[_mm512_setzero_si512(); GROUPS]; NEAR];
+    let mut far = Far([[_mm512_setzero_si512(); GROUPS]; 11 - NEAR]);
     let mut last = [_mm512_setzero_si512(); GROUPS];
-    // SAFETY: of all loads and stores: keys and last blocks are 64 bytes for four
-    // lanes, aligned to 64; block `block` of a lane is there, or its rest.
-    unsafe {
-        for (keys, from) in near.iter_mut().zip(&chains.keys) {
-            for (group, key) in keys.iter_mut().enumerate() {
-                *key = _mm512_load_si512(from[4 * group..].as_ptr().cast());
+    loop {
+        let passed = now as usize * AES_BLOCK;
+        while vacant != 0
+            && let Some((round_keys, first, blocks)) = waiting.next()
+        {
+            let lane = vacant.trailing_zeros() as usize;
+            let bit = 1 << lane;
+            vacant &= !bit;
+            changed |= bit;
+            at[lane] = first.cast_const().wrapping_sub(passed);
+            keys[lane] = round_keys.0.as_ptr().cast();
+            due = _mm512_mask_set1_epi32(due, bit, (now + blocks) as i32);
+        }
+        if vacant != 0 {
+            if vacant == all {
+                return;
             }
+            // Lanes without a packet do what another one does: of a step's blocks all
+            // are read before the first is written.
+            let busy = (!vacant).trailing_zeros() as usize;
+            let mut left = vacant;
+            while left != 0 {
+                let lane = left.trailing_zeros() as usize;
+                left &= left - 1;
+                (at[lane], keys[lane]) = (at[busy], keys[busy]);
+            }
+            changed |= vacant;
+            due = _mm512_mask_set1_epi32(due, vacant, -1);
         }
-        for (group, last) in last.iter_mut().enumerate() {
-            *last = _mm512_load_si512(chains.last[4 * group..].as_ptr().cast());
-        }
-        for run in (0..blocks).step_by(RUN) {
-            for block in 0..RUN.min(blocks - run) {
-                let offset = block * AES_BLOCK;
-                let far = core::hint::black_box(&chains.keys);
+        // SAFETY: of all loads and stores: a key's eleven rounds; the block before a
+        // lane's next one, for the IV is before the first; its blocks until it is due.
+        unsafe {
+            for group in 0..GROUPS {
+                if changed >> (4 * group) & 0xf != 0 {
+                    for (round, near) in near.iter_mut().enumerate() {
+                        near[group] = gather(&keys, 4 * group, round * AES_BLOCK);
+                    }
+                    for (round, far) in far.0.iter_mut().enumerate() {
+                        far[group] = gather(&keys, 4 * group, (NEAR + round) * AES_BLOCK);
+                    }
+                    last[group] = gather(&at, 4 * group, passed.wrapping_sub(AES_BLOCK));
+                }
+            }
+            changed = 0;
+            let until = _mm512_reduce_min_epu32(due);
+            while now < until {
+                let offset = now as usize * AES_BLOCK;
+                let (at, far) = core::hint::black_box((&at, &far.0));
                 for (group, last) in last.iter_mut().enumerate() {
-                    let plain = gather(&at, 4 * group, offset);
+                    let plain = gather(at, 4 * group, offset);
                     *last = _mm512_ternarylogic_epi64::<XOR3>(*last, plain, near[0][group]);
                 }
                 for round in &near[1..] {
@@ -126,25 +160,22 @@ unsafe fn run<const GROUPS: usize>(
                         *last = _mm512_aesenc_epi128(*last, *key);
                     }
                 }
-                for round in &far[NEAR..10] {
-                    for (group, last) in last.iter_mut().enumerate() {
-                        let key = _mm512_load_si512(round[4 * group..].as_ptr().cast());
-                        *last = _mm512_aesenc_epi128(*last, key);
+                for round in &far[..10 - NEAR] {
+                    for (last, key) in last.iter_mut().zip(round) {
+                        *last = _mm512_aesenc_epi128(*last, *key);
                     }
                 }
                 for (group, last) in last.iter_mut().enumerate() {
-                    let key = _mm512_load_si512(far[10][4 * group..].as_ptr().cast());
-                    *last = _mm512_aesenclast_epi128(*last, key);
-                    scatter(&at, 4 * group, offset, *last);
+                    *last = _mm512_aesenclast_epi128(*last, far[10 - NEAR][group]);
+                    scatter(at, 4 * group, offset, *last);
                 }
-            }
-            for (at, moves) in at.iter_mut().zip(moves) {
-                *at = at.wrapping_add(moves);
+                for at in &at[(now as usize % 4) * 4..][..4] {
+                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(offset + AHEAD).cast());
+                }
+                now += 1;
             }
         }
-        for (group, last) in last.into_iter().enumerate() {
-            _mm512_store_si512(chains.last[4 * group..].as_mut_ptr().cast(), last);
-        }
+        vacant |= _mm512_cmpeq_epi32_mask(due, _mm512_set1_epi32(now as i32)) & all;
     }
 }
 
