@@ -18,17 +18,7 @@ pub(crate) struct Message<'a> {
     pub(crate) seq_hi: Option<u32>,
 }
 
-/// Of no message.
-static NO_KEY: MacStates = MacStates::new([0; 5], [0; 5]);
-
 impl<'a> Message<'a> {
-    /// Nothing, with no key.
-    pub(crate) const NONE: Message<'static> = Message {
-        key: &NO_KEY,
-        covered: &[],
-        seq_hi: None,
-    };
-
     /// The whole blocks, which are hashed where they are, and the rest.
     pub(crate) fn parts(&self) -> (&'a [u8], &'a [u8]) {
         self.covered
@@ -60,6 +50,16 @@ impl<'a> Message<'a> {
         end[len - 8..len].copy_from_slice(&self.bits().to_be_bytes());
         len
     }
+}
+
+/// Messages whose HMACs are asked for, by their places. Whoever implements it says
+/// `#[inline(always)]`: both are called where a call would empty all registers.
+pub(crate) trait Messages<'a> {
+    /// What is hashed of one.
+    fn message(&self, place: usize) -> Message<'a>;
+
+    /// Takes its tag.
+    fn tagged(&mut self, place: usize, tag: Tag);
 }
 
 /// The end of a message.
@@ -106,15 +106,16 @@ impl<const WIDTH: usize> Drop for Begin<WIDTH> {
 macro_rules! begin {
     (
         $most:expr, $vacant:ident, $fresh:ident, $short:ident, $long:ident, $next:ident, $due:ident, $at:ident,
-        $coming:ident, $keys:ident, $ends:ident, $waiting:ident
+        $coming:ident, $keys:ident, $ends:ident, $waiting:ident, $messages:ident
     ) => {
         for _ in 0..$most {
             if $vacant == 0 {
                 break;
             }
-            let Some((place, message)) = $waiting.next() else {
+            let Some(place) = $waiting.next() else {
                 break;
             };
+            let message = $messages.message(place);
             let lane = $vacant.trailing_zeros() as usize;
             let bit = 1 << lane;
             $vacant &= !bit;
@@ -128,7 +129,7 @@ macro_rules! begin {
             }
             // SAFETY: `lane` is less than the lanes; nobody else has a reference.
             let ending = unsafe { &mut *$ends.add(lane) };
-            let end = end(message, ending) / SHA1_BLOCK;
+            let end = end(&message, ending) / SHA1_BLOCK;
             $long = $long & !bit | (end as u32 - 1) << lane;
             let (whole, _) = message.parts();
             let (first, blocks) = match whole.len() / SHA1_BLOCK {
@@ -152,12 +153,12 @@ macro_rules! begin {
 /// processor would wait until everything before has retired.
 macro_rules! hmac {
     ($features:literal, $width:literal) => {
-        /// The tags of messages, in their order.
+        /// The tags of so many messages.
         #[target_feature(enable = $features)]
-        pub(super) fn hmac(messages: &[Message<'_>], tags: &mut [Tag]) {
+        pub(super) fn hmac<'a>(messages: &mut impl Messages<'a>, count: usize) {
             const WIDTH: usize = $width;
             const ALL: u32 = (1 << WIDTH) - 1;
-            let mut waiting = messages.iter().enumerate();
+            let mut waiting = 0..count;
             let mut scratch: [End; WIDTH] = [[0; 2 * SHA1_BLOCK]; WIDTH];
             let ends = scratch.as_mut_ptr();
             let mut keys = Begin([[[0; WIDTH]; 5]; 2]);
@@ -175,7 +176,8 @@ macro_rules! hmac {
             let mut vacant = ALL;
             let (mut fresh, mut short, mut long) = (0_u32, 0_u32, 0_u32);
             begin!(
-                WIDTH, vacant, fresh, short, long, next, due, at, coming, keys, ends, waiting
+                WIDTH, vacant, fresh, short, long, next, due, at, coming, keys, ends, waiting,
+                messages
             );
             let (mut at_end, mut at_outer) = (short, 0_u32);
             let mut idle = !fresh & ALL;
@@ -216,7 +218,8 @@ macro_rules! hmac {
                             coming,
                             keys,
                             ends,
-                            waiting
+                            waiting,
+                            messages
                         )
                     },
                     {
@@ -263,12 +266,11 @@ macro_rules! hmac {
                     while left != 0 {
                         let lane = left.trailing_zeros() as usize;
                         left &= left - 1;
-                        // Written as it will be read: eight bytes, and four.
-                        let [first, second, third] = &digests;
-                        let both = u64::from(first[lane]) << 32 | u64::from(second[lane]);
-                        let (front, back) = tags[places[lane]].split_at_mut(8);
-                        front.copy_from_slice(&both.to_be_bytes());
-                        back.copy_from_slice(&third[lane].to_be_bytes());
+                        let mut tag = [0; 12];
+                        for (bytes, word) in tag.as_chunks_mut().0.iter_mut().zip(&digests) {
+                            *bytes = word[lane].to_be_bytes();
+                        }
+                        messages.tagged(places[lane], tag);
                         places[lane] = coming[lane];
                     }
                     if idle == ALL {

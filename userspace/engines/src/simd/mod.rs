@@ -14,7 +14,8 @@ mod lanes;
 mod rounds;
 mod schedule;
 
-pub(crate) use lanes::{End, Message, OUTER, Tag};
+use lanes::End;
+pub(crate) use lanes::{Message, Messages, OUTER, Tag};
 
 /// Bytes that SHA-1 takes at once.
 pub(crate) const SHA1_BLOCK: usize = 64;
@@ -74,8 +75,8 @@ pub(crate) trait Level: Copy + Send + Sync + 'static {
     /// Packets of HMAC-SHA-1 side by side.
     const MACS: usize;
 
-    /// The tags of messages, of which there are as many.
-    fn hmac(self, messages: &[Message<'_>], tags: &mut [Tag]);
+    /// The tags of so many messages, the first ones.
+    fn hmac<'a>(self, messages: &mut impl Messages<'a>, count: usize);
 
     /// Encrypts packets in place; those that begin should be the longest.
     fn cbc_encrypt(self, chains: &mut [Chain<'_>]);

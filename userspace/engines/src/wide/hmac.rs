@@ -2,7 +2,7 @@
 
 use zeroize::Zeroize;
 
-use crate::simd::{Level, MacStates, Message, OUTER, SHA1_BLOCK, Tag};
+use crate::simd::{Level, MacStates, Message, Messages, OUTER, SHA1_BLOCK, Tag};
 
 /// FIPS 180-4 5.3.1.
 const INITIAL: [u32; 5] = [
@@ -12,6 +12,9 @@ const INITIAL: [u32; 5] = [
     0x1032_5476,
     0xc3d2_e1f0,
 ];
+
+/// Of no packet.
+pub(super) static NO_KEY: MacStates = MacStates::new([0; 5], [0; 5]);
 
 /// Up to so many packets are hashed one after the other: lanes would be empty.
 const FEW: usize = 4;
@@ -37,18 +40,18 @@ impl MacStates {
     }
 }
 
-/// The tags of messages, which begin with the longest, and are as many.
-pub(super) fn tags<L: Level>(level: L, messages: &[Message<'_>], tags: &mut [Tag]) {
+/// The tags of `count` messages, which begin with the longest.
+pub(super) fn tags<'a, L: Level>(level: L, messages: &mut impl Messages<'a>, count: usize) {
     // What would fill a few lanes only.
-    let over = messages.len() % L::MACS;
+    let over = count % L::MACS;
     let few = if over <= FEW { over } else { 0 };
-    let (many, few) = messages.split_at(messages.len() - few);
-    let (tags, rest) = tags.split_at_mut(many.len());
-    if !many.is_empty() {
-        level.hmac(many, tags);
+    let many = count - few;
+    if many > 0 {
+        level.hmac(messages, many);
     }
-    for (message, tag) in few.iter().zip(rest) {
-        *tag = alone(message);
+    for place in many..count {
+        let tag = alone(&messages.message(place));
+        messages.tagged(place, tag);
     }
 }
 

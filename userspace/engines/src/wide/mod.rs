@@ -18,7 +18,7 @@ pub(crate) use key::{GcmSide, WideKey};
 
 use crate::key::Form;
 use crate::reference;
-use crate::simd::{Level, Message, RoundKeys, SHA1_BLOCK, Tag, prefetch};
+use crate::simd::{Level, Message, Messages, RoundKeys, SHA1_BLOCK, Tag, prefetch};
 use crate::transform::HEADER_LEN;
 use crate::{Engine, Job};
 
@@ -51,11 +51,13 @@ impl<L: Level> Engine for Wide<L> {
             if order.chained {
                 cbc::encrypt(self.level, batch, places);
             }
-            let mut tags = [[0; ICV_LEN]; BATCH];
-            self.tags(batch, places, &mut tags);
+            let tags = [[0; ICV_LEN]; BATCH];
+            let mut sealing = Sealing(Macs { batch, places }, tags);
+            hmac::tags(self.level, &mut sealing, places.len());
+            let Sealing(_, tags) = sealing;
             for (place, tag) in places.iter().zip(&tags) {
                 let job = &mut batch[usize::from(*place)];
-                if let Some(icv) = job.esp.last_chunk_mut::<ICV_LEN>() {
+                if let Some(icv) = job.esp.last_chunk_mut() {
                     *icv = *tag;
                 }
             }
@@ -71,11 +73,12 @@ impl<L: Level> Engine for Wide<L> {
             if places.is_empty() {
                 continue;
             }
-            let mut tags = [[0; ICV_LEN]; BATCH];
-            self.tags(batch, places, &mut tags);
-            for (place, tag) in places.iter().zip(&tags) {
+            let mut opening = Opening(Macs { batch, places }, [false; BATCH]);
+            hmac::tags(self.level, &mut opening, places.len());
+            let Opening(_, good) = opening;
+            for (place, good) in places.iter().zip(good) {
                 let job = &mut batch[usize::from(*place)];
-                job.ok = job.esp.last_chunk().is_some_and(|icv| same(tag, icv));
+                job.ok = good;
                 if let Form::Wide(WideKey::Mac(key)) = &job.key.form
                     && let (true, Some(keys)) = (job.ok, &key.cbc)
                 {
@@ -86,23 +89,60 @@ impl<L: Level> Engine for Wide<L> {
     }
 }
 
-impl<L: Level> Wide<L> {
-    /// The HMACs of the jobs at these places.
-    fn tags(&self, batch: &[Job<'_>], places: &[u8], tags: &mut [Tag; BATCH]) {
-        let messages: [Message<'_>; BATCH] = std::array::from_fn(|i| {
-            let job = places
-                .get(i)
-                .and_then(|place| batch.get(usize::from(*place)));
-            match job.map(|job| (job, &job.key.form)) {
-                Some((job, Form::Wide(WideKey::Mac(key)))) => Message {
-                    key: &key.mac,
-                    covered: &job.esp[..job.esp.len().saturating_sub(ICV_LEN)],
-                    seq_hi: job.seq_hi,
-                },
-                _ => Message::NONE,
-            }
-        });
-        hmac::tags(self.level, &messages[..places.len()], tags);
+/// The jobs of a batch whose HMACs are computed, by their order.
+struct Macs<'a, 'b> {
+    batch: &'a [Job<'b>],
+    places: &'a [u8],
+}
+
+impl<'a> Macs<'a, '_> {
+    #[inline(always)]
+    fn job(&self, place: usize) -> &'a Job<'a> {
+        &self.batch[usize::from(self.places[place])]
+    }
+
+    #[inline(always)]
+    fn message(&self, place: usize) -> Message<'a> {
+        let job = self.job(place);
+        Message {
+            key: match &job.key.form {
+                Form::Wide(WideKey::Mac(key)) => &key.mac,
+                _ => &hmac::NO_KEY,
+            },
+            covered: &job.esp[..job.esp.len().saturating_sub(ICV_LEN)],
+            seq_hi: job.seq_hi,
+        }
+    }
+}
+
+/// Their tags will be their ICVs.
+struct Sealing<'a, 'b>(Macs<'a, 'b>, [Tag; BATCH]);
+
+impl<'a> Messages<'a> for Sealing<'a, '_> {
+    #[inline(always)]
+    fn message(&self, place: usize) -> Message<'a> {
+        self.0.message(place)
+    }
+
+    #[inline(always)]
+    fn tagged(&mut self, place: usize, tag: Tag) {
+        self.1[place] = tag;
+    }
+}
+
+/// Whether their tags are their ICVs.
+struct Opening<'a, 'b>(Macs<'a, 'b>, [bool; BATCH]);
+
+impl<'a> Messages<'a> for Opening<'a, '_> {
+    #[inline(always)]
+    fn message(&self, place: usize) -> Message<'a> {
+        self.0.message(place)
+    }
+
+    #[inline(always)]
+    fn tagged(&mut self, place: usize, tag: Tag) {
+        let icv = self.0.job(place).esp.last_chunk();
+        self.1[place] = icv.is_some_and(|icv| same(&tag, icv));
     }
 }
 

@@ -11,7 +11,7 @@ use super::{ICV_LEN, hmac as lanes};
 use crate::simd::avx2::Avx2;
 use crate::simd::avx512::Avx512;
 use crate::simd::gcm::{Gcm, Packet};
-use crate::simd::{AES_BLOCK, Level, MacStates, Message};
+use crate::simd::{AES_BLOCK, Level, MacStates, Message, Messages, Tag};
 use crate::{Engine, Job, Key, Transform};
 
 /// A test's values.
@@ -176,6 +176,24 @@ fn hmac_sha1() {
     assert_eq!(levels, engines.count());
 }
 
+/// Messages with their keys, and their tags.
+struct Bytes<'a>(&'a [(MacStates, Vec<u8>)], Vec<Tag>);
+
+impl<'a> Messages<'a> for Bytes<'a> {
+    fn message(&self, place: usize) -> Message<'a> {
+        let (key, covered) = &self.0[place];
+        Message {
+            key,
+            covered,
+            seq_hi: None,
+        }
+    }
+
+    fn tagged(&mut self, place: usize, tag: Tag) {
+        self.1[place] = tag;
+    }
+}
+
 /// Alone, and side by side.
 fn in_lanes<L: Level>(level: L, tests: &[Test], good: &[bool]) {
     let mut tests: Vec<_> = tests.iter().zip(good).collect();
@@ -186,17 +204,10 @@ fn in_lanes<L: Level>(level: L, tests: &[Test], good: &[bool]) {
             let of =
                 |(test, _): &(&Test, &bool)| (MacStates::of(&test.bytes("key")), test.bytes("msg"));
             let kept: Vec<_> = tests.iter().map(of).collect();
-            let mut tags = [[0; ICV_LEN]; super::BATCH];
-            let message = |(key, covered)| Message {
-                key,
-                covered,
-                seq_hi: None,
-            };
-            let messages: Vec<_> = kept
-                .iter()
-                .map(|(key, bytes)| message((key, &bytes[..])))
-                .collect();
-            lanes::tags(level, &messages, &mut tags);
+            let count = kept.len();
+            let mut messages = Bytes(&kept, vec![[0; ICV_LEN]; count]);
+            lanes::tags(level, &mut messages, count);
+            let tags = messages.1;
             for ((test, good), tag) in tests.iter().zip(tags) {
                 let same = tag[..] == test.bytes("tag")[..ICV_LEN];
                 assert_eq!(same, **good, "{}", test.name());

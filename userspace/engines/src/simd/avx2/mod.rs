@@ -6,7 +6,7 @@ mod gcm;
 mod ghash;
 mod sha1;
 
-use super::{AES_BLOCK, Chain, Level, Message, RoundKeys, Tag, schedule};
+use super::{AES_BLOCK, Chain, Level, Messages, RoundKeys, schedule};
 
 /// Proof that this processor can do it.
 #[derive(Clone, Copy)]
@@ -25,9 +25,9 @@ impl Avx2 {
 impl Level for Avx2 {
     const MACS: usize = 8;
 
-    fn hmac(self, messages: &[Message<'_>], tags: &mut [Tag]) {
+    fn hmac<'a>(self, messages: &mut impl Messages<'a>, count: usize) {
         // SAFETY: the processor can (`self`).
-        unsafe { sha1::hmac(messages, tags) }
+        unsafe { sha1::hmac(messages, count) }
     }
 
     fn cbc_encrypt(self, chains: &mut [Chain<'_>]) {

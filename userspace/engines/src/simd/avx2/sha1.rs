@@ -12,7 +12,7 @@ use core::arch::x86_64::{
 
 use crate::simd::lanes::{At, Begin, begin, hmac};
 use crate::simd::rounds::{compress, next, none, round, ten};
-use crate::simd::{End, Message, OUTER, SHA1_BLOCK, Tag};
+use crate::simd::{End, Message, Messages, OUTER, SHA1_BLOCK};
 
 hmac!("avx2", 8);
 

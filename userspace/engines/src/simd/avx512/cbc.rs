@@ -169,7 +169,7 @@ fn run<const GROUPS: usize>(chains: &mut [Chain<'_>]) {
                     *last = _mm512_aesenclast_epi128(*last, far[10 - NEAR][group]);
                     scatter(at, 4 * group, offset, *last);
                 }
-                for at in &at[(now as usize % 4) * 4..][..4] {
+                for at in &at[now as usize % GROUPS * 4..][..4] {
                     _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(offset + AHEAD).cast());
                 }
                 now += 1;

@@ -7,7 +7,7 @@ mod ghash;
 mod row;
 mod sha1;
 
-use super::{AES_BLOCK, Chain, Level, Message, RoundKeys, Tag, schedule};
+use super::{AES_BLOCK, Chain, Level, Messages, RoundKeys, schedule};
 
 /// Proof that this processor can do it.
 #[derive(Clone, Copy)]
@@ -31,9 +31,9 @@ impl Avx512 {
 impl Level for Avx512 {
     const MACS: usize = 16;
 
-    fn hmac(self, messages: &[Message<'_>], tags: &mut [Tag]) {
+    fn hmac<'a>(self, messages: &mut impl Messages<'a>, count: usize) {
         // SAFETY: the processor can (`self`).
-        unsafe { sha1::hmac(messages, tags) }
+        unsafe { sha1::hmac(messages, count) }
     }
 
     fn cbc_encrypt(self, chains: &mut [Chain<'_>]) {

@@ -12,7 +12,7 @@ use core::arch::x86_64::{
 
 use crate::simd::lanes::{At, Begin, begin, hmac};
 use crate::simd::rounds::{compress, next, none, round, ten};
-use crate::simd::{End, Message, OUTER, SHA1_BLOCK, SHA1_PADDING, Tag};
+use crate::simd::{End, Message, Messages, OUTER, SHA1_BLOCK, SHA1_PADDING};
 
 hmac!("avx512f,avx512bw,avx512vl,avx512vbmi", 16);
 
