@@ -135,17 +135,21 @@ fn run<const GROUPS: usize>(chains: &mut [Chain<'_>]) {
         // SAFETY: of all loads and stores: a key's eleven rounds; the block before a
         // lane's next one, for the IV is before the first; its blocks until it is due.
         unsafe {
-            for group in 0..GROUPS {
-                if changed >> (4 * group) & 0xf != 0 {
-                    for (round, near) in near.iter_mut().enumerate() {
-                        near[group] = gather(&keys, 4 * group, round * AES_BLOCK);
+            // Not a loop: which registers are meant has to be known.
+            macro_rules! refresh {
+                ($($group:literal)*) => {$(
+                    if $group < GROUPS && changed >> (4 * $group) & 0xf != 0 {
+                        for (round, near) in near.iter_mut().enumerate() {
+                            near[$group] = gather(&keys, 4 * $group, round * AES_BLOCK);
+                        }
+                        for (round, far) in far.0.iter_mut().enumerate() {
+                            far[$group] = gather(&keys, 4 * $group, (NEAR + round) * AES_BLOCK);
+                        }
+                        last[$group] = gather(&at, 4 * $group, passed.wrapping_sub(AES_BLOCK));
                     }
-                    for (round, far) in far.0.iter_mut().enumerate() {
-                        far[group] = gather(&keys, 4 * group, (NEAR + round) * AES_BLOCK);
-                    }
-                    last[group] = gather(&at, 4 * group, passed.wrapping_sub(AES_BLOCK));
-                }
+                )*};
             }
+            refresh!(0 1 2 3);
             changed = 0;
             let until = _mm512_reduce_min_epu32(due);
             while now < until {
