@@ -18,6 +18,8 @@ mod gm;
 #[allow(dead_code)]
 #[path = "dataplane/lab.rs"]
 mod lab;
+#[path = "kernel_adopt/late.rs"]
+mod late;
 #[allow(dead_code)]
 #[path = "kernel_peer/set.rs"]
 mod set;
@@ -182,9 +184,13 @@ fn sas_of_another_p_cscf_move_here_and_back_under_traffic() {
     let mut early = Vec::new();
     let mut replayed = 0;
     let policies = pair.in_kernel().1;
+    // Where in the tale one was lost.
+    let at = |what: &str| println!("{what}: sent down {:?}", talk.sent_down());
     talk.during(&pair.ue.ns, || {
         early = captured(&tap);
+        at("before gmespd");
         let gmespd = pair.gmespd(None);
+        at("beside gmespd");
         talk.goes_on();
         assert!(early.len() > 20, "{}", early.len());
         for round in 0..2 {
@@ -193,6 +199,7 @@ fn sas_of_another_p_cscf_move_here_and_back_under_traffic() {
             assert_eq!((would.sets.len(), would.left_out.len()), (sets.len(), 0));
             assert_eq!(pair.in_kernel().0, 4 * sets.len());
             // One phone, one SPI, the rest.
+            at("all in the kernel");
             let v6 = format!("adopt --phone {}", Family::V6.addresses().1);
             assert_eq!(gmespd.xfrm(&v6).sets.len(), 2);
             talk.goes_on();
@@ -202,6 +209,7 @@ fn sas_of_another_p_cscf_move_here_and_back_under_traffic() {
             assert_eq!(rest.sets.len(), sets.len() - 3);
             assert!(lasts(&rest, Dir::In).iter().any(|last| *last > 0));
             println!("round {round}: taken over: {rest:?}");
+            at("all here");
             assert_eq!(pair.in_kernel(), (0, 0));
             assert_eq!(gmespd.list().len(), 4 * sets.len());
             // Numbers go on.
@@ -217,12 +225,14 @@ fn sas_of_another_p_cscf_move_here_and_back_under_traffic() {
             early.iter().for_each(|frame| wire.send(frame).unwrap());
             reaches(before + early.len() as u64, old);
 
+            at("all here still");
             let v4 = format!("give-back --phone {}", Family::V4.addresses().1);
             let back = gmespd.xfrm(&v4);
             assert_eq!(back.sets.len(), sets.len() - 2);
             println!("round {round}: given back: {back:?}");
             talk.goes_on();
             assert_eq!(gmespd.xfrm("give-back").sets.len(), 2);
+            at("all given back");
             assert_eq!(pair.in_kernel(), (4 * sets.len(), policies));
             assert_eq!(gmespd.list(), []);
             talk.goes_on();
@@ -235,11 +245,13 @@ fn sas_of_another_p_cscf_move_here_and_back_under_traffic() {
             reaches(replayed, seq);
             println!("round {round}: refused {:?}", pair.p.errors());
         }
+        println!("reasons: {:?}", gmespd.reasons());
         assert!(gmespd.count(Reason::PassKernelSa) > 0);
         for reason in [Reason::OutNoSa, Reason::HandoverFull, Reason::UnknownSpi] {
             assert_eq!(gmespd.count(reason), 0, "{}", reason.name());
         }
     });
+    println!("errors {:?} and {:?}", pair.p.errors(), pair.ue.errors());
     let all = talk.all_once(&sets);
     println!(
         "{all} datagrams, each arrived once; {} rounds over TCP",

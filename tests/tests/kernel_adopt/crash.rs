@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use gm_abi::wire::{self, L3};
 use gm_esp::{Mode, Suite};
 use gm_tests::needs_esp;
+use gm_xfrm::kernel::{State, Xfrm};
 use gm_xsk::LinkSocket;
 
 use crate::gm::{PORT_PS, WAIT};
@@ -65,6 +66,23 @@ impl Apps {
     }
 }
 
+/// What the kernel was left for late packets alone ends by itself.
+fn nothing_late(pair: &Pair) {
+    let deadline = Instant::now() + WAIT;
+    let is_limited = |state: &State| state.limits.packets[1] < u64::MAX;
+    while (pair.p.ns).run(|| {
+        Xfrm::open()
+            .unwrap()
+            .states()
+            .unwrap()
+            .iter()
+            .any(is_limited)
+    }) {
+        assert!(Instant::now() < deadline, "they stay");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
 /// Nothing from port_ps is on the wire as it is.
 fn assert_no_clear(wire: &LinkSocket) {
     let mut b = [0; 4096];
@@ -100,6 +118,7 @@ fn gmespd_killed_in_the_middle_leaves_nothing_in_clear_and_its_successor_takes_t
     }
     gmespd.kill();
     assert!(!adopt.wait().unwrap().success());
+    nothing_late(&pair);
     let left = pair.in_kernel().0;
     println!("{left} of {} states are left in the kernel", 4 * sets.len());
     assert!(left > 0, "it was too quick");

@@ -1,5 +1,6 @@
 //! gmespd beside another P-CSCF, and `gm-xfrm adopt` and `give-back`.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -106,6 +107,13 @@ impl Gmespd {
 
     pub fn list(&self) -> Vec<SaStatus> {
         self.runtime.block_on(self.client.list()).expect("gmespd")
+    }
+
+    /// All reasons that have come about.
+    pub fn reasons(&self) -> BTreeMap<String, u64> {
+        let stats = self.runtime.block_on(self.client.stats()).expect("gmespd");
+        let reasons = stats.reasons.into_iter().filter(|(_, n)| *n > 0);
+        reasons.map(|(name, n)| (name.to_string(), n)).collect()
     }
 
     pub fn count(&self, reason: Reason) -> u64 {

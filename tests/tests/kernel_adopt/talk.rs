@@ -210,6 +210,12 @@ impl Talk {
         }
     }
 
+    /// How many have been sent down so far, by phone: when it was that one was lost.
+    pub fn sent_down(&self) -> Vec<u32> {
+        let sent = self.phones.iter().map(|phone| phone.sent[1].load(Relaxed));
+        sent.collect()
+    }
+
     /// Every datagram has come once.
     #[track_caller]
     pub fn all_once(&self, whose: &[Set]) -> u32 {

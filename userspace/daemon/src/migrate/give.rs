@@ -8,11 +8,10 @@
 //! what we have opened before is at its socket: the kernel gets the policies, the
 //!    outbound ones last
 //! our data plane seals what has waited, hands the kernel what has come in, and
-//!    behind that lets through what the kernel has sealed meanwhile; it ends
+//!    behind all that lets through what the kernel has sealed meanwhile; it ends
 //! ```
 
 use std::collections::BTreeMap;
-use std::thread;
 use std::time::Duration;
 
 use gm_api::control::ApiError;
@@ -23,13 +22,14 @@ use gm_xfrm::group::Set;
 use gm_xfrm::kernel::State;
 
 use super::numbers::{from_kernel, to_kernel};
+use super::pause::until_others_had_a_turn;
 use super::tables::Work;
-use super::{AT_A_TIME, after, is_wanted, told};
+use super::{AT_A_TIME, Waited, after, is_wanted, told};
 use crate::control::App;
 use crate::live;
 
-/// What was on its way through the host has arrived after this, also where a
-/// program or the kernel's own threads had to wait for a processor.
+/// What was on its way through the host has arrived after this, and after a turn for
+/// programs and the kernel's own threads that had to wait for a processor.
 const ON_ITS_WAY: Duration = Duration::from_millis(60);
 
 /// A set on its way: its number, the data plane's, and as it was.
@@ -122,10 +122,12 @@ fn step(
     taken: &mut BTreeMap<u64, Set>,
 ) -> Result<Vec<TransferSet>, ApiError> {
     let ids: Vec<SetId> = going.iter().map(|(_, id, _)| *id).collect();
+    let waited = Waited::begin();
     let mut release = plane.release(&ids).map_err(live::error)?;
     match over(work, &mut release, going) {
         Ok(moved) => {
             work.keep();
+            waited.end("given back");
             for (number, ..) in going {
                 app.sets.forget(*number);
                 taken.remove(number);
@@ -171,10 +173,10 @@ fn over(
     }
     // What we have opened has to be at its socket before the kernel's policies ask
     // who has opened it.
-    thread::sleep(ON_ITS_WAY);
+    until_others_had_a_turn(ON_ITS_WAY);
     work.add_policies(&sets, false)?;
     work.add_policies(&sets, true)?;
-    thread::sleep(ON_ITS_WAY);
+    until_others_had_a_turn(ON_ITS_WAY);
     match release.finish() {
         Err(Error::Transfer) => Err(live::error(Error::Transfer)),
         // The sets have ended here all the same, and the kernel goes on.

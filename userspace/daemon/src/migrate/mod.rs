@@ -5,6 +5,8 @@
 //! * [`take`]: from the kernel here, a few sets at a time.
 //! * [`give`]: from here to the kernel, as they were made.
 //! * [`numbers`]: one side's numbers in the other's terms.
+//! * [`late`]: what was routed before, and leaves when all is over.
+//! * [`pause`]: until what is on its way has arrived.
 //! * [`tables`]: steps in the kernel, and back again after a failure.
 //!
 //! Whatever fails, and whenever this process dies, no number is used twice and
@@ -12,13 +14,16 @@
 //! sends with them. What can be lost is said where it can.
 
 mod give;
+mod late;
 mod numbers;
+mod pause;
 mod pick;
 mod tables;
 mod take;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use gm_api::control::ApiError;
 use gm_api::transfer::{TransferReply, TransferRequest, TransferSa, TransferSet};
@@ -97,6 +102,26 @@ fn ready(app: &App) -> Result<&DataPlane, ApiError> {
             .hint("without it the ESP of other P-CSCFs' SAs is dropped here anyway"));
     }
     Ok(plane)
+}
+
+/// How long a phone's packets wait: too long, and there are more than have room.
+struct Waited(Instant);
+
+impl Waited {
+    /// As a rule the tenth part of this.
+    const LONG: Duration = Duration::from_secs(1);
+
+    fn begin() -> Waited {
+        Waited(Instant::now())
+    }
+
+    fn end(self, what: &str) {
+        let time = self.0.elapsed();
+        match time > Waited::LONG {
+            true => tracing::warn!(?time, "{what}; packets have waited for long"),
+            false => tracing::debug!(?time, "{what}"),
+        }
+    }
 }
 
 fn kernel(error: XfrmError) -> ApiError {

@@ -13,7 +13,7 @@ use gm_esp::Mode;
 use gm_xfrm::group::{Grouped, Member, Set};
 use gm_xfrm::kernel::PolicyId;
 
-use super::is_wanted;
+use super::{is_wanted, late};
 use crate::config::Config;
 use crate::live;
 
@@ -85,6 +85,11 @@ fn refused(config: &Config, set: &Set, users: &HashMap<PolicyId, usize>) -> Opti
         for policy in &sa.policies {
             *here.entry(policy.id).or_default() += 1;
         }
+    }
+    if late::is_left(set) {
+        return Some(
+            "it was left for what is late, by a gmespd that has ended, and ends too".into(),
+        );
     }
     let shared = here.iter().find(|(id, n)| users.get(id) != Some(n));
     shared.map(|(id, _)| format!("other SAs than this set's need its policy {id}"))

@@ -2,37 +2,39 @@
 //! be taken back, the last step first.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::thread;
 use std::time::Duration;
 
 use gm_api::control::ApiError;
+use gm_api::sad::Dir;
 use gm_xfrm::group::Set;
 use gm_xfrm::kernel::{Event, Limits, Policy, PolicyDir, State, StateId, Topic, Watch, Xfrm};
 
 use super::kernel;
+use super::late::{self, Late};
+use super::pause::until_others_had_a_turn;
 
-/// Between two looks at numbers that have to stand still.
-const LOOK: Duration = Duration::from_millis(10);
-/// Looks that have to show the same: a program may have been routed by a policy
-/// that is gone, and have to wait for a processor.
-const CALM: u32 = 5;
-/// Looks at most: half a second.
-const LOOKS: u32 = 50;
+/// How long numbers have to stand still.
+const STILL: Duration = Duration::from_millis(50);
+/// Looks at most: half a second, where nobody waits for a processor.
+const LOOKS: u32 = 10;
 /// The event of a removal is there before its acknowledgement.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Numbers that are left out where the kernel did not tell the last one.
-const MARGIN: u64 = 16;
+pub(super) const MARGIN: u64 = 16;
 
 /// The kernel's tables, and what was done to them.
 pub struct Work {
-    xfrm: Xfrm,
+    pub(super) xfrm: Xfrm,
     watch: Watch,
-    done: Vec<Step>,
+    pub(super) done: Vec<Step>,
+    pub(super) late: Vec<Late>,
 }
 
-enum Step {
+pub(super) enum Step {
     RemovedPolicy(Box<Policy>),
     RemovedState(Box<State>),
+    /// As it was, with the last number that it may have used since.
+    LimitedState(Box<State>),
     AddedPolicy(Box<Policy>),
     AddedState(StateId),
 }
@@ -44,6 +46,7 @@ impl Work {
             xfrm: Xfrm::open().map_err(kernel)?,
             watch: Watch::open(&[Topic::States]).map_err(kernel)?,
             done: Vec::new(),
+            late: Vec::new(),
         })
     }
 
@@ -54,7 +57,11 @@ impl Work {
 
     /// All is well: nothing will be taken back.
     pub fn keep(&mut self) {
-        self.done.clear();
+        let limited = self.done.drain(..).filter_map(|step| match step {
+            Step::LimitedState(state) => Some(Late::new(&state)),
+            _ => None,
+        });
+        self.late.extend(limited);
     }
 
     /// Whether these sets still are what they were when they were read: many may have
@@ -120,7 +127,7 @@ impl Work {
         Ok(last)
     }
 
-    fn end_state(&mut self, id: StateId) -> Result<State, ApiError> {
+    pub(super) fn end_state(&mut self, id: StateId) -> Result<State, ApiError> {
         let mut before = self.xfrm.state(id).map_err(kernel)?;
         self.xfrm.delete_state(id).map_err(kernel)?;
         // Others' events may be in front of it; as many as fit into the socket.
@@ -142,15 +149,14 @@ impl Work {
         Ok(before)
     }
 
-    /// Waits until the numbers of these states stand still.
+    /// Waits until the inbound numbers of these states stand still.
     pub fn settle(&mut self, sets: &[Set]) -> Result<(), ApiError> {
         let mut last = self.look(sets)?;
-        let mut calm = 0;
         for _ in 0..LOOKS {
-            thread::sleep(LOOK);
+            // Packets may be with a thread of the kernel's that waits for a processor.
+            until_others_had_a_turn(STILL);
             let now = self.look(sets)?;
-            calm = if now == last { calm + 1 } else { 0 };
-            if calm == CALM {
+            if now == last {
                 return Ok(());
             }
             last = now;
@@ -161,8 +167,11 @@ impl Work {
     }
 
     fn look(&mut self, sets: &[Set]) -> Result<Vec<(u64, u64, Vec<u64>)>, ApiError> {
-        let ids = sets.iter().flat_map(|set| &set.sas).map(|sa| sa.state.id);
-        let ids: Vec<StateId> = ids.collect();
+        // What leaves late has numbers of its own.
+        let both = late::counts_bursts();
+        let sas = sets.iter().flat_map(|set| &set.sas);
+        let ids = sas.filter(|sa| both || sa.dir == Some(Dir::In));
+        let ids: Vec<StateId> = ids.map(|sa| sa.state.id).collect();
         let numbers = |id: StateId| {
             let numbers = self.xfrm.state(id).map_err(kernel)?.numbers;
             Ok((numbers.seq, numbers.top, numbers.seen))
@@ -184,6 +193,7 @@ impl Work {
                     let state = state_again(*state);
                     self.xfrm.add_state(&state).map_err(kernel)
                 }
+                Step::LimitedState(state) => self.unlimit(&state),
                 Step::AddedPolicy(policy) => self.xfrm.delete_policy(&policy.id).map_err(kernel),
                 Step::AddedState(id) => self.end_state(id).map(|state| {
                     used.insert(id, state);
@@ -206,7 +216,7 @@ fn policy_again(policy: &mut Policy) {
 }
 
 /// A state of others made again: it ends when it would have.
-fn state_again(mut state: State) -> State {
+pub(super) fn state_again(mut state: State) -> State {
     state.limits = what_is_left(state.limits, state.counters.added);
     state
 }

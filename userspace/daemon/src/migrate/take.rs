@@ -4,8 +4,10 @@
 //! our data plane holds the phones' packets back; ESP that comes in is ours now
 //! the kernel's outbound policies go: what is sent waits here from now on
 //! the kernel has worked off what was on its way: its numbers stand still
-//! its states go, each with its last numbers; then its other policies
-//! our data plane goes on with these numbers
+//! its inbound states go, each with its last numbers; the outbound ones get the last
+//!    numbers that they may use, for what is late; then its other policies
+//! our data plane goes on behind these numbers
+//! a second later the outbound states go
 //! ```
 //!
 //! Until the states go the kernel can go on at once, and after that it is given
@@ -16,6 +18,7 @@
 use std::collections::BTreeMap;
 
 use gm_api::control::ApiError;
+use gm_api::sad::Dir;
 use gm_api::transfer::{TransferReply, TransferRequest};
 use gm_dataplane::{Adoption, DataPlane, Numbers, SetSpec};
 use gm_xfrm::group::{Set, group};
@@ -23,7 +26,7 @@ use gm_xfrm::group::{Set, group};
 use super::numbers::from_kernel;
 use super::pick::{Picked, pick, sas};
 use super::tables::Work;
-use super::{AT_A_TIME, after, kernel, told};
+use super::{AT_A_TIME, Waited, after, kernel, told};
 use crate::control::App;
 use crate::live;
 use crate::running::largest_window;
@@ -63,14 +66,17 @@ pub fn adopt(
         reply.sets = sets.iter().map(|set| told(set, None, last(set))).collect();
         return Ok(reply);
     }
-    while !sets.is_empty() {
+    let mut end = Ok(());
+    while !sets.is_empty() && end.is_ok() {
+        work.end_late(false);
         let some: Vec<Set> = sets.drain(..sets.len().min(AT_A_TIME)).collect();
-        match step(app, plane, &mut work, some, taken) {
-            Ok(moved) => reply.sets.extend(moved),
-            Err(error) => return Err(after(reply.sets.len(), error)),
-        }
+        end = step(app, plane, &mut work, some, taken).map(|moved| reply.sets.extend(moved));
     }
-    Ok(reply)
+    work.end_late(true);
+    match end {
+        Ok(()) => Ok(reply),
+        Err(error) => Err(after(reply.sets.len(), error)),
+    }
 }
 
 /// Takes over a few sets, all of them or none.
@@ -88,6 +94,7 @@ fn step(
         sas: sas(set, window),
     };
     let specs = sets.iter().map(spec).collect();
+    let waited = Waited::begin();
     let mut adoption = plane.adopt(specs).map_err(live::error)?;
     let ids: Vec<u64> = adoption.sets().iter().map(|id| id.0).collect();
     let numbers = match over(work, &mut adoption, &mut sets) {
@@ -105,6 +112,7 @@ fn step(
         }
     };
     work.keep();
+    waited.end("taken over");
     let mut moved = Vec::new();
     for ((set, id), numbers) in sets.into_iter().zip(ids).zip(numbers) {
         let number = app.sets.enroll(id);
@@ -125,10 +133,13 @@ fn over(
     for set in sets.iter_mut() {
         let mut numbers = Vec::new();
         for sa in &mut set.sas {
-            sa.state = work.remove_state(sa.state.id)?;
             let dir = sa
                 .dir
                 .ok_or_else(|| ApiError::new("internal", "no direction"))?;
+            sa.state = match dir {
+                Dir::In => work.remove_state(sa.state.id)?,
+                Dir::Out => work.leave_state(sa.state.id)?,
+            };
             numbers.push(from_kernel(dir, &sa.state.numbers));
         }
         all.push(numbers);
