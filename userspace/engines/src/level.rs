@@ -15,7 +15,7 @@ use crate::{Engine, Job, reference};
 /// What an engine asks of the processor, the most first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Level {
-    /// AVX-512 F, BW, VL and VBMI with VAES and VPCLMULQDQ: sixteen packets of
+    /// AVX-512 F, BW, VL and VBMI with VAES, VPCLMULQDQ and BMI2: sixteen packets of
     /// HMAC-SHA-1 and AES-CBC side by side, GCM and GMAC four blocks a register.
     Avx512,
     /// AVX2, AES and PCLMULQDQ: eight packets of HMAC-SHA-1 and AES-CBC side by side,

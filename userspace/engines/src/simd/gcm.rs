@@ -29,35 +29,55 @@ impl Packet {
 /// Of GCM and GMAC in ESP.
 const ICV_LEN: usize = 16;
 
-/// What is done with the data.
-pub(super) const SEAL: u8 = 0;
-pub(super) const OPEN: u8 = 1;
-/// The data is hashed and nothing else.
-pub(super) const MAC: u8 = 2;
+/// What is done with a packet: its data encrypted and the ICV written, ...
+pub(crate) const SEAL: u8 = 0;
+/// ... decrypted and the ICV compared, ...
+pub(crate) const OPEN: u8 = 1;
+/// ... only looked at, for there is additional data only, of which it is the rest,
+/// and the ICV written, ...
+pub(crate) const MAC: u8 = 2;
+/// ... or compared.
+pub(crate) const CHECK: u8 = 3;
 
-/// A level's GCM. All `data` is behind the head and has the ICV's sixteen bytes
-/// at its end, which are no data, and stay.
+/// There is additional data only.
+pub(crate) const fn mac_only(way: u8) -> bool {
+    way == MAC || way == CHECK
+}
+
+/// The ICV is written.
+pub(super) const fn writes(way: u8) -> bool {
+    way == SEAL || way == MAC
+}
+
+/// A packet. All `data` is behind the head and has the ICV's sixteen bytes at its
+/// end, which are no data.
+pub(crate) struct Work<'a, K> {
+    pub(crate) key: &'a K,
+    pub(crate) packet: Packet,
+    pub(crate) data: &'a mut [u8],
+}
+
+/// Packets of one call.
+pub(crate) const MOST: usize = 64;
+
+/// A level's GCM.
 pub(crate) trait Gcm: Copy + Send + Sync + 'static {
     /// Round keys and powers of the hash key.
-    type Key: Zeroize + Send + Sync;
+    type Key: Zeroize + Send + Sync + 'static;
 
     /// Expands a key.
     fn gcm_key(self, key: &[u8; AES_BLOCK]) -> Self::Key;
 
-    /// Encrypts the data and returns the tag.
-    fn gcm_seal(self, key: &Self::Key, packet: Packet, data: &mut [u8]) -> [u8; 16];
-
-    /// Decrypts the data and returns the tag that it should have.
-    fn gcm_open(self, key: &Self::Key, packet: Packet, data: &mut [u8]) -> [u8; 16];
-
-    /// The tag where there is additional data only, of which `data` is the rest.
-    fn gmac(self, key: &Self::Key, packet: Packet, data: &[u8]) -> [u8; 16];
+    /// Does `WAY` with packets, of which no more than [`MOST`] are taken. Returns those whose
+    /// ICV is not the right one, the first in the lowest bit.
+    fn gcm<'a, const WAY: u8>(self, works: &mut impl Iterator<Item = Work<'a, Self::Key>>) -> u64;
 }
 
 /// Bytes of data before the ICV.
 ///
 /// # Panics
 /// When there is no ICV.
+#[inline]
 pub(super) fn data_len(data: &[u8]) -> usize {
     assert!(data.len() >= ICV_LEN, "there is no room for an ICV");
     data.len() - ICV_LEN

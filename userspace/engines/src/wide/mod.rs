@@ -41,9 +41,14 @@ impl<L: Level> Engine for Wide<L> {
 
     fn seal(&self, batch: &mut [Job<'_>]) {
         for batch in batch.chunks_mut(BATCH) {
+            // Nearly always all jobs are like the first one.
+            let done = gcm::Rows::of(&batch[0]).seal(batch, 0);
+            if done.count_ones() as usize == batch.len() {
+                continue;
+            }
             let mut order = Order::new();
-            let gcm = |side: &GcmSide, job: &mut Job<'_>| side.seal(job.esp, job.seq_hi);
-            order.sort_out(batch, |keys| &keys.encrypt, reference::seal, gcm);
+            order.sort_out(batch, done, |keys| &keys.encrypt, reference::seal);
+            order.rows.seal(batch, done);
             let places = order.places();
             if places.is_empty() {
                 continue;
@@ -66,9 +71,14 @@ impl<L: Level> Engine for Wide<L> {
 
     fn open(&self, batch: &mut [Job<'_>]) {
         for batch in batch.chunks_mut(BATCH) {
+            // Nearly always all jobs are like the first one.
+            let done = gcm::Rows::of(&batch[0]).open(batch, 0);
+            if done.count_ones() as usize == batch.len() {
+                continue;
+            }
             let mut order = Order::new();
-            let gcm = |side: &GcmSide, job: &mut Job<'_>| side.open(job.esp, job.seq_hi);
-            order.sort_out(batch, |keys| &keys.decrypt, reference::open, gcm);
+            order.sort_out(batch, done, |keys| &keys.decrypt, reference::open);
+            order.rows.open(batch, done);
             let places = order.places();
             if places.is_empty() {
                 continue;
@@ -152,6 +162,8 @@ struct Order {
     count: usize,
     /// Some are encrypted.
     chained: bool,
+    /// The others.
+    rows: gcm::Rows,
 }
 
 /// Numbers of blocks that [`Order::sort`] tells apart.
@@ -163,6 +175,7 @@ impl Order {
             places: [0; BATCH],
             count: 0,
             chained: false,
+            rows: gcm::Rows::default(),
         }
     }
 
@@ -170,14 +183,15 @@ impl Order {
         &self.places[..self.count]
     }
 
-    /// Does what no lane is for, and finds the jobs that lanes are for.
+    /// Does what no lane is for, and finds the jobs that lanes are for, and the keys of
+    /// GCM, but not those of jobs that are `done`.
     #[inline]
     fn sort_out(
         &mut self,
         batch: &mut [Job<'_>],
+        done: gcm::Places,
         round_keys: impl Fn(&CbcKeys) -> &RoundKeys,
         reference: impl Fn(&mut Job<'_>),
-        gcm: impl Fn(&GcmSide, &mut Job<'_>) -> bool,
     ) {
         // Keys and packets of a thousand SAs come from far away.
         for job in &*batch {
@@ -190,6 +204,9 @@ impl Order {
         let (mut count, mut first) = (0, None);
         let (mut chained, mut different) = (false, false);
         for (place, job) in batch.iter_mut().enumerate().take(BATCH) {
+            if done >> place & 1 == 1 {
+                continue;
+            }
             let key = job.key;
             let len = job.esp.len();
             let good = key.fits(len);
@@ -211,7 +228,7 @@ impl Order {
                     different |= Some(long) != first;
                     count += 1;
                 }
-                Form::Wide(WideKey::Gcm(side)) => job.ok = gcm(side, job),
+                Form::Wide(WideKey::Gcm(side)) => self.rows.see(side),
                 Form::Reference(_) => reference(job),
             }
         }

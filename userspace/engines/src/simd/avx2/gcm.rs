@@ -11,11 +11,12 @@ use core::arch::x86_64::{
     _mm_shuffle_epi8, _mm_storeu_si128, _mm_xor_si128,
 };
 
+use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::Avx2;
 use super::ghash::{Sums, reverse};
-use crate::simd::gcm::{Gcm, MAC, OPEN, Packet, SEAL, data_len, polyval_key};
+use crate::simd::gcm::{Gcm, MAC, MOST, OPEN, Packet, SEAL, Work, data_len, polyval_key, writes};
 use crate::simd::{AES_BLOCK, RoundKeys, schedule};
 
 /// Blocks that go through AES together, which hides its latency, and that are
@@ -43,23 +44,27 @@ impl Gcm for Avx2 {
         unsafe { expand(key) }
     }
 
-    fn gcm_seal(self, key: &GcmKey, packet: Packet, data: &mut [u8]) -> [u8; 16] {
-        let len = data_len(data);
-        // SAFETY: the processor can (`self`); all of `data` may be read and written,
-        // which is sixteen bytes more than `len`.
-        unsafe { row::<SEAL>(key, &packet, data.as_mut_ptr(), len) }
-    }
-
-    fn gcm_open(self, key: &GcmKey, packet: Packet, data: &mut [u8]) -> [u8; 16] {
-        let len = data_len(data);
-        // SAFETY: as above.
-        unsafe { row::<OPEN>(key, &packet, data.as_mut_ptr(), len) }
-    }
-
-    fn gmac(self, key: &GcmKey, packet: Packet, data: &[u8]) -> [u8; 16] {
-        let len = data_len(data);
-        // SAFETY: as above; nothing is written.
-        unsafe { row::<MAC>(key, &packet, data.as_ptr().cast_mut(), len) }
+    fn gcm<'a, const WAY: u8>(self, works: &mut impl Iterator<Item = Work<'a, GcmKey>>) -> u64 {
+        let mut bad = 0;
+        for (place, Work { key, packet, data }) in works.take(MOST).enumerate() {
+            let (at, len) = (data.as_mut_ptr(), data_len(data));
+            // SAFETY: the processor can (`self`); all of `data` may be read and
+            // written, which is sixteen bytes more than `len`.
+            let tag = unsafe {
+                match WAY {
+                    SEAL => row::<SEAL>(key, &packet, at, len),
+                    OPEN => row::<OPEN>(key, &packet, at, len),
+                    _ => row::<MAC>(key, &packet, at, len),
+                }
+            };
+            let icv = &mut data[len..];
+            if writes(WAY) {
+                icv.copy_from_slice(&tag);
+            } else {
+                bad |= u64::from(icv.ct_ne(&tag).unwrap_u8()) << place;
+            }
+        }
+        bad
     }
 }
 

@@ -10,8 +10,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::Avx512;
 use super::ghash::{Power, multiply};
-use super::row::row;
-use crate::simd::gcm::{Gcm, MAC, OPEN, Packet, SEAL, data_len, polyval_key};
+use super::row::rows;
+use crate::simd::gcm::{Gcm, Work, polyval_key};
 use crate::simd::{AES_BLOCK, RoundKeys, schedule};
 
 /// Registers between two reductions; a multiple of those that go through AES
@@ -41,46 +41,9 @@ impl Gcm for Avx512 {
         unsafe { expand(key) }
     }
 
-    fn gcm_seal(self, key: &GcmKey, packet: Packet, data: &mut [u8]) -> [u8; 16] {
-        // SAFETY: the processor can (`self`); all of `data` may be read and written.
-        unsafe {
-            row::<SEAL>(
-                key,
-                packet.nonce,
-                packet.head,
-                packet.last_block(),
-                data.as_mut_ptr(),
-                data_len(data),
-            )
-        }
-    }
-
-    fn gcm_open(self, key: &GcmKey, packet: Packet, data: &mut [u8]) -> [u8; 16] {
-        // SAFETY: as above.
-        unsafe {
-            row::<OPEN>(
-                key,
-                packet.nonce,
-                packet.head,
-                packet.last_block(),
-                data.as_mut_ptr(),
-                data_len(data),
-            )
-        }
-    }
-
-    fn gmac(self, key: &GcmKey, packet: Packet, data: &[u8]) -> [u8; 16] {
-        // SAFETY: as above; nothing is written.
-        unsafe {
-            row::<MAC>(
-                key,
-                packet.nonce,
-                packet.head,
-                packet.last_block(),
-                data.as_ptr().cast_mut(),
-                data_len(data),
-            )
-        }
+    fn gcm<'a, const WAY: u8>(self, works: &mut impl Iterator<Item = Work<'a, GcmKey>>) -> u64 {
+        // SAFETY: the processor can (`self`).
+        unsafe { rows::<WAY>(works) }
     }
 }
 
@@ -119,13 +82,21 @@ pub(super) fn encrypt(keys: &RoundKeys, block: __m128i) -> __m128i {
     _mm_aesenclast_si128(block, load(&keys.0[10]))
 }
 
+/// In the place of a key where there is none.
+pub(super) static NO_KEY: GcmKey = GcmKey {
+    keys: RoundKeys([[0; AES_BLOCK]; 11]),
+    room: [0; 16],
+    last: [[0; AES_BLOCK]; 4],
+    powers: [Power::ZERO; STRIDE],
+};
+
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq")]
 fn expand(key: &[u8; AES_BLOCK]) -> GcmKey {
     let mut expanded = GcmKey {
         keys: schedule::expand(key),
         room: [0; 16],
         last: [[0; AES_BLOCK]; 4],
-        powers: [Power::default(); STRIDE],
+        powers: [Power::ZERO; STRIDE],
     };
     let first = number(polyval_key(store(encrypt(
         &expanded.keys,

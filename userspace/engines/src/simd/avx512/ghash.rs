@@ -4,14 +4,14 @@
 
 use core::arch::x86_64::{
     __m128i, __m512i, _mm_clmulepi64_si128, _mm_set_epi8, _mm_set_epi64x, _mm_shuffle_epi32,
-    _mm_slli_si128, _mm_srli_si128, _mm_xor_si128, _mm256_castsi256_si128,
-    _mm256_extracti128_si256, _mm256_xor_si256, _mm512_broadcast_i32x4, _mm512_bslli_epi128,
-    _mm512_bsrli_epi128, _mm512_castsi512_si256, _mm512_clmulepi64_epi128,
-    _mm512_extracti64x4_epi64, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_shuffle_epi32,
-    _mm512_ternarylogic_epi64, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64, _mm512_xor_si512,
+    _mm_slli_si128, _mm_srli_si128, _mm_xor_si128, _mm512_broadcast_i32x4, _mm512_bslli_epi128,
+    _mm512_bsrli_epi128, _mm512_setzero_si512, _mm512_shuffle_epi32, _mm512_ternarylogic_epi64,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi64, _mm512_xor_si512,
 };
 
 use zeroize::Zeroize;
+
+use super::order::{product, product_all};
 
 /// The order of bytes that turns a block round.
 #[inline]
@@ -46,7 +46,7 @@ pub(super) fn multiply(a: __m128i, b: __m128i) -> __m128i {
     );
     let low = _mm_clmulepi64_si128::<0x00>(a, b);
     let high = _mm_clmulepi64_si128::<0x11>(a, b);
-    reduce(
+    reduce_one(
         _mm_xor_si128(low, _mm_slli_si128::<8>(middle)),
         _mm_xor_si128(high, _mm_srli_si128::<8>(middle)),
     )
@@ -56,7 +56,7 @@ pub(super) fn multiply(a: __m128i, b: __m128i) -> __m128i {
 /// (RFC 8452 3).
 #[inline]
 #[target_feature(enable = "pclmulqdq,sse2")]
-fn reduce(low: __m128i, high: __m128i) -> __m128i {
+fn reduce_one(low: __m128i, high: __m128i) -> __m128i {
     let fold = |v| {
         let swapped = _mm_shuffle_epi32::<0b01_00_11_10>(v);
         _mm_xor_si128(swapped, _mm_clmulepi64_si128::<0x10>(v, polynomial()))
@@ -66,7 +66,7 @@ fn reduce(low: __m128i, high: __m128i) -> __m128i {
 
 /// A power of the hash key as Karatsuba's products want it. In words, because the
 /// broadcast of a word costs a load and nothing else, that of a block a shuffle too.
-#[derive(Clone, Copy, Default, Zeroize)]
+#[derive(Clone, Copy, Zeroize)]
 pub(super) struct Power {
     low: u64,
     high: u64,
@@ -74,6 +74,12 @@ pub(super) struct Power {
 }
 
 impl Power {
+    pub(super) const ZERO: Power = Power {
+        low: 0,
+        high: 0,
+        folded: 0,
+    };
+
     pub(super) fn of(power: u128) -> Power {
         let (low, high) = (power as u64, (power >> 64) as u64);
         Power {
@@ -82,12 +88,6 @@ impl Power {
             folded: low ^ high,
         }
     }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn all(word: u64) -> __m512i {
-    _mm512_set1_epi64(word as i64)
 }
 
 /// The products of two registers, as [`Sums`] has them.
@@ -114,8 +114,8 @@ impl Products {
     #[target_feature(enable = "avx512f,vpclmulqdq")]
     pub(super) fn high(mut self, a: __m512i, b: __m512i, [p, q]: [&Power; 2]) -> Products {
         self.high = [
-            _mm512_clmulepi64_epi128::<0x01>(a, all(p.high)),
-            _mm512_clmulepi64_epi128::<0x01>(b, all(q.high)),
+            product_all::<0x01>(a, &p.high),
+            product_all::<0x01>(b, &q.high),
         ];
         self
     }
@@ -126,8 +126,8 @@ impl Products {
     pub(super) fn middle(mut self, a: __m512i, b: __m512i, [p, q]: [&Power; 2]) -> Products {
         let halves = _mm512_xor_si512(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
         self.middle = [
-            _mm512_clmulepi64_epi128::<0x00>(halves, all(p.folded)),
-            _mm512_clmulepi64_epi128::<0x01>(halves, all(q.folded)),
+            product_all::<0x00>(halves, &p.folded),
+            product_all::<0x01>(halves, &q.folded),
         ];
         self
     }
@@ -160,8 +160,8 @@ impl Sums {
     pub(super) fn low(a: __m512i, b: __m512i, [p, q]: [&Power; 2]) -> Products {
         Products {
             low: [
-                _mm512_clmulepi64_epi128::<0x00>(a, all(p.low)),
-                _mm512_clmulepi64_epi128::<0x00>(b, all(q.low)),
+                product_all::<0x00>(a, &p.low),
+                product_all::<0x00>(b, &q.low),
             ],
             ..Products::zero()
         }
@@ -182,9 +182,9 @@ impl Sums {
     #[target_feature(enable = "avx512f,vpclmulqdq")]
     pub(super) fn add_one(&mut self, a: __m512i, power: &Power) {
         let halves = _mm512_xor_si512(a, _mm512_shuffle_epi32::<0b01_00_11_10>(a));
-        let low = _mm512_clmulepi64_epi128::<0x00>(a, all(power.low));
-        let middle = _mm512_clmulepi64_epi128::<0x00>(halves, all(power.folded));
-        let high = _mm512_clmulepi64_epi128::<0x01>(a, all(power.high));
+        let low = product_all::<0x00>(a, &power.low);
+        let middle = product_all::<0x00>(halves, &power.folded);
+        let high = product_all::<0x01>(a, &power.high);
         self.low = _mm512_xor_si512(self.low, low);
         self.middle = _mm512_xor_si512(self.middle, middle);
         self.high = _mm512_xor_si512(self.high, high);
@@ -194,41 +194,26 @@ impl Sums {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,vpclmulqdq")]
     pub(super) fn reduce(self) -> __m512i {
-        let polynomial = _mm512_broadcast_i32x4(polynomial());
         let middle = xor3(self.middle, self.low, self.high);
-        let low = _mm512_xor_si512(self.low, _mm512_bslli_epi128::<8>(middle));
-        let high = _mm512_xor_si512(self.high, _mm512_bsrli_epi128::<8>(middle));
-        let once = _mm512_xor_si512(
-            _mm512_shuffle_epi32::<0b01_00_11_10>(low),
-            _mm512_clmulepi64_epi128::<0x10>(low, polynomial),
-        );
-        xor3(
-            high,
-            _mm512_shuffle_epi32::<0b01_00_11_10>(once),
-            _mm512_clmulepi64_epi128::<0x10>(once, polynomial),
+        reduce(
+            _mm512_xor_si512(self.low, _mm512_bslli_epi128::<8>(middle)),
+            _mm512_xor_si512(self.high, _mm512_bsrli_epi128::<8>(middle)),
         )
     }
 }
 
-/// The sum over the lanes of `a` times `b`.
+/// As [`reduce_one`], each lane.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx2,vpclmulqdq,pclmulqdq")]
-pub(super) fn multiply_lanes(a: __m512i, b: __m512i) -> __m128i {
-    let middle = _mm512_xor_si512(
-        _mm512_clmulepi64_epi128::<0x01>(a, b),
-        _mm512_clmulepi64_epi128::<0x10>(a, b),
+#[target_feature(enable = "avx512f,avx512bw,vpclmulqdq")]
+pub(super) fn reduce(low: __m512i, high: __m512i) -> __m512i {
+    let polynomial = _mm512_broadcast_i32x4(polynomial());
+    let once = _mm512_xor_si512(
+        _mm512_shuffle_epi32::<0b01_00_11_10>(low),
+        product::<0x10>(low, polynomial),
     );
-    let low = _mm512_clmulepi64_epi128::<0x00>(a, b);
-    let high = _mm512_clmulepi64_epi128::<0x11>(a, b);
-    let sum = |v: __m512i| {
-        let two = _mm256_xor_si256(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64::<1>(v));
-        _mm_xor_si128(
-            _mm256_castsi256_si128(two),
-            _mm256_extracti128_si256::<1>(two),
-        )
-    };
-    reduce(
-        sum(_mm512_xor_si512(low, _mm512_bslli_epi128::<8>(middle))),
-        sum(_mm512_xor_si512(high, _mm512_bsrli_epi128::<8>(middle))),
+    xor3(
+        high,
+        _mm512_shuffle_epi32::<0b01_00_11_10>(once),
+        product::<0x10>(once, polynomial),
     )
 }

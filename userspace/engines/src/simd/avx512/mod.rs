@@ -2,8 +2,12 @@
 //! packets of SHA-1 or CBC side by side, four AES blocks in a register.
 
 mod cbc;
+mod counters;
 mod gcm;
 mod ghash;
+mod order;
+mod pipe;
+mod quad;
 mod row;
 mod sha1;
 
@@ -20,6 +24,7 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512vbmi")
+            && is_x86_feature_detected!("bmi2")
             && is_x86_feature_detected!("vaes")
             && is_x86_feature_detected!("vpclmulqdq")
             && is_x86_feature_detected!("aes")
