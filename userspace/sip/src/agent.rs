@@ -14,10 +14,12 @@
 //! and before anything is sent. Time is an argument, in milliseconds of a clock that
 //! never goes back; [`Agent::next_timeout`] says when [`Agent::handle_timeout`] is due.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::lifecycle::{Change, Contact, ContactId, SaSet, SetState, Table};
+use crate::numbered::Numbered;
 use crate::rand::{self, Randomness};
 use crate::sa_set::SetToken;
 
@@ -81,7 +83,7 @@ pub struct Agent {
     table: Table,
     attempts: Attempts,
     strangers: Strangers,
-    held: HashMap<SetToken, Held>,
+    held: Numbered<SetToken, Held>,
     spis: VecDeque<[u32; 2]>,
     next_set: u64,
     commands: VecDeque<Command>,
@@ -108,7 +110,7 @@ impl Agent {
             table,
             attempts: Attempts::default(),
             strangers: Strangers::default(),
-            held: HashMap::new(),
+            held: Numbered::default(),
             spis: VecDeque::new(),
             next_set: 0,
             commands: VecDeque::new(),
@@ -208,9 +210,7 @@ impl Agent {
         let ids = self.table.contacts_of(impi);
         for id in &ids {
             self.table.end(*id, now);
-            self.event(FlowEvent::Deregistered {
-                impi: impi.to_owned(),
-            });
+            self.event(FlowEvent::Deregistered { impi: impi.into() });
         }
         self.carry_out();
         ids.len()
@@ -310,15 +310,13 @@ impl Agent {
 
     /// The agent's name for a contact: the same as long as the agent lives, and
     /// nobody else can make one.
-    fn path(&self, key: &ContactKey) -> String {
+    fn path(&self, key: &ContactKey) -> Arc<str> {
         let parts = [
             b"path".as_slice(),
             key.impi.as_bytes(),
             key.instance.as_bytes(),
         ];
-        let mut path = rand::hex(&rand::keyed(&self.secret, &parts));
-        path.truncate(24);
-        path
+        rand::hex(&rand::keyed(&self.secret, &parts)[..12]).into()
     }
 }
 

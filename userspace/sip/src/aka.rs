@@ -15,8 +15,8 @@ use crate::rand::hex;
 
 pub mod base64;
 mod params;
+use params::purge;
 pub use params::{AuthParams, Edit, edit};
-use params::{is_unambiguous, purge};
 
 /// RES: 4 to 16 bytes, the digest's password as it is, not as text.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -99,22 +99,25 @@ impl Challenge {
         aka_params(message, |params| {
             let nonce = params.get("nonce").unwrap_or_default();
             let (rand, autn) = split_nonce(&nonce).ok_or(ChallengeError::Nonce)?;
-            let qop = match params.find("qop") {
-                None => Qop::None,
-                Some(list) if lists(&list, "auth") => Qop::Auth,
-                Some(list) if lists(&list, "auth-int") => Qop::AuthInt,
-                Some(_) => return Err(ChallengeError::Qop),
-            };
             let realm = params.get("realm").unwrap_or_default();
             Ok(Challenge {
                 realm,
                 nonce,
                 rand,
                 autn,
-                qop,
+                qop: qop_of(params)?,
                 opaque: params.get("opaque"),
             })
         })
+    }
+}
+
+fn qop_of(params: &AuthParams<'_>) -> Result<Qop, ChallengeError> {
+    match params.find("qop") {
+        None => Ok(Qop::None),
+        Some(list) if lists(&list, "auth") => Ok(Qop::Auth),
+        Some(list) if lists(&list, "auth-int") => Ok(Qop::AuthInt),
+        Some(_) => Err(ChallengeError::Qop),
     }
 }
 
@@ -127,17 +130,18 @@ fn aka_params<T>(
     message: &Message,
     read: impl FnOnce(&AuthParams<'_>) -> Result<T, ChallengeError>,
 ) -> Result<T, ChallengeError> {
-    for line in message.lines("WWW-Authenticate") {
-        let value = line.secret_value();
-        let aka = AuthParams::parse(&value).filter(|params| {
-            let algorithm = params.find("algorithm");
-            algorithm.is_some_and(|a| a.eq_ignore_ascii_case("AKAv1-MD5"))
-        });
-        if let Some(params) = aka {
-            return read(&params);
-        }
-    }
-    Err(ChallengeError::NotAka)
+    let mut read = Some(read);
+    let mut lines = message.lines("WWW-Authenticate");
+    let done = lines.find_map(|line| {
+        line.with_secret(|value| {
+            let params = AuthParams::parse(value)?;
+            let algorithm = params.find("algorithm")?;
+            let aka = algorithm.eq_ignore_ascii_case("AKAv1-MD5");
+            let read = read.take_if(|_| aka)?;
+            Some(read(&params))
+        })
+    });
+    done.unwrap_or(Err(ChallengeError::NotAka))
 }
 
 /// base64(RAND || AUTN || more), RFC 3310 clause 3.2.
@@ -241,6 +245,12 @@ impl Credentials {
             .find_map(|line| read(&line.value()))
     }
 
+    /// The same of a request that may have them once and readable in one way only: what the
+    /// SA vouches for must be what the core looks up. `Err`: it has others.
+    pub(crate) fn of_one_user(message: &Message) -> Result<Option<Credentials>, ()> {
+        one_user(message, |params| params.map(Credentials::read))
+    }
+
     fn read(params: &AuthParams<'_>) -> Credentials {
         let get = |name: &str| params.get(name).unwrap_or_default();
         let auts = params
@@ -340,9 +350,22 @@ pub fn authorization(
 /// AKA one. All other bytes stay. No line of the message has a key afterwards, in the
 /// error case too; the bytes that it came in are wiped with the last copy of it.
 pub fn take_keys(message: &mut Message) -> Result<(Ik, Ck), ChallengeError> {
+    take(message, |_| Ok(())).map(|(_, ik, ck)| (ik, ck))
+}
+
+/// The same of a challenge that a UE can answer, with its nonce.
+pub(crate) fn take_challenge(message: &mut Message) -> Result<(String, Ik, Ck), ChallengeError> {
+    take(message, |params| qop_of(params).map(|_| ()))
+}
+
+fn take(
+    message: &mut Message,
+    check: impl FnOnce(&AuthParams<'_>) -> Result<(), ChallengeError>,
+) -> Result<(String, Ik, Ck), ChallengeError> {
     let found = aka_params(message, |params| {
-        let nonce = params.find("nonce").unwrap_or_default();
+        let nonce = params.get("nonce").unwrap_or_default();
         split_nonce(&nonce).ok_or(ChallengeError::Nonce)?;
+        check(params)?;
         let key = |name: &str| {
             let key = params.get(name).map(Zeroizing::new);
             key.ok_or(ChallengeError::KeysMissing)
@@ -350,7 +373,7 @@ pub fn take_keys(message: &mut Message) -> Result<(Ik, Ck), ChallengeError> {
         let (ik, ck) = (key("ik")?, key("ck")?);
         let ik = Ik::from_hex(&ik).map_err(|_| ChallengeError::KeysMalformed)?;
         let ck = Ck::from_hex(&ck).map_err(|_| ChallengeError::KeysMalformed)?;
-        Ok((ik, ck))
+        Ok((nonce, ik, ck))
     });
     strip_keys(message);
     found
@@ -371,11 +394,22 @@ pub fn strip_keys(message: &mut Message) {
 /// Whether a REGISTER names one user at most, and so that every reader finds the
 /// same one: what the SA vouches for must be what the core looks up.
 pub fn names_one_user(message: &Message) -> bool {
+    one_user(message, |_| ()).is_ok()
+}
+
+fn one_user<T>(
+    message: &Message,
+    read: impl FnOnce(Option<&AuthParams<'_>>) -> T,
+) -> Result<T, ()> {
     let mut lines = message.lines("Authorization");
     match (lines.next(), lines.next()) {
-        (None, _) => true,
-        (Some(one), None) => is_unambiguous(&one.value()),
-        (Some(_), Some(_)) => false,
+        (None, _) => Ok(read(None)),
+        (Some(one), None) => {
+            let value = one.value();
+            let params = AuthParams::unambiguous(&value).ok_or(())?;
+            Ok(read(Some(&params)))
+        }
+        (Some(_), Some(_)) => Err(()),
     }
 }
 

@@ -9,12 +9,14 @@
 //! `challenge::challenge` (SM4, Install) -> `Edge::installed` (Activate, SM6) ->
 //! `register::register` (SM7, SM8) -> `challenge::register_response` (SM12).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use crate::agent::{Agent, Command};
+use crate::header::Host;
 use crate::lifecycle::SetState;
 use crate::message::{Message, ParseError};
+use crate::numbered::Numbered;
 use crate::rand::Randomness;
 use crate::sa_set::SetToken;
 use crate::{Packet, Transport};
@@ -55,9 +57,11 @@ struct Held {
 pub struct Edge {
     config: EdgeConfig,
     secret: [u8; 16],
+    /// `core_local` as it is written.
+    core_local: String,
     agent: Agent,
     txs: Transactions,
-    held: HashMap<SetToken, Held>,
+    held: Numbered<SetToken, Held>,
     peers: Peers,
     calls: emergency::Calls,
     names: resolve::Names,
@@ -76,12 +80,15 @@ impl Edge {
         let agent = Agent::new(config.agent(), random)?;
         let mut secret = [0; 16];
         random.fill(&mut secret);
+        let at = config.core_local;
+        let core_local = format!("{}:{}", Host::Ip(at.ip()), at.port());
         Ok(Edge {
+            core_local,
             config,
             secret,
             agent,
             txs: Transactions::default(),
-            held: HashMap::new(),
+            held: Numbered::default(),
             peers: Peers::default(),
             calls: emergency::Calls::default(),
             names: resolve::Names::default(),
@@ -195,17 +202,17 @@ impl Edge {
         // The core is to see the headers that are seen here.
         message.end_lines();
         if protected {
-            self.protected_message(now, &at, message);
+            self.protected_message(now, &at, message, bytes);
         } else {
-            self.clear_message(now, &at, message);
+            self.clear_message(now, &at, message, bytes);
         }
     }
 
     /// Clause 7.1: what unprotected ports take.
-    fn clear_message(&mut self, now: u64, at: &Packet, message: Message) {
+    fn clear_message(&mut self, now: u64, at: &Packet, message: Message, bytes: &[u8]) {
         let reply = clear_reply(at, &message);
         let done = match message.method() {
-            Some("REGISTER") => self.register(now, at, None, reply, &message),
+            Some("REGISTER") => self.register(now, at, None, reply, (&message, bytes)),
             Some(_) => self.emergency_up(now, at, reply, &message),
             None => self.emergency_response_up(now, at, &message),
         };
@@ -215,7 +222,7 @@ impl Edge {
     }
 
     /// Clause 7.1 rule 4: the set is found by addresses and ports.
-    fn protected_message(&mut self, now: u64, at: &Packet, message: Message) {
+    fn protected_message(&mut self, now: u64, at: &Packet, message: Message, bytes: &[u8]) {
         let Some(set) = self.agent.table().by_flow(at.remote, at.local) else {
             return self.refused(at.remote, Refusal::NoSa);
         };
@@ -227,7 +234,7 @@ impl Edge {
             transport: at.transport,
         };
         let done = match message.method() {
-            Some("REGISTER") => self.register(now, at, Some(token), reply, &message),
+            Some("REGISTER") => self.register(now, at, Some(token), reply, (&message, bytes)),
             _ if matches!(state, SetState::Registration | SetState::Lingering) => {
                 Err(Refusal::WrongSa)
             }

@@ -25,6 +25,7 @@ pub mod framing;
 pub mod header;
 pub mod lifecycle;
 pub mod message;
+mod numbered;
 pub mod rand;
 pub mod sa_set;
 pub mod sec_agree;

@@ -13,7 +13,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
+use crate::numbered::Numbered;
 use crate::sa_set::{SetParams, SetToken};
 use crate::sec_agree::SecList;
 
@@ -57,9 +59,9 @@ impl Default for Timers {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ContactKey {
     /// The private identity.
-    pub impi: String,
+    pub impi: Arc<str>,
     /// Instance id, reg-id and emergency mark; empty where the UE writes none.
-    pub instance: String,
+    pub instance: Arc<str>,
 }
 
 /// Names a contact of the table.
@@ -177,13 +179,13 @@ pub struct Contact {
     /// Who.
     pub key: ContactKey,
     /// User part of our Path and Record-Route for it.
-    pub path: String,
+    pub path: Arc<str>,
     /// Its sets, oldest first.
     pub sets: Vec<SetToken>,
     /// The set for requests to the UE.
     pub current: Option<SetToken>,
     /// Public identities that may be used over its SAs, the default one first.
-    pub impus: Vec<String>,
+    pub impus: Vec<Arc<str>>,
     /// What was registered and not de-registered, each with its implicit registrations.
     pub registrations: Vec<Registration>,
 }
@@ -192,9 +194,9 @@ pub struct Contact {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registration {
     /// To of the REGISTER.
-    pub aor: String,
+    pub aor: Arc<str>,
     /// P-Associated-URI of its 200: what was registered with it, the default one first.
-    pub identities: Vec<String>,
+    pub identities: Vec<Arc<str>>,
 }
 
 /// What follows from a decision, in order.
@@ -238,11 +240,11 @@ pub struct Table {
     max_sets: usize,
     max_siblings: usize,
     next_contact: ContactId,
-    contacts: HashMap<ContactId, Contact>,
+    contacts: Numbered<ContactId, Contact>,
     by_key: HashMap<ContactKey, ContactId>,
-    by_impi: HashMap<String, Vec<ContactId>>,
-    by_path: HashMap<String, ContactId>,
-    sets: HashMap<SetToken, SaSet>,
+    by_impi: HashMap<Arc<str>, Vec<ContactId>>,
+    by_path: HashMap<Arc<str>, ContactId>,
+    sets: Numbered<SetToken, SaSet>,
     by_flow: HashMap<Flow, SetToken>,
     by_server_port: HashMap<(IpAddr, u16), Vec<SetToken>>,
     by_spi: HashMap<(IpAddr, u32), SetToken>,

@@ -28,7 +28,7 @@ pub const MAX_MESSAGE: usize = 65_536;
 /// The most header lines that a message may have.
 pub const MAX_HEADERS: usize = 256;
 /// Room for those of most messages.
-const USUAL_HEADERS: usize = 32;
+const USUAL_HEADERS: usize = 24;
 
 /// Why bytes are no SIP message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -123,7 +123,7 @@ impl Message {
             return Err(ParseError::StartLine);
         }
         let start = parse_start(&bytes[..at])?;
-        let all = Piece::new(bytes.to_vec());
+        let all = Piece::shared(bytes.to_vec());
         let start_raw = all.part(0..at);
         let mut headers = Vec::with_capacity(USUAL_HEADERS);
         loop {
@@ -180,10 +180,8 @@ impl Message {
                 && crate::header::NameAddr::parse(&header.value())
                     .is_some_and(|to| to.param("tag").is_none())
             {
-                let mut value = header.raw_value().to_vec();
-                value.extend_from_slice(b";tag=");
-                value.extend_from_slice(to_tag.as_bytes());
-                header.splice_value(&value);
+                let value = header.clone();
+                header.splice_value(&[value.raw_value(), b";tag=", to_tag.as_bytes()]);
             }
             out.headers.push(header);
         }
@@ -194,7 +192,7 @@ impl Message {
         let mut bytes = start_line(&start);
         let at = bytes.len();
         bytes.extend_from_slice(b"\r\n");
-        let all = Piece::new(bytes);
+        let all = Piece::shared(bytes);
         Message {
             start,
             start_raw: all.part(0..at),
@@ -276,6 +274,12 @@ impl Message {
                     .collect::<Vec<_>>()
             })
             .collect()
+    }
+
+    /// Whether one of the elements of a comma list is such, without copies.
+    pub fn any_element(&self, name: &str, mut is: impl FnMut(&str) -> bool) -> bool {
+        self.lines(name)
+            .any(|h| list::split(&h.value(), ',').any(&mut is))
     }
 
     /// The first element of a comma list: the topmost Via or Route.

@@ -24,11 +24,19 @@ pub trait Randomness {
 
 /// Lower-case hex.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    let digit = |n: u8| char::from(if n < 10 { b'0' + n } else { b'a' + n - 10 });
-    let mut out = String::with_capacity(2 * bytes.len());
+    hex_behind("", bytes)
+}
+
+/// The same behind other text.
+pub(crate) fn hex_behind(text: &str, bytes: &[u8]) -> String {
+    const DIGITS: [char; 16] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
+    ];
+    let mut out = String::with_capacity(text.len() + 2 * bytes.len());
+    out.push_str(text);
     for byte in bytes {
-        out.push(digit(byte >> 4));
-        out.push(digit(byte & 15));
+        out.push(DIGITS[usize::from(byte >> 4)]);
+        out.push(DIGITS[usize::from(byte & 15)]);
     }
     out
 }
@@ -55,13 +63,8 @@ impl<'a> Keyed<'a> {
     }
 
     pub fn part(&mut self, part: &[u8]) {
-        self.long(part.len(), std::iter::once(part));
-    }
-
-    /// One part of `len` bytes in pieces.
-    pub fn long<'p>(&mut self, len: usize, pieces: impl Iterator<Item = &'p [u8]>) {
-        self.hash.update((len as u64).to_be_bytes());
-        pieces.for_each(|piece| self.hash.update(piece));
+        self.hash.update((part.len() as u64).to_be_bytes());
+        self.hash.update(part);
     }
 
     pub fn done(mut self) -> [u8; 16] {

@@ -28,7 +28,7 @@ pub(super) fn forward(id: AttemptId, attempt: Option<&Attempt>, way: Option<Way>
         integrity_protected: Some(if integrity { "yes" } else { "no" }.into()),
         remove: AGREEMENT.map(str::to_owned).to_vec(),
         remove_options: vec!["sec-agree".into()],
-        impi: attempt.map(|a| a.key.impi.clone()),
+        impi: attempt.map(|a| a.key.impi.to_string()),
         way,
         refusal: None,
     }
@@ -138,9 +138,9 @@ pub(super) fn registration(
 ) -> Registration {
     let sets = contact.sets.iter().filter_map(|token| agent.set(*token));
     Registration {
-        impi: contact.key.impi.clone(),
-        instance: contact.key.instance.clone(),
-        identities: contact.impus.clone(),
+        impi: contact.key.impi.to_string(),
+        instance: contact.key.instance.to_string(),
+        identities: contact.impus.iter().map(|i| i.to_string()).collect(),
         sets: sets
             .map(|set| RegistrationSet {
                 set: number(set.token),

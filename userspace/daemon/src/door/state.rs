@@ -288,10 +288,10 @@ impl State {
         let identities = identities.iter().filter_map(|a| NameAddr::parse(a));
         let granted = Granted {
             expires,
-            identities: identities.map(|a| a.uri).collect(),
+            identities: identities.map(|a| a.uri.into()).collect(),
         };
         let attempt = self.agent.attempt(id).cloned();
-        let answered = match self.agent.answered(now, id, status, &granted) {
+        let answered = match self.agent.answered(now, id, status, granted) {
             Ok(answered) => answered,
             Err(why) => return Ok(Err(why)),
         };
@@ -328,8 +328,8 @@ impl State {
         };
         let (token, id, state) = (owner.set, owner.id, owner.state);
         let established = matches!(state, SetState::Established | SetState::Replaced);
-        let impi = owner.contact.key.impi.clone();
-        let identities = owner.contact.impus.clone();
+        let impi = owner.contact.key.impi.to_string();
+        let identities = owner.contact.impus.iter().map(|i| i.to_string()).collect();
         if established {
             self.agent.heard(token, now);
             self.carry_out(now);

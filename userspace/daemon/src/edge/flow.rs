@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use gm_api::control::FlowEvent;
 use gm_api::sad::SaRow;
@@ -20,12 +21,12 @@ const LINES: u32 = 50;
 pub struct Flow {
     sets: HashMap<SetToken, About>,
     /// Who asked from where, to name those who are refused.
-    asked: HashMap<SocketAddr, String>,
+    asked: HashMap<SocketAddr, Arc<str>>,
     /// Whose the sets are that are not installed yet.
-    chosen: HashMap<SetToken, String>,
+    chosen: HashMap<SetToken, Arc<str>>,
     /// Registered sets by private identity: there are many sets, and after every message
     /// somebody asks how many registrations there are.
-    live: HashMap<String, Vec<SetToken>>,
+    live: HashMap<Arc<str>, Vec<SetToken>>,
     /// Messages that were refused, by the reason's word.
     refusals: BTreeMap<String, u64>,
     lines: Lines,
@@ -64,7 +65,7 @@ impl Lines {
 #[derive(Clone, Default)]
 struct About {
     number: Option<u64>,
-    impi: Option<String>,
+    impi: Option<Arc<str>>,
     suite: String,
     mode: String,
     spis: BTreeMap<String, u32>,
@@ -76,17 +77,17 @@ struct About {
 
 impl About {
     /// Notes whether the set of that name carries a registration.
-    fn register(&mut self, set: SetToken, yes: bool, live: &mut HashMap<String, Vec<SetToken>>) {
+    fn register(&mut self, set: SetToken, yes: bool, live: &mut HashMap<Arc<str>, Vec<SetToken>>) {
         if std::mem::replace(&mut self.registered, yes) == yes {
             return;
         }
-        let impi = self.impi.as_deref().unwrap_or_default();
+        let impi = self.impi.clone().unwrap_or_else(|| "".into());
         if yes {
-            live.entry(impi.to_owned()).or_default().push(set);
-        } else if let Some(sets) = live.get_mut(impi) {
+            live.entry(impi).or_default().push(set);
+        } else if let Some(sets) = live.get_mut(&impi) {
             sets.retain(|other| *other != set);
             if sets.is_empty() {
-                live.remove(impi);
+                live.remove(&impi);
             }
         }
     }
@@ -163,7 +164,7 @@ impl Flow {
                 }
                 self.asked.insert(*ue, impi.clone());
                 FlowEvent {
-                    impi: Some(impi.clone()).filter(|impi| !impi.is_empty()),
+                    impi: (!impi.is_empty()).then(|| impi.to_string()),
                     ue: Some(ue.to_string()),
                     set: over.and_then(|set| self.number(set)),
                     reason: nat.then(|| "behind a NAT".into()),
@@ -176,7 +177,7 @@ impl Flow {
                 if suite.is_legacy() {
                     tracing::warn!(
                         target: "gmespd::flow",
-                        impi,
+                        impi = &**impi,
                         %suite,
                         "a suite of older releases is used: edge.legacy_suites allows it"
                     );
@@ -216,7 +217,7 @@ impl Flow {
                     }
                 }
                 FlowEvent {
-                    impi: Some(impi.clone()),
+                    impi: Some(impi.to_string()),
                     ..named("deregistered")
                 }
             }
@@ -243,7 +244,7 @@ impl Flow {
                 };
                 FlowEvent {
                     ue: Some(from.to_string()),
-                    impi: self.asked.get(from).cloned(),
+                    impi: self.asked.get(from).map(|impi| impi.to_string()),
                     status: why.status().map(|(status, _)| status),
                     reason: Some(why.to_string()),
                     explain: Some(explain),
@@ -265,7 +266,7 @@ impl Flow {
     fn about(&self, set: SetToken, step: &str) -> FlowEvent {
         let about = self.sets.get(&set).cloned().unwrap_or_default();
         FlowEvent {
-            impi: about.impi,
+            impi: about.impi.map(|impi| impi.to_string()),
             suite: Some(about.suite).filter(|suite| !suite.is_empty()),
             mode: Some(about.mode).filter(|mode| !mode.is_empty()),
             set: about.number,
@@ -341,7 +342,7 @@ mod tests {
             let ue: SocketAddr = "192.0.2.1:5060".parse().unwrap();
             flow.step(&Step::Sm4 {
                 set,
-                impi: impi.to_owned(),
+                impi: impi.into(),
                 suite: gm_esp::Suite::NullAesGcm,
                 mode: gm_esp::Mode::Trans,
             });
@@ -357,7 +358,7 @@ mod tests {
             flow.removed(SetToken(set));
             assert_eq!(flow.registrations(), left);
         }
-        let impi = "a".to_owned();
+        let impi = "a".into();
         flow.step(&Step::Deregistered { impi });
         assert_eq!(flow.registrations(), 0);
     }

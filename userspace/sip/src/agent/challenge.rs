@@ -2,6 +2,7 @@
 //! of them stay (TS 33.203 clauses 7.2, 7.3.1, 7.4.2a).
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use gm_esp::keys::{Ck, Ik};
 
@@ -28,7 +29,7 @@ pub struct Granted {
     /// Seconds that this contact is registered for.
     pub expires: u32,
     /// URIs of P-Associated-URI, the default identity first.
-    pub identities: Vec<String>,
+    pub identities: Vec<Arc<str>>,
 }
 
 /// What becomes of the answer to a REGISTER.
@@ -179,7 +180,7 @@ impl Agent {
         now: u64,
         id: AttemptId,
         status: u16,
-        granted: &Granted,
+        granted: Granted,
     ) -> Result<Answered, Refusal> {
         let attempt = self.attempts.get(id).ok_or(Refusal::NoTransaction)?;
         let good = (200..300).contains(&status);
@@ -212,7 +213,7 @@ impl Agent {
     }
 
     /// SM12, a refresh or a de-registration.
-    fn success(&mut self, now: u64, id: AttemptId, token: SetToken, granted: &Granted) {
+    fn success(&mut self, now: u64, id: AttemptId, token: SetToken, granted: Granted) {
         let Some(attempt) = self.attempts.get(id) else {
             return;
         };
@@ -232,8 +233,8 @@ impl Agent {
             }
             return self.leave(now, contact, &attempt);
         }
-        let identities = granted.identities.clone();
-        self.table.registered(contact, &attempt.aor, identities);
+        self.table
+            .registered(contact, &attempt.aor, granted.identities);
         if answer && state == SetState::Registration {
             self.release(token, true);
         }

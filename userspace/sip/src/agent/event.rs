@@ -1,6 +1,7 @@
 //! What comes out of an agent.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use gm_esp::{Mode, Suite};
 
@@ -29,7 +30,7 @@ pub enum FlowEvent {
     /// A REGISTER that opens a procedure came and goes on as SM2.
     Sm1 {
         /// The private identity, empty when the UE gave none.
-        impi: String,
+        impi: Arc<str>,
         /// Where it came from.
         ue: SocketAddr,
         /// The established set that protected it.
@@ -42,7 +43,7 @@ pub enum FlowEvent {
         /// The new set.
         set: SetToken,
         /// The private identity, empty when the UE gave none.
-        impi: String,
+        impi: Arc<str>,
         /// The choice.
         suite: Suite,
         /// By the NAT test.
@@ -86,7 +87,7 @@ pub enum FlowEvent {
     /// The last identity of a contact is gone; its sets follow.
     Deregistered {
         /// The private identity.
-        impi: String,
+        impi: Arc<str>,
     },
     /// Outbound traffic changes to the new set.
     SwitchedOver {

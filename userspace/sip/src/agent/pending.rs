@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use super::Limits;
 use crate::lifecycle::{ContactId, ContactKey};
+use crate::numbered::Numbered;
 use crate::sa_set::SetToken;
 use crate::sec_agree::{Proposal, SecList};
 
@@ -31,9 +33,9 @@ pub struct Attempt {
     pub key: ContactKey,
     /// The agent's name for that contact, a keyed hash of 24 hex digits: user part
     /// of Path and Record-Route.
-    pub path: String,
+    pub path: Arc<str>,
     /// To: the public identity.
-    pub aor: String,
+    pub aor: Arc<str>,
     /// Which step.
     pub kind: Kind,
     /// Whether the REGISTER goes on as integrity-protected (clause 6.1.5).
@@ -126,9 +128,9 @@ impl Strangers {
 /// All attempts by name and by end.
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
-    all: HashMap<AttemptId, Attempt>,
+    all: Numbered<AttemptId, Attempt>,
     ends: BTreeSet<(u64, AttemptId)>,
-    per_contact: HashMap<ContactId, usize>,
+    per_contact: Numbered<ContactId, usize>,
     /// Those of strangers.
     strangers: usize,
     next: u64,

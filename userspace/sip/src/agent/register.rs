@@ -2,15 +2,16 @@
 //! 7.1, 7.2, 7.4.2a, M.7.2).
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use gm_esp::Mode;
 
 use super::pending::{Attempt, AttemptId, Kind, Source};
 use super::{Agent, FlowEvent, Refusal, RemoveReason};
-use crate::aka::{self, Credentials};
-use crate::header::{self, NameAddr, Uri, list};
+use crate::aka::Credentials;
+use crate::header::{self, AddrParts, NameAddr, Uri, UriParts};
 use crate::lifecycle::{ContactId, ContactKey, SaSet, SetState};
-use crate::message::{Header, Message};
+use crate::message::Message;
 use crate::sa_set::SetToken;
 use crate::sec_agree::{Ends, SECURITY_CLIENT, SECURITY_VERIFY, SecList, choose_offer};
 
@@ -54,43 +55,48 @@ impl Register {
         local: SocketAddr,
         via: Vec<IpAddr>,
     ) -> Result<Register, Refusal> {
-        if !aka::names_one_user(message) {
-            return Err(Refusal::Headers);
-        }
+        let credentials = Credentials::of_one_user(message).map_err(|()| Refusal::Headers)?;
         let to = NameAddr::parse(&message.value("To").ok_or(Refusal::Headers)?);
-        let element = |line: &Header| {
-            let value = line.value();
-            list::split(&value, ',').next().map(str::to_owned)
-        };
-        let first = message.lines("Contact").find_map(element);
+        let (mut first, mut contact, mut everywhere, mut expires) = (true, None, false, None);
+        message.any_element("Contact", |element| {
+            let parts = AddrParts::parse(element);
+            expires = expires.max(parts.as_ref().and_then(header::expires_of));
+            if std::mem::take(&mut first) {
+                contact = parts.map(|parts| parts.to_owned());
+                everywhere = element == "*";
+            }
+            false
+        });
         Ok(Register {
             ue,
             local,
             via,
             to: to.ok_or(Refusal::Headers)?,
-            contact: first.as_deref().and_then(NameAddr::parse),
-            everywhere: first.is_some_and(|c| c.trim() == "*"),
-            expires: header::expires(message),
-            credentials: Credentials::from_message(message),
+            contact,
+            everywhere,
+            expires: expires.or_else(|| header::expires_header(message)),
+            credentials,
             client: SecList::from_message(message, SECURITY_CLIENT),
             verify: SecList::from_message(message, SECURITY_VERIFY),
         })
     }
 
     /// The private identity: of the credentials, or made from the public one (TS 23.003 clause 13.3).
-    fn impi(&self) -> String {
+    fn impi(&self) -> Arc<str> {
         if let Some(credentials) = self.credentials.as_ref().filter(|c| !c.username.is_empty()) {
-            return credentials.username.clone();
+            return credentials.username.as_str().into();
         }
         let uri = self.to.parsed_uri();
         let part = |uri: Uri| Some(format!("{}@{}", uri.user?, uri.host?));
-        uri.and_then(part).unwrap_or_else(|| self.to.uri.clone())
+        uri.and_then(part)
+            .unwrap_or_else(|| self.to.uri.clone())
+            .into()
     }
 
     /// Instance id, reg-id and emergency mark of the Contact.
-    fn instance(&self) -> String {
+    fn instance(&self) -> Arc<str> {
         let Some(contact) = &self.contact else {
-            return String::new();
+            return "".into();
         };
         let param = |name| contact.params.find(name).unwrap_or_default();
         // Few have a parameter at all.
@@ -100,9 +106,10 @@ impl Register {
                 .is_some_and(|uri| uri.params.find("sos").is_some());
         let (instance, reg) = (param("+sip.instance"), param("reg-id"));
         if instance.is_empty() && reg.is_empty() && !sos {
-            return String::new();
+            return "".into();
         }
-        format!("{instance};{reg};{sos}")
+        let sos = if sos { "true" } else { "false" };
+        [&*instance, &*reg, sos].join(";").into()
     }
 
     /// The nonce, where it answers a challenge.
@@ -312,7 +319,7 @@ impl Agent {
     fn check_user(&self, id: ContactId, register: &Register) -> Result<(), Refusal> {
         let contact = self.table.contact(id).ok_or(Refusal::NoSa)?;
         let own = match &register.credentials {
-            Some(credentials) => credentials.username == contact.key.impi,
+            Some(credentials) => *credentials.username == *contact.key.impi,
             None => contact.owns(&register.to.uri),
         };
         if own {
@@ -341,14 +348,14 @@ impl Agent {
 
     /// What every REGISTER leaves behind.
     fn attempt_of(&self, now: u64, register: &Register) -> Result<Attempt, Refusal> {
-        if register.to.parsed_uri().is_none() {
+        if UriParts::parse(&register.to.uri).is_none() {
             return Err(Refusal::Headers);
         }
         let key = ContactKey {
             impi: register.impi(),
             instance: register.instance(),
         };
-        let aor = register.to.uri.clone();
+        let aor: Arc<str> = register.to.uri.as_str().into();
         // They are kept for as long as the stranger may take, and logged.
         if [&key.impi, &key.instance, &aor]
             .iter()

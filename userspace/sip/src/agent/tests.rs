@@ -237,7 +237,7 @@ impl Rig {
             expires,
             identities: Vec::new(),
         };
-        let answered = self.agent.answered(self.now, id, status, &granted);
+        let answered = self.agent.answered(self.now, id, status, granted);
         self.drain();
         answered.expect("on its way")
     }

@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::tx::Reply;
 use super::{Edge, Refusal};
-use crate::header::{self, Host, Via, list};
+use crate::header::{self, AddrParts, Host, Via, ViaParts, list};
 use crate::lifecycle::ContactId;
 use crate::message::Message;
-use crate::rand::{Keyed, hex, keyed};
+use crate::rand::{Keyed, hex, hex_behind, keyed};
 use crate::sa_set::SetToken;
 use crate::{Packet, Transport};
 
@@ -64,9 +64,9 @@ impl Edge {
 
     /// What a retransmission has in common with the first one: every byte, and the
     /// set or none. A branch says less: its sender can write it above another message.
-    pub(super) fn print(&self, message: &Message, over: Option<SetToken>) -> [u8; 16] {
+    pub(super) fn print(&self, bytes: &[u8], over: Option<SetToken>) -> [u8; 16] {
         let mut hash = Keyed::new(&self.secret);
-        hash.long(message.size(), message.pieces());
+        hash.part(bytes);
         hash.part(&over.map_or(0, |set| set.0).to_be_bytes());
         hash.done()
     }
@@ -76,12 +76,12 @@ impl Edge {
         &mut self,
         branch: &str,
         message: &Message,
-        over: Option<SetToken>,
+        print: &[u8; 16],
     ) -> Result<bool, Refusal> {
         let Some(tx) = self.txs.get(branch).and_then(|t| t.register.clone()) else {
             return Ok(false);
         };
-        if tx.print != self.print(message, over) {
+        if tx.print != *print {
             return Err(Refusal::Headers);
         }
         let attempt = self
@@ -103,8 +103,21 @@ impl Edge {
     /// The branch of our Via: the same for a retransmission, for the CANCEL, and for
     /// the ACK of a failure (RFC 3261 clause 16.11).
     pub(super) fn branch(&self, message: &Message, from: Sender) -> Result<String, Refusal> {
-        let via = top_via(message).ok_or(Refusal::Headers)?;
-        let (number, method) = header::cseq(message).ok_or(Refusal::Headers)?;
+        self.branch_and_host(message, from)
+            .map(|(branch, _)| branch)
+    }
+
+    /// The same, with the host of the topmost Via.
+    pub(super) fn branch_and_host(
+        &self,
+        message: &Message,
+        from: Sender,
+    ) -> Result<(String, Host), Refusal> {
+        let value = message.value("Via").ok_or(Refusal::Headers)?;
+        let top = list::split(&value, ',').next();
+        let via = top.and_then(ViaParts::parse).ok_or(Refusal::Headers)?;
+        let cseq = message.value("CSeq").ok_or(Refusal::Headers)?;
+        let (number, method) = header::cseq_of(&cseq).ok_or(Refusal::Headers)?;
         // What stands twice is read by each in his own way.
         let twice = |name: &&str| message.lines(name).count() > 1;
         let other = message.method().is_some_and(|m| m != method);
@@ -112,13 +125,16 @@ impl Edge {
             return Err(Refusal::Headers);
         }
         let call_id = message.value("Call-ID").ok_or(Refusal::Headers)?;
-        let from_tag = header::tag(message, "From").unwrap_or_default();
-        if message.value("From").is_none() || message.value("To").is_none() {
+        let value = message.value("From").ok_or(Refusal::Headers)?;
+        let from_addr = AddrParts::parse(&value);
+        let from_tag = from_addr.and_then(|addr| addr.param("tag"));
+        let from_tag = from_tag.unwrap_or_default();
+        if message.value("To").is_none() {
             return Err(Refusal::Headers);
         }
         let mut hash = Keyed::new(&self.secret);
         hash.part(b"branch");
-        hash.part(via.params.find("branch").unwrap_or_default().as_bytes());
+        hash.part(via.param("branch").unwrap_or_default().as_bytes());
         match &via.host {
             Host::Ip(ip) => hash_ip(&mut hash, *ip),
             Host::Name(name) => hash.part(name.as_bytes()),
@@ -131,7 +147,8 @@ impl Edge {
         hash.part(from_tag.as_bytes());
         hash.part(&number.to_be_bytes());
         from.hash(&mut hash);
-        Ok(format!("z9hG4bKgm{}", hex(&hash.done())))
+        let branch = hex_behind("z9hG4bKgm", &hash.done());
+        Ok((branch, via.host))
     }
 }
 
@@ -140,14 +157,28 @@ pub(super) fn top_via(message: &Message) -> Option<Via> {
     Via::parse(list::split(&value, ',').next()?)
 }
 
+/// What `read` makes of the topmost Via.
+pub(super) fn with_top_via<T>(
+    message: &Message,
+    read: impl FnOnce(ViaParts<'_>) -> T,
+) -> Option<T> {
+    let value = message.value("Via")?;
+    let via = ViaParts::parse(list::split(&value, ',').next()?)?;
+    Some(read(via))
+}
+
 /// Where the answer to a request in clear goes: on the connection; over UDP by the
 /// Via, and to the source port behind a NAT whether or not rport asks for it.
 pub(super) fn clear_reply(at: &Packet, message: &Message) -> Reply {
-    let remote = match (at.transport, top_via(message)) {
-        (Transport::Udp, Some(via)) if via.host.ip() == Some(at.remote.ip()) => {
-            via.reply_to(at.remote)
-        }
-        _ => at.remote,
+    let by_via = || {
+        with_top_via(message, |via| {
+            let own = via.host.ip() == Some(at.remote.ip());
+            own.then(|| via.reply_to(at.remote))
+        })
+    };
+    let remote = match at.transport {
+        Transport::Udp => by_via().flatten().unwrap_or(at.remote),
+        Transport::Tcp => at.remote,
     };
     Reply::Clear {
         local: at.local,

@@ -1,11 +1,13 @@
 //! The core's answers to REGISTER: SM4 becomes SM6, success becomes SM12.
 
+use std::sync::Arc;
+
 use super::refuse::{in_place_of, server_error};
 use super::tx::{RegisterTx, Reply};
 use super::{Edge, FlowEvent, Held, Refusal};
 use crate::agent::{Granted, Kind};
 use crate::aka;
-use crate::header::{self, NameAddr, Uri};
+use crate::header::{self, AddrParts, UriParts};
 use crate::message::Message;
 use crate::sec_agree::{SECURITY_CLIENT, SECURITY_SERVER, SECURITY_VERIFY};
 
@@ -29,10 +31,9 @@ impl Edge {
                 Ok(())
             }
             401 if kind != Kind::Answer => {
-                let answer = message.clone();
-                let done = self.challenge(now, reply, tx, message);
+                let done = self.challenge(now, reply, tx, &mut message);
                 if let Err(why) = done {
-                    let answer = in_place_of(&answer, why, &self.config.policy);
+                    let answer = in_place_of(&message, why, &self.config.policy);
                     self.send(reply, answer.to_bytes());
                 }
                 done
@@ -47,12 +48,9 @@ impl Edge {
         now: u64,
         reply: Reply,
         tx: &RegisterTx,
-        mut message: Message,
+        message: &mut Message,
     ) -> Result<(), Refusal> {
-        let nonce = aka::Challenge::from_message(&message).map(|c| c.nonce);
-        let keys = aka::take_keys(&mut message);
-        let nonce = nonce.map_err(Refusal::Challenge)?;
-        let (ik, ck) = keys.map_err(Refusal::Challenge)?;
+        let (nonce, ik, ck) = aka::take_challenge(message).map_err(Refusal::Challenge)?;
         let challenged = self.agent.challenge(now, tx.attempt, &nonce, ik, ck);
         self.carry_out();
         let challenged = challenged?;
@@ -75,14 +73,18 @@ impl Edge {
         tx: &RegisterTx,
         mut message: Message,
     ) -> Result<(), Refusal> {
-        let associated = message.elements("P-Associated-URI");
-        let associated = associated.iter().filter_map(|a| NameAddr::parse(a));
+        let mut identities: Vec<Arc<str>> = Vec::new();
+        message.any_element("P-Associated-URI", |a| {
+            identities.extend(AddrParts::parse(a).map(|a| a.uri.into()));
+            false
+        });
         let granted = Granted {
             expires: granted(&message, tx),
-            identities: associated.map(|a| a.uri).collect(),
+            identities,
         };
         let held = tx.over.and_then(|t| self.held.get(&t)).map(|h| h.reply);
-        let answered = self.agent.answered(now, tx.attempt, code, &granted);
+        let expires = granted.expires;
+        let answered = self.agent.answered(now, tx.attempt, code, granted);
         self.carry_out();
         let answered = match answered {
             Ok(answered) => answered,
@@ -103,7 +105,6 @@ impl Edge {
         if let Some(set) = answered.confirmed {
             self.held.remove(&set);
             if let Some(ue) = sent {
-                let expires = granted.expires;
                 self.event(FlowEvent::Sm12 { set, ue, expires });
             }
         }
@@ -116,8 +117,9 @@ fn granted(message: &Message, tx: &RegisterTx) -> u32 {
     if tx.leaves {
         return 0;
     }
-    let wanted = Uri::parse(&tx.contact_uri);
-    header::granted(message, |uri| {
-        wanted.as_ref().is_some_and(|w| w.same_identity(uri))
+    let wanted = UriParts::parse(&tx.contact_uri);
+    header::granted_to(message, |uri| {
+        let same = |w: &UriParts<'_>| UriParts::parse(uri).is_some_and(|uri| w.same_identity(&uri));
+        wanted.as_ref().is_some_and(same)
     })
 }

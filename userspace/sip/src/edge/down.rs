@@ -1,14 +1,16 @@
 //! Requests of the core to phones, and the core's answers (RFC 3261 clauses 16.6, 16.7, 16.11).
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use super::branch::Sender;
+use super::branch::with_top_via;
 use super::dialog::{Began, DIALOGS};
 use super::forward::hop;
 use super::identity::strip_down;
 use super::peers::service_route;
 use super::tx::{Reply, Tx};
-use super::{Edge, Refusal, top_via};
+use super::{Edge, Refusal};
 use crate::aka;
 use crate::header::{Host, NameAddr, Uri};
 use crate::lifecycle::ContactId;
@@ -88,21 +90,24 @@ impl Edge {
 
     /// A response of the core: our Via comes off, its branch says where to.
     pub(super) fn response_down(&mut self, now: u64, mut message: Message) -> Result<(), Refusal> {
-        let via = top_via(&message).ok_or(Refusal::Headers)?;
-        let own = via.host.ip() == Some(self.config.core_local.ip());
-        let branch = via.branch().filter(|_| own).ok_or(Refusal::NoTransaction)?;
+        let branch = with_top_via(&message, |via| {
+            let own = via.host.ip() == Some(self.config.core_local.ip());
+            let branch = via.param("branch").filter(|_| own);
+            branch.map(Cow::into_owned).ok_or(Refusal::NoTransaction)
+        });
+        let branch = branch.ok_or(Refusal::Headers)??;
         let tx = self.txs.get(&branch).ok_or(Refusal::NoTransaction)?;
         let (reply, register, contact) = (tx.reply, tx.register.clone(), tx.contact);
         if matches!(reply, Reply::Core { .. }) {
             return Err(Refusal::NoTransaction);
         }
-        message.remove_first_element("Via");
+        message.drop_first_element("Via");
         strip_down(&mut message);
         if let Some(register) = register {
             let routes = service_route(&message);
             self.register_response(now, reply, &register, message)?;
             if let Some(routes) = routes {
-                self.registered(&register, reply, &routes);
+                self.registered(&register, reply, routes);
             }
             return Ok(());
         }

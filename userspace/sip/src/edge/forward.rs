@@ -38,7 +38,7 @@ impl Edge {
         let mut up = message.clone();
         // Those of others behind us stay: the core sends the request back to us.
         let own = |uri: &Uri| {
-            let mine = |user: &String| user.starts_with(&contact.path);
+            let mine = |user: &String| user.starts_with(&*contact.path);
             uri.user.as_ref().is_none_or(mine) && self.is_own_for(uri, at.local)
         };
         let users = self.strip_routes(&mut up, own);
@@ -122,22 +122,24 @@ impl Edge {
     /// Our Via towards the core, last of all: the size of what is there decides what it
     /// goes over.
     pub(super) fn push_via_up(&self, up: &mut Message, branch: &str) -> Transport {
-        let at = self.config.core_local;
-        let host = Host::Ip(at.ip());
-        let via = |over: Transport| {
-            let (name, port) = (over.name(), at.port());
-            format!("SIP/2.0/{name} {host}:{port};branch={branch};rport")
-        };
-        let size = up.size() + "Via: \r\n".len() + via(Transport::Udp).len();
-        let over = self.over_up(branch, size);
-        up.insert_top("Via", &via(over));
+        let at = &self.core_local;
+        // The names of all transports have three letters.
+        let size = "SIP/2.0/UDP ;branch=;rport".len() + at.len() + branch.len();
+        let over = self.over_up(branch, up.size() + "Via: \r\n".len() + size);
+        let mut via = String::with_capacity(size);
+        for part in [
+            "SIP/2.0/",
+            over.name(),
+            " ",
+            at,
+            ";branch=",
+            branch,
+            ";rport",
+        ] {
+            via.push_str(part);
+        }
+        up.insert_top("Via", &via);
         over
-    }
-
-    /// `sip:TOKEN@us`, for Path and Record-Route.
-    pub(super) fn own_uri(&self, token: &str) -> String {
-        let at = self.config.core_local;
-        format!("sip:{token}@{}:{}", Host::Ip(at.ip()), at.port())
     }
 
     /// Remembers a REGISTER.
@@ -229,14 +231,14 @@ pub(super) fn is_emergency(message: &Message) -> bool {
 
 /// Option tags of Proxy-Require that are not known here (RFC 3261 clause 16.3 step 5).
 pub(super) fn unknown_extensions(request: &Message) -> Vec<String> {
-    let known = |tag: &String| {
-        ["sec-agree", "privacy"]
-            .iter()
-            .any(|known| tag.eq_ignore_ascii_case(known))
-    };
     let mut tags = request.elements("Proxy-Require");
-    tags.retain(|tag| !known(tag));
+    tags.retain(|tag| !is_known(tag));
     tags
+}
+
+fn is_known(tag: &str) -> bool {
+    let known = ["sec-agree", "privacy"];
+    known.iter().any(|known| tag.eq_ignore_ascii_case(known))
 }
 
 /// Whether a request may go on (RFC 3261 clause 16.3), and counts Max-Forwards down
@@ -254,7 +256,7 @@ pub(super) fn hop(message: &mut Message) -> Result<(), Refusal> {
         return Err(Refusal::Hops);
     }
     let hop_by_hop = matches!(message.method(), Some("ACK" | "CANCEL"));
-    if !hop_by_hop && !unknown_extensions(message).is_empty() {
+    if !hop_by_hop && message.any_element("Proxy-Require", |tag| !is_known(tag)) {
         return Err(Refusal::Extension);
     }
     message.set("Max-Forwards", &(left - 1).to_string());

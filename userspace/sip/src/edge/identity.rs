@@ -48,10 +48,15 @@ pub(super) fn strip_up(up: &mut Message) {
         up.remove_element(name, "sec-agree");
     }
     // Where it is, a phone says; that the network says so, it does not (RFC 7315 clause 5.4).
-    let claims = |access: &String| access.to_ascii_lowercase().contains("network-provided");
-    if up.elements(ACCESS).iter().any(claims) {
+    if up.any_element(ACCESS, claims) {
         up.remove(ACCESS);
     }
+}
+
+fn claims(access: &str) -> bool {
+    let word = b"network-provided";
+    let mut all = access.as_bytes().windows(word.len());
+    all.any(|some| some.eq_ignore_ascii_case(word))
 }
 
 /// A phone is outside the trust domain: no charging, and no identity of somebody who
@@ -81,20 +86,20 @@ impl Edge {
         let Some(contact) = self.agent.table().contact(id) else {
             return;
         };
-        let mut asserted: Vec<String> = Vec::new();
+        let mut asserted: Vec<&str> = Vec::new();
         for preferred in message.elements("P-Preferred-Identity") {
             let uri = NameAddr::parse(&preferred).map(|p| p.uri);
             // As it is registered, not as the phone writes it.
             let Some(uri) = uri.and_then(|uri| contact.own(&uri)) else {
                 continue;
             };
-            let same = |other: &String| is_tel(other) == is_tel(uri);
+            let same = |other: &&str| is_tel(other) == is_tel(uri);
             if !asserted.iter().any(same) {
-                asserted.push(uri.to_owned());
+                asserted.push(uri);
             }
         }
         if asserted.is_empty() {
-            asserted.extend(contact.impus.first().cloned());
+            asserted.extend(contact.impus.first().map(|uri| &**uri));
         }
         for uri in asserted {
             up.push("P-Asserted-Identity", &format!("<{uri}>"));

@@ -1,13 +1,12 @@
 //! What the edge knows of a phone besides its SAs. Bounded by the contacts of the table.
 
-use std::collections::HashMap;
-
 use super::Edge;
 use super::tx::{RegisterTx, Reply};
 use crate::Transport;
-use crate::header::{NameAddr, Uri};
+use crate::header::{AddrParts, Uri, UriParts, list};
 use crate::lifecycle::ContactId;
 use crate::message::Message;
+use crate::numbered::Numbered;
 
 /// Entries of a Service-Route that are kept; real ones have one or two.
 const MAX_ROUTES: usize = 8;
@@ -25,7 +24,7 @@ pub(super) struct Peer {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(super) struct Peers(HashMap<ContactId, Peer>);
+pub(super) struct Peers(Numbered<ContactId, Peer>);
 
 impl Peers {
     pub fn get(&self, id: ContactId) -> Option<&Peer> {
@@ -54,20 +53,19 @@ impl Edge {
         self.peers.entry(id, table.len().0, there)
     }
 
-    /// A REGISTER succeeded; `routes` are the elements of Service-Route in its 200.
-    pub(super) fn registered(&mut self, tx: &RegisterTx, reply: Reply, routes: &[String]) {
+    /// A REGISTER succeeded; `routes` are the URIs of Service-Route in its 200.
+    pub(super) fn registered(&mut self, tx: &RegisterTx, reply: Reply, routes: Vec<String>) {
         let set = tx.over.and_then(|token| self.agent.table().set(token));
         let Some(id) = set.map(|set| set.contact).filter(|_| !tx.leaves) else {
             return;
         };
-        let named = Uri::parse(&tx.contact_uri).and_then(|uri| transport_of(&uri));
+        let named = UriParts::parse(&tx.contact_uri).and_then(|uri| transport_named(uri.params));
         let came = match reply {
             Reply::Set { transport, .. } => Some(transport),
             _ => None,
         };
-        let uris = routes.iter().filter_map(|route| NameAddr::parse(route));
         let peer = self.peer(id);
-        peer.service_route = uris.map(|route| route.uri).take(MAX_ROUTES).collect();
+        peer.service_route = routes;
         peer.transport = named.or(came);
         if came == Some(Transport::Tcp) {
             peer.tcp_failed = 0;
@@ -77,16 +75,30 @@ impl Edge {
 
 /// The transport parameter of a URI.
 pub(super) fn transport_of(uri: &Uri) -> Option<Transport> {
-    let name = uri.params.get("transport")?;
+    by_name(&uri.params.find("transport")?)
+}
+
+fn transport_named(params: &str) -> Option<Transport> {
+    by_name(&list::param(params, "transport")?)
+}
+
+fn by_name(name: &str) -> Option<Transport> {
     let all = [Transport::Udp, Transport::Tcp];
     all.into_iter()
         .find(|t| name.eq_ignore_ascii_case(t.name()))
 }
 
-/// The elements of Service-Route where a response may have one.
+/// The URIs of Service-Route where a response may have one.
 pub(super) fn service_route(message: &Message) -> Option<Vec<String>> {
     let good = message
         .status()
         .is_some_and(|code| (200..300).contains(&code));
-    good.then(|| message.elements("Service-Route"))
+    good.then(|| {
+        let mut uris = Vec::new();
+        message.any_element("Service-Route", |route| {
+            uris.extend(AddrParts::parse(route).map(|route| route.uri.to_owned()));
+            uris.len() == MAX_ROUTES
+        });
+        uris
+    })
 }

@@ -1,11 +1,12 @@
 //! REGISTER of UEs on its way to the core: SM1 and SM7 (TS 33.203 clauses 7.1, 7.2).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::branch::Sender;
 use super::resolve::Arrival;
 use super::tx::{RegisterTx, Reply, Tx};
-use super::{Edge, Refusal, top_via};
+use super::{Edge, Refusal};
 use crate::agent::{Attempt, Register};
 use crate::header::Host;
 use crate::message::Message;
@@ -20,12 +21,13 @@ impl Edge {
         at: &Packet,
         over: Option<SetToken>,
         reply: Reply,
-        message: &Message,
+        (message, bytes): (&Message, &[u8]),
     ) -> Result<(), Refusal> {
         let contact = over.and_then(|t| self.agent.set(t)).map(|s| s.contact);
         let sender = contact.map_or(Sender::Clear(at.remote), Sender::Contact);
-        let branch = self.branch(message, sender)?;
-        if self.repeated(&branch, message, over)? {
+        let (branch, host) = self.branch_and_host(message, sender)?;
+        let print = self.print(bytes, over);
+        if self.repeated(&branch, message, &print)? {
             return Ok(());
         }
         let arrival = Arrival {
@@ -33,8 +35,9 @@ impl Edge {
             over,
             reply,
             branch,
+            print,
         };
-        match top_via(message).ok_or(Refusal::Headers)?.host {
+        match host {
             Host::Ip(ip) => self.register_from(now, arrival, message, &[ip]),
             Host::Name(name) => self.resolve(now, arrival, &name, message),
         }
@@ -53,6 +56,7 @@ impl Edge {
             over,
             reply,
             branch,
+            print,
         } = arrival;
         let register = Register::from_message(message, at.remote, at.local, via.to_vec())?;
         let mut up = message.clone();
@@ -82,10 +86,10 @@ impl Edge {
             ue: at.remote,
             over,
             leaves: attempt.leaves,
-            print: self.print(message, over),
+            print,
         };
         let mut entry = contact.map_or_else(|| Tx::new(reply), |id| Tx::of(reply, id));
-        entry.register = Some(Box::new(tx));
+        entry.register = Some(Arc::new(tx));
         self.remember(now, &branch, entry.over(sent));
         self.send(Reply::Up, forwarded);
         Ok(())
@@ -118,11 +122,7 @@ impl Edge {
     ) -> (Vec<u8>, Transport) {
         aka::set_integrity_protected(&mut up, attempt.integrity);
         up.insert_top("Path", &self.route_at_core(&attempt.path));
-        if !up
-            .elements("Require")
-            .iter()
-            .any(|e| e.eq_ignore_ascii_case("path"))
-        {
+        if !up.any_element("Require", |e| e.eq_ignore_ascii_case("path")) {
             up.push("Require", "path");
         }
         let sent = self.push_via_up(&mut up, branch);

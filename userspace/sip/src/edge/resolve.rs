@@ -29,6 +29,8 @@ pub(super) struct Arrival {
     pub over: Option<SetToken>,
     pub reply: Reply,
     pub branch: String,
+    /// By which its retransmissions are known.
+    pub print: [u8; 16],
 }
 
 struct Waiting {

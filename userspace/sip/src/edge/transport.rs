@@ -209,10 +209,8 @@ fn sent_by(via: &Via) -> Option<SocketAddr> {
 /// The transport of our own Via in a request that is ready to go: it is the first line
 /// of that name, as we write it.
 pub(super) fn via_transport(bytes: &[u8]) -> Transport {
-    let ours = b"\nVia: SIP/2.0/";
-    let at = bytes.windows(ours.len()).position(|window| window == ours);
-    let rest = at.and_then(|at| bytes.get(at + ours.len()..));
-    match rest {
+    let mut lines = memchr::memchr_iter(b'\n', bytes).filter_map(|at| bytes.get(at + 1..));
+    match lines.find_map(|line| line.strip_prefix(b"Via: SIP/2.0/")) {
         Some(rest) if rest.starts_with(b"TCP") => Transport::Tcp,
         _ => Transport::Udp,
     }

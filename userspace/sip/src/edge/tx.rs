@@ -9,6 +9,7 @@ use super::Limits;
 use crate::Transport;
 use crate::agent::AttemptId;
 use crate::lifecycle::ContactId;
+use crate::numbered::Numbered;
 use crate::sa_set::SetToken;
 
 /// How an answer travels.
@@ -56,7 +57,7 @@ pub(super) struct RegisterTx {
 #[derive(Debug, Clone)]
 pub(super) struct Tx {
     pub reply: Reply,
-    pub register: Option<Box<RegisterTx>>,
+    pub register: Option<Arc<RegisterTx>>,
     pub contact: Option<ContactId>,
     /// What its request went over, for what must go the same way.
     pub sent: Option<Transport>,
@@ -114,7 +115,7 @@ pub(super) struct Transactions {
     all: HashMap<Arc<str>, Tx>,
     ends: BTreeMap<(u64, u64), Arc<str>>,
     last: u64,
-    per_contact: HashMap<ContactId, usize>,
+    per_contact: Numbered<ContactId, usize>,
     /// Those of no contact.
     strangers: usize,
 }

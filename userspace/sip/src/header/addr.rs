@@ -20,39 +20,65 @@ pub struct Uri {
     pub params: Params,
 }
 
-impl Uri {
-    /// Parses a URI without angle brackets.
-    pub fn parse(text: &str) -> Option<Uri> {
+/// The same, of which the text is somebody else's.
+pub(crate) struct UriParts<'a> {
+    pub scheme: &'static str,
+    pub user: Option<&'a str>,
+    pub host: Option<Host>,
+    pub port: Option<u16>,
+    pub params: &'a str,
+}
+
+impl<'a> UriParts<'a> {
+    pub fn parse(text: &'a str) -> Option<UriParts<'a>> {
         let (scheme, rest) = text.trim().split_once(':')?;
         let known = ["sip", "tel", "sips"];
         let scheme = known.into_iter().find(|s| s.eq_ignore_ascii_case(scheme))?;
         if scheme == "tel" {
             let (number, params) = rest.split_once(';').unwrap_or((rest, ""));
-            let user = Some(number.to_owned()).filter(|n| !n.is_empty())?;
-            return Some(Uri {
+            return (!number.is_empty()).then_some(UriParts {
                 scheme,
-                user: Some(user),
+                user: Some(number),
                 host: None,
                 port: None,
-                params: Params::parse(params),
+                params,
             });
         }
         // A user may hold ? and ; but no at sign, and neither may what follows: with two
         // of them readers disagree about who it is.
         let (user, rest) = match rest.split_once('@') {
             Some((_, rest)) if rest.contains('@') => return None,
-            Some((user, rest)) => (Some(user.split(':').next().unwrap_or("").to_owned()), rest),
+            Some((user, rest)) => (user.split(':').next(), rest),
             None => (None, rest),
         };
         let rest = rest.split_once('?').map_or(rest, |(uri, _)| uri);
         let (host, params) = rest.split_once(';').unwrap_or((rest, ""));
         let (host, port) = host_port(host)?;
-        Some(Uri {
+        Some(UriParts {
             scheme,
             user,
             host: Some(host),
             port,
-            params: Params::parse(params),
+            params,
+        })
+    }
+
+    pub fn same_identity(&self, other: &UriParts<'_>) -> bool {
+        (self.scheme, self.user, &self.host, self.port)
+            == (other.scheme, other.user, &other.host, other.port)
+    }
+}
+
+impl Uri {
+    /// Parses a URI without angle brackets.
+    pub fn parse(text: &str) -> Option<Uri> {
+        let parts = UriParts::parse(text)?;
+        Some(Uri {
+            scheme: parts.scheme,
+            user: parts.user.map(str::to_owned),
+            host: parts.host,
+            port: parts.port,
+            params: Params::parse(parts.params),
         })
     }
 
@@ -74,9 +100,16 @@ pub struct NameAddr {
     pub params: Params,
 }
 
-impl NameAddr {
-    /// Parses one element of From, To, Contact, Route, Path or P-Associated-URI.
-    pub fn parse(text: &str) -> Option<NameAddr> {
+/// The same, of which the text is somebody else's.
+pub(crate) struct AddrParts<'a> {
+    /// As written.
+    display: &'a str,
+    pub uri: &'a str,
+    params: &'a str,
+}
+
+impl<'a> AddrParts<'a> {
+    pub fn parse(text: &'a str) -> Option<AddrParts<'a>> {
         let text = text.trim();
         let open = list::find(text.as_bytes(), b'<');
         if open < text.len() {
@@ -84,23 +117,40 @@ impl NameAddr {
             if !is_display(text[..open].trim()) {
                 return None;
             }
-            let display = unquote(&text[..open]);
-            let display = Some(display).filter(|d| !d.is_empty());
-            let params = Params::parse(&text[close + 1..]);
-            return Some(NameAddr {
-                display: display.map(Cow::into_owned),
-                uri: text[open + 1..close].trim().to_owned(),
-                params,
+            return Some(AddrParts {
+                display: &text[..open],
+                uri: text[open + 1..close].trim(),
+                params: &text[close + 1..],
             });
         }
         let (uri, params) = text.split_once(';').unwrap_or((text, ""));
         let uri = uri.trim();
         let plain = !uri.is_empty() && !uri.contains(['<', '>', '"']);
-        plain.then(|| NameAddr {
-            display: None,
-            uri: uri.to_owned(),
-            params: Params::parse(params),
+        plain.then_some(AddrParts {
+            display: "",
+            uri,
+            params,
         })
+    }
+
+    pub fn param(&self, name: &str) -> Option<Cow<'a, str>> {
+        list::param(self.params, name)
+    }
+
+    pub fn to_owned(&self) -> NameAddr {
+        let display = Some(unquote(self.display)).filter(|d| !d.is_empty());
+        NameAddr {
+            display: display.map(Cow::into_owned),
+            uri: self.uri.to_owned(),
+            params: Params::parse(self.params),
+        }
+    }
+}
+
+impl NameAddr {
+    /// Parses one element of From, To, Contact, Route, Path or P-Associated-URI.
+    pub fn parse(text: &str) -> Option<NameAddr> {
+        AddrParts::parse(text).map(|parts| parts.to_owned())
     }
 
     /// A header parameter, quotes taken off.

@@ -105,6 +105,12 @@ pub fn params(text: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
     })
 }
 
+/// A parameter's value (empty when it has none), blind to the name's case; quotes taken off.
+pub(crate) fn param<'a>(text: &'a str, name: &str) -> Option<Cow<'a, str>> {
+    let (_, value) = params(text).find(|(n, _)| n.eq_ignore_ascii_case(name))?;
+    Some(value.map(unquote).unwrap_or_default())
+}
+
 /// Parameters in order, `name` or `name=value`, kept as text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Params(String);
@@ -127,8 +133,7 @@ impl Params {
 
     /// The same without a copy where there are no escapes.
     pub fn find(&self, name: &str) -> Option<Cow<'_, str>> {
-        let (_, value) = self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name))?;
-        Some(value.map(unquote).unwrap_or_default())
+        param(&self.0, name)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Via (RFC 3261 clause 20.42) with received and rport (RFC 3581).
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
 use super::list::{self, Params};
@@ -55,11 +55,13 @@ impl fmt::Display for Host {
 /// Splits `host[:port]`.
 pub(crate) fn host_port(text: &str) -> Option<(Host, Option<u16>)> {
     let text = text.trim();
-    if let Some(host) = Host::parse(text) {
-        return Some((host, None));
+    // One colon, or one behind a bracket, is in front of a port; others are an IPv6 address's.
+    let ends = text.rsplit_once(':');
+    let ends = ends.filter(|(host, _)| !host.contains(':') || host.trim_end().ends_with(']'));
+    match ends {
+        Some((host, port)) => Some((Host::parse(host)?, Some(port.trim().parse().ok()?))),
+        None => Some((Host::parse(text)?, None)),
     }
-    let (host, port) = text.rsplit_once(':')?;
-    Some((Host::parse(host)?, Some(port.trim().parse().ok()?)))
 }
 
 /// One Via.
@@ -75,10 +77,16 @@ pub struct Via {
     pub params: Params,
 }
 
-impl Via {
-    /// Parses one element of a Via header; blanks around slash and colon are allowed.
-    /// `None` too where a quote or bracket stays open: what is appended would be inside.
-    pub fn parse(text: &str) -> Option<Via> {
+/// The same, of which the text is somebody else's.
+pub(crate) struct ViaParts<'a> {
+    transport: &'a str,
+    pub host: Host,
+    pub port: Option<u16>,
+    params: &'a str,
+}
+
+impl<'a> ViaParts<'a> {
+    pub fn parse(text: &'a str) -> Option<ViaParts<'a>> {
         if !list::closed(text.as_bytes()) {
             return None;
         }
@@ -101,11 +109,38 @@ impl Via {
             false => Cow::Borrowed(sent_by),
         };
         let (host, port) = host_port(&sent_by)?;
-        Some(Via {
-            transport: transport.to_ascii_uppercase(),
+        Some(ViaParts {
+            transport,
             host,
             port,
-            params: Params::parse(params),
+            params,
+        })
+    }
+
+    pub fn param(&self, name: &str) -> Option<Cow<'a, str>> {
+        list::param(self.params, name)
+    }
+
+    pub fn reply_to(&self, source: SocketAddr) -> SocketAddr {
+        let port = if self.param("rport").is_some() {
+            source.port()
+        } else {
+            self.port.unwrap_or(5060)
+        };
+        SocketAddr::new(source.ip(), port)
+    }
+}
+
+impl Via {
+    /// Parses one element of a Via header; blanks around slash and colon are allowed.
+    /// `None` too where a quote or bracket stays open: what is appended would be inside.
+    pub fn parse(text: &str) -> Option<Via> {
+        let parts = ViaParts::parse(text)?;
+        Some(Via {
+            transport: parts.transport.to_ascii_uppercase(),
+            host: parts.host,
+            port: parts.port,
+            params: Params::parse(parts.params),
         })
     }
 
@@ -142,8 +177,8 @@ impl Via {
 /// it is asked for. What the sender itself wrote as received is taken away.
 /// Everything else keeps its bytes.
 pub fn mark_source(element: &str, source: SocketAddr, always: bool) -> Option<String> {
-    let via = Via::parse(element)?;
-    let mut out = String::with_capacity(element.len() + 48);
+    let via = ViaParts::parse(element)?;
+    let mut out = String::with_capacity(element.len() + 64);
     let mut rest = element;
     let mut first = true;
     loop {
@@ -153,7 +188,8 @@ pub fn mark_source(element: &str, source: SocketAddr, always: bool) -> Option<St
         if first {
             out.push_str(part.trim_end());
         } else if name.eq_ignore_ascii_case("rport") {
-            out.push_str(&format!(";rport={}", source.port()));
+            // Writing to a string does not fail.
+            let _ = write!(out, ";rport={}", source.port());
         } else if !name.eq_ignore_ascii_case("received") {
             out.push(';');
             out.push_str(part);
@@ -164,8 +200,8 @@ pub fn mark_source(element: &str, source: SocketAddr, always: bool) -> Option<St
         }
         rest = &rest[end + 1..];
     }
-    if always || via.has_rport() || via.host != Host::Ip(source.ip()) {
-        out.push_str(&format!(";received={}", source.ip()));
+    if always || via.param("rport").is_some() || via.host != Host::Ip(source.ip()) {
+        let _ = write!(out, ";received={}", source.ip());
     }
     Some(out)
 }

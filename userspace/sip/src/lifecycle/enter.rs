@@ -1,6 +1,7 @@
 //! How sets and contacts enter and leave the table.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::{
     Change, Contact, ContactId, ContactKey, RemoveReason, SaSet, SetState, Table, TableError,
@@ -17,7 +18,7 @@ impl Table {
     pub fn add(
         &mut self,
         key: &ContactKey,
-        path: &str,
+        path: &Arc<str>,
         mut set: SaSet,
     ) -> Result<ContactId, TableError> {
         let known = self.by_key(key);
@@ -86,12 +87,12 @@ impl Table {
         ended.map(|s| s.token).collect()
     }
 
-    fn new_contact(&mut self, key: &ContactKey, path: &str) -> ContactId {
+    fn new_contact(&mut self, key: &ContactKey, path: &Arc<str>) -> ContactId {
         self.next_contact += 1;
         let id = self.next_contact;
         let contact = Contact {
             key: key.clone(),
-            path: path.to_owned(),
+            path: Arc::clone(path),
             sets: Vec::new(),
             current: None,
             impus: Vec::new(),
@@ -100,7 +101,7 @@ impl Table {
         self.by_key.insert(key.clone(), id);
         let siblings = self.by_impi.entry(key.impi.clone()).or_default();
         siblings.push(id);
-        self.by_path.insert(path.to_owned(), id);
+        self.by_path.insert(Arc::clone(path), id);
         self.contacts.insert(id, contact);
         id
     }

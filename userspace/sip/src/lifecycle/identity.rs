@@ -1,8 +1,10 @@
 //! The public identities of a contact: who may speak over its SAs, and when the last
 //! one is gone (TS 33.203 clauses 6.1.1, 7.1 rule 1, 7.4.2a).
 
+use std::sync::Arc;
+
 use super::{Contact, ContactId, Registration, RemoveReason, Table};
-use crate::header::Uri;
+use crate::header::UriParts;
 
 /// Addresses of record of a contact, and identities of each, that are kept.
 const MOST: usize = 64;
@@ -17,12 +19,15 @@ impl Contact {
     pub fn own(&self, uri: &str) -> Option<&str> {
         let aors = self.registrations.iter().map(|r| &r.aor);
         let mut all = self.impus.iter().chain(aors);
-        all.find(|own| same(own, uri)).map(String::as_str)
+        let uri = UriParts::parse(uri)?;
+        all.find(|own| is(own, &uri)).map(|own| &**own)
     }
 
     /// The default identity of the oldest registration first, each once.
     fn collect(&mut self) {
         self.impus.clear();
+        let most = self.registrations.iter().map(|r| r.identities.len().max(1));
+        self.impus.reserve_exact(most.sum());
         for registration in &self.registrations {
             let own = std::slice::from_ref(&registration.aor);
             let all = if registration.identities.is_empty() {
@@ -40,14 +45,17 @@ impl Contact {
 }
 
 fn same(one: &str, other: &str) -> bool {
-    let uris = (Uri::parse(one), Uri::parse(other));
-    matches!(uris, (Some(a), Some(b)) if a.same_identity(&b))
+    UriParts::parse(other).is_some_and(|other| is(one, &other))
+}
+
+fn is(one: &str, other: &UriParts<'_>) -> bool {
+    UriParts::parse(one).is_some_and(|one| one.same_identity(other))
 }
 
 impl Table {
     /// Notes what a registration's 200 says of identities. The default one is the
     /// first of `associated`; without any it is the address of record itself.
-    pub fn registered(&mut self, id: ContactId, aor: &str, mut associated: Vec<String>) {
+    pub fn registered(&mut self, id: ContactId, aor: &Arc<str>, mut associated: Vec<Arc<str>>) {
         let Some(contact) = self.contacts.get_mut(&id) else {
             return;
         };
@@ -57,10 +65,13 @@ impl Table {
         match all.iter_mut().find(|r| same(&r.aor, aor)) {
             Some(_) if associated.is_empty() => {}
             Some(known) => known.identities = associated,
-            None if room => all.push(Registration {
-                aor: aor.to_owned(),
-                identities: associated,
-            }),
+            None if room => {
+                all.reserve_exact(1);
+                all.push(Registration {
+                    aor: Arc::clone(aor),
+                    identities: associated,
+                });
+            }
             None => {}
         }
         contact.collect();

@@ -9,7 +9,7 @@ const MIN: u64 = 60_000;
 fn key(impi: &str) -> ContactKey {
     ContactKey {
         impi: impi.into(),
-        instance: String::new(),
+        instance: "".into(),
     }
 }
 
@@ -43,7 +43,7 @@ fn add(table: &mut Table, n: u16, over: Option<SetToken>, now: u64) -> SetToken 
     let token = SetToken(u64::from(n));
     let mut set = SaSet::new(token, params(n), now + Timers::default().registration);
     set.over = over;
-    table.add(&key("u"), "path-u", set).expect("room");
+    table.add(&key("u"), &"path-u".into(), set).expect("room");
     token
 }
 
@@ -188,8 +188,8 @@ fn the_last_identity_takes_the_sets_along_after_a_while() {
     let mut table = table();
     let first = add(&mut table, 1, None, 0);
     confirm(&mut table, first, 0, 30 * MIN);
-    table.registered(1, "sip:a@h", vec![]);
-    table.registered(1, "sip:b@h", vec![]);
+    table.registered(1, &"sip:a@h".into(), vec![]);
+    table.registered(1, &"sip:b@h".into(), vec![]);
     assert!(!table.deregister(1, "sip:a@h", 0));
     assert!(table.deregister(1, "sip:b@h", 0));
     table.take_changes();
@@ -273,7 +273,10 @@ fn the_table_is_bounded() {
         },
         1,
     );
-    assert_eq!(table.add(&key("w"), "p", other), Err(TableError::Full));
+    assert_eq!(
+        table.add(&key("w"), &"p".into(), other),
+        Err(TableError::Full)
+    );
 }
 
 #[test]

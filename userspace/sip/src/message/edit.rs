@@ -67,7 +67,7 @@ impl Message {
                 )),
             };
             if let Some(new) = new {
-                header.splice_value(new.as_bytes());
+                header.splice_value(&[new.as_bytes()]);
             }
         }
     }
@@ -80,17 +80,18 @@ impl Message {
             if !header.is(name) {
                 return true;
             }
-            let value = header.value().into_owned();
-            let all: Vec<_> = list::split(&value, ',').collect();
-            let left: Vec<_> = all
-                .iter()
-                .copied()
-                .filter(|e| !e.eq_ignore_ascii_case(element))
-                .collect();
-            if left.len() < all.len() {
-                header.splice_value(left.join(", ").as_bytes());
+            let value = header.value();
+            let stays = |e: &&str| !e.eq_ignore_ascii_case(element);
+            if list::split(&value, ',').all(|e| stays(&e)) {
+                return true;
             }
-            left.len() == all.len() || !left.is_empty()
+            let left: Vec<_> = list::split(&value, ',').filter(stays).collect();
+            if left.is_empty() {
+                return false;
+            }
+            let left = left.join(", ");
+            header.splice_value(&[left.as_bytes()]);
+            true
         });
     }
 
@@ -101,29 +102,34 @@ impl Message {
             return false;
         };
         let header = &mut self.headers[at];
-        let value = header.raw_value();
-        let end = first_end(value);
-        let mut bytes = new.as_bytes().to_vec();
-        bytes.extend_from_slice(&value[end..]);
-        header.splice_value(&bytes);
+        let old = header.clone();
+        let value = old.raw_value();
+        header.splice_value(&[new.as_bytes(), &value[first_end(value)..]]);
         true
     }
 
     /// Takes the first element of a comma list away and gives it.
     pub fn remove_first_element(&mut self, name: &str) -> Option<String> {
-        let at = self.position(name)?;
         let first = self.first_element(name)?;
+        self.drop_first_element(name);
+        Some(first)
+    }
+
+    /// Takes the first element of a comma list away.
+    pub(crate) fn drop_first_element(&mut self, name: &str) {
+        let Some(at) = self.position(name) else {
+            return;
+        };
         let header = &mut self.headers[at];
-        let value = header.raw_value();
+        let old = header.clone();
+        let value = old.raw_value();
         let end = first_end(value);
         if end == value.len() {
             self.headers.remove(at);
         } else {
             let rest = &value[end + 1..];
-            let rest = rest[leading(rest, char::is_whitespace)..].to_vec();
-            header.splice_value(&rest);
+            header.splice_value(&[&rest[leading(rest, char::is_whitespace)..]]);
         }
-        Some(first)
     }
 
     fn position(&self, name: &str) -> Option<usize> {

@@ -156,15 +156,16 @@ impl Header {
         }
     }
 
-    /// The same as a copy that is wiped, for what may be keys: a fold or a byte that is not
-    /// UTF-8 makes a copy of the whole value.
-    pub(crate) fn secret_value(&self) -> Zeroizing<String> {
-        let text = String::from_utf8_lossy(self.raw_value()).into_owned();
-        let text = Zeroizing::new(text);
-        if self.folded {
-            Zeroizing::new(unfold(&text))
-        } else {
-            text
+    /// What `read` makes of it, for what may be keys: where a fold or a byte that is not
+    /// UTF-8 makes a copy of the whole value, that is wiped.
+    pub(crate) fn with_secret<T>(&self, read: impl FnOnce(&str) -> T) -> T {
+        let raw = self.raw_value();
+        match std::str::from_utf8(raw) {
+            Ok(text) if !self.folded => read(text),
+            _ => {
+                let text = Zeroizing::new(String::from_utf8_lossy(raw).into_owned());
+                read(&Zeroizing::new(unfold(&text)))
+            }
         }
     }
 
@@ -174,14 +175,15 @@ impl Header {
     }
 
     /// Puts other bytes in the value's place; name and line ending stay.
-    pub(super) fn splice_value(&mut self, value: &[u8]) {
+    pub(super) fn splice_value(&mut self, value: &[&[u8]]) {
         let (at, end) = (self.value_at as usize, self.value_end as usize);
-        let mut raw = Vec::with_capacity(self.line.len() - (end - at) + value.len());
+        let new: usize = value.iter().map(|part| part.len()).sum();
+        let mut raw = Vec::with_capacity(self.line.len() - (end - at) + new);
         raw.extend_from_slice(&self.line[..at]);
-        raw.extend_from_slice(value);
+        value.iter().for_each(|part| raw.extend_from_slice(part));
         self.value_end = raw.len() as u32;
         raw.extend_from_slice(&self.line[end..]);
-        self.folded = folded(value);
+        self.folded = folded(&raw[at..self.value_end as usize]);
         self.line = Piece::new(raw);
     }
 }

@@ -1,7 +1,7 @@
 //! A whole list: what can be used of it, and whether another one says the same.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::mechanism::{Mechanism, Read, Shared};
 use super::{MAX_MECHANISMS, MAX_PARAMETERS, OfferError, Proposal};
@@ -16,22 +16,26 @@ pub struct SecList(Arc<Entries>);
 #[derive(Default, PartialEq, Eq)]
 struct Entries {
     text: String,
-    ends: Vec<usize>,
+    ends: Vec<u32>,
 }
 
 impl Entries {
     fn add(&mut self, value: &str) {
-        self.text.reserve(value.len());
+        self.text.reserve_exact(value.len());
+        let entries = 1 + memchr::memchr_iter(b',', value.as_bytes()).count();
+        // Of a stranger's commas not all are believed.
+        self.ends.reserve_exact(entries.min(MAX_MECHANISMS));
         for entry in list::split(value, ',') {
             self.text.push_str(entry);
-            self.ends.push(self.text.len());
+            self.ends.push(self.text.len() as u32);
         }
     }
 }
 
 impl Default for SecList {
     fn default() -> SecList {
-        SecList(Arc::new(Entries::default()))
+        static NONE: LazyLock<Arc<Entries>> = LazyLock::new(Arc::default);
+        SecList(Arc::clone(&NONE))
     }
 }
 
@@ -66,8 +70,8 @@ impl SecList {
     pub fn mechanisms(&self) -> impl Iterator<Item = Mechanism<'_>> {
         let mut from = 0;
         self.0.ends.iter().map(move |&end| {
-            let text = &self.0.text[from..end];
-            from = end;
+            let text = &self.0.text[from..end as usize];
+            from = end as usize;
             Mechanism::new(text)
         })
     }

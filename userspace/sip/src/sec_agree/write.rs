@@ -2,59 +2,62 @@
 //! (TS 33.203 clause 7.2, Annex H). Parameters are those of RFC 3329 and no other:
 //! some phones give up on what they do not know.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
 use gm_esp::{Mode, Suite};
 
 use super::{Confidentiality, Ends, Policy};
 
 /// One entry as it is written.
-struct Entry<'a> {
+struct Entry {
     suite: Suite,
     mode: Mode,
-    /// Not there in the list of an error: nothing is reserved yet.
-    ends: Option<&'a Ends>,
     /// In tenths.
     q: Option<usize>,
     /// Whether "no encryption" is written as ealg=null or not at all.
     write_null: bool,
 }
 
-impl fmt::Display for Entry<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ipsec-3gpp")?;
+impl Entry {
+    /// Appends it, with SPIs and ports as they are written.
+    fn write(&self, ends: &str, out: &mut String) {
+        out.push_str("ipsec-3gpp");
         if let Some(tenths) = self.q {
-            write!(f, ";q=0.{tenths}")?;
+            // Writing to a string does not fail.
+            let _ = write!(out, ";q=0.{tenths}");
         }
-        write!(f, ";alg={}", self.suite.alg())?;
+        out.push_str(";alg=");
+        out.push_str(self.suite.alg());
         if self.suite.ealg() != "null" || self.write_null {
-            write!(f, ";ealg={}", self.suite.ealg())?;
+            out.push_str(";ealg=");
+            out.push_str(self.suite.ealg());
         }
-        let mode = match self.mode {
-            Mode::Trans => "trans",
-            Mode::UdpEncTun => "UDP-enc-tun",
-        };
-        write!(f, ";prot=esp;mod={mode}")?;
-        let Some(ends) = self.ends else {
-            return Ok(());
-        };
-        // Ten digits: Annex H.
-        write!(
-            f,
-            ";spi-c={:010};spi-s={:010};port-c={};port-s={}",
-            ends.spi_c, ends.spi_s, ends.port_c, ends.port_s
-        )
+        out.push_str(match self.mode {
+            Mode::Trans => ";prot=esp;mod=trans",
+            Mode::UdpEncTun => ";prot=esp;mod=UDP-enc-tun",
+        });
+        out.push_str(ends);
     }
 }
 
 /// Bytes of an entry that has everything.
 const LONGEST: usize = 160;
 
-fn list<'a>(entries: impl Iterator<Item = Entry<'a>>) -> String {
+/// The entries, all with these SPIs and ports; in the list of an error there are none,
+/// because nothing is reserved yet.
+fn list(entries: impl Iterator<Item = Entry>, ends: Option<&Ends>) -> String {
     let mut out = String::with_capacity(entries.size_hint().0 * LONGEST);
+    // Ten digits: Annex H.
+    let ends = ends.map(|ends| {
+        format!(
+            ";spi-c={:010};spi-s={:010};port-c={};port-s={}",
+            ends.spi_c, ends.spi_s, ends.port_c, ends.port_s
+        )
+    });
+    let ends = ends.unwrap_or_default();
     for (n, entry) in entries.enumerate() {
-        // Writing to a string does not fail.
-        let _ = write!(out, "{}{entry}", if n == 0 { "" } else { ", " });
+        out.push_str(if n == 0 { "" } else { ", " });
+        entry.write(&ends, &mut out);
     }
     out
 }
@@ -65,13 +68,13 @@ fn announced(policy: &Policy, mode: Mode, ends: Option<&Ends>) -> String {
     // One digit behind the point is what all phones read; there are eight suites.
     suites.truncate(9);
     let count = suites.len();
-    list(suites.iter().enumerate().map(|(n, suite)| Entry {
+    let all = suites.iter().enumerate().map(|(n, suite)| Entry {
         suite: *suite,
         mode,
-        ends,
         q: Some(count - n),
         write_null: policy.confidentiality != Confidentiality::Never,
-    }))
+    });
+    list(all, ends)
 }
 
 /// Security-Server of SM6: everything that policy allows, best first, in the one
@@ -93,12 +96,11 @@ pub fn offer_list(suites: &[Suite], modes: &[Mode], ends: &Ends) -> String {
     let entry = |suite: &Suite, mode: Mode| Entry {
         suite: *suite,
         mode,
-        ends: Some(ends),
         q: None,
         write_null: true,
     };
     let all = modes
         .iter()
         .flat_map(|mode| suites.iter().map(move |suite| entry(suite, *mode)));
-    list(all)
+    list(all, Some(ends))
 }

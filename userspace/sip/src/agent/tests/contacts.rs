@@ -140,13 +140,13 @@ fn one_of_an_implicit_registration_ends_all_of_it() {
         expires: HOUR,
         identities: vec!["sip:a@h".into(), "tel:+1555".into()],
     };
-    let done = rig.agent.answered(rig.now, id, 200, &granted);
+    let done = rig.agent.answered(rig.now, id, 200, granted);
     assert!(done.is_ok());
     rig.drain();
     let id = rig.agent.set(challenged.0).expect("a set").contact;
     let contact = rig.agent.table().contact(id).expect("a contact");
     assert!(contact.owns("tel:+1555") && contact.owns("sip:a@h") && !contact.owns("tel:+1556"));
-    assert_eq!(contact.impus, ["sip:a@h", "tel:+1555"]);
+    assert_eq!(contact.impus, ["sip:a@h".into(), "tel:+1555".into()]);
     leave(&mut rig, &phone("a"), |r| {
         r.to = NameAddr::parse("<tel:+1555>").expect("an address");
     });

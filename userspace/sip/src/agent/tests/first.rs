@@ -132,7 +132,7 @@ fn success_without_a_challenge_registers_nobody() {
     let mut rig = Rig::new();
     let (id, _) = rig.attempt(&phone("a").sm1());
     let granted = Granted::default();
-    let done = rig.agent.answered(rig.now, id, 200, &granted);
+    let done = rig.agent.answered(rig.now, id, 200, granted);
     assert_eq!(done, Err(Refusal::Unchallenged));
     assert!(rig.agent.table().is_empty());
     // A failure goes back in clear.

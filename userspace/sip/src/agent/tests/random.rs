@@ -166,7 +166,7 @@ impl World {
                         expires: HOUR,
                         identities: Vec::new(),
                     };
-                    let _ = self.rig.agent.answered(self.rig.now, id, status, &granted);
+                    let _ = self.rig.agent.answered(self.rig.now, id, status, granted);
                 }
             }
             Step::Heard { nth: n } => {
