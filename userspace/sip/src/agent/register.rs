@@ -109,7 +109,7 @@ impl Register {
             return "".into();
         }
         let sos = if sos { "true" } else { "false" };
-        [&*instance, &*reg, sos].join(";").into()
+        [&*instance, ";", &*reg, ";", sos].concat().into()
     }
 
     /// The nonce, where it answers a challenge.

@@ -78,7 +78,7 @@ impl Edge {
     /// Our Path and Record-Route towards the core.
     pub(super) fn route_at_core(&self, user: &str) -> String {
         let transport = parameter(self.config.core_transport);
-        format!("<sip:{user}@{}{transport};lr>", self.core_local)
+        ["<sip:", user, "@", &self.core_local, transport, ";lr>"].concat()
     }
 
     /// In a response to a request of the phone: our Record-Route becomes the phone's.

@@ -123,8 +123,8 @@ pub(super) struct Read<'a> {
     twice: bool,
     /// How many parameters there are, ours or not.
     pub parameters: usize,
-    /// The first value of each of ours, without quotes.
-    values: [Option<Cow<'a, str>>; OURS.len()],
+    /// The first value of each of ours, as written.
+    values: [Option<&'a str>; OURS.len()],
 }
 
 impl<'a> Read<'a> {
@@ -134,7 +134,7 @@ impl<'a> Read<'a> {
             ipsec: name.eq_ignore_ascii_case("ipsec-3gpp"),
             twice: false,
             parameters: 0,
-            values: [const { None }; OURS.len()],
+            values: [None; OURS.len()],
         };
         for (name, value) in list::params(params) {
             read.parameters += 1;
@@ -143,14 +143,14 @@ impl<'a> Read<'a> {
             };
             match &mut read.values[at] {
                 Some(_) => read.twice = true,
-                none => *none = Some(value.map(list::unquote).unwrap_or_default()),
+                none => *none = Some(value.unwrap_or_default()),
             }
         }
         read
     }
 
-    fn value(&self, at: usize) -> Option<&str> {
-        self.values[at].as_deref()
+    fn value(&self, at: usize) -> Option<Cow<'a, str>> {
+        self.values[at].map(list::unquote)
     }
 
     /// What the entry says when it is one of ours: suite, mode, SPIs and ports.
@@ -161,26 +161,36 @@ impl<'a> Read<'a> {
         if self.twice {
             return Err(OfferError::Twice);
         }
-        let text = |at, default| self.value(at).unwrap_or(default);
+        let text = |at, default| self.value(at).unwrap_or(Cow::Borrowed(default));
         if !text(PROT, "esp").eq_ignore_ascii_case("esp") {
             return Err(OfferError::Protocol);
         }
-        let mode = match text(MOD, "trans") {
+        let mode = match &*text(MOD, "trans") {
             mode if mode.eq_ignore_ascii_case("trans") => Mode::Trans,
             mode if mode.eq_ignore_ascii_case("udp-enc-tun") => Mode::UdpEncTun,
             _ => return Err(OfferError::Mode),
         };
         let (alg, ealg) = (text(ALG, ""), text(EALG, "null"));
-        let suite =
-            Suite::from_names_with(alg, ealg, Legacy::Allow).map_err(|_| OfferError::Algorithms)?;
-        let number = |at: usize| self.value(at).or(shared.0[at]);
-        let spi = |at| number(at).and_then(parse_spi).ok_or(OfferError::Spi);
-        let port = |at| number(at).and_then(parse_port).ok_or(OfferError::Port);
+        let suite = Suite::from_names_with(&alg, &ealg, Legacy::Allow)
+            .map_err(|_| OfferError::Algorithms)?;
+        let number = |at: usize| {
+            let shared = || shared.0[at].as_deref().map(Cow::Borrowed);
+            self.value(at).or_else(shared)
+        };
+        let spi = |at| {
+            number(at)
+                .and_then(|n| parse_spi(&n))
+                .ok_or(OfferError::Spi)
+        };
+        let port = |at| {
+            let port = number(at).and_then(|n| parse_port(&n));
+            port.ok_or(OfferError::Port)
+        };
         let proposal = Proposal {
             suite,
             mode,
-            mode_written: self.value(MOD).is_some(),
-            q: self.value(Q).and_then(thousandths),
+            mode_written: self.values[MOD].is_some(),
+            q: self.value(Q).and_then(|q| thousandths(&q)),
             ends: Ends {
                 spi_c: spi(0)?,
                 spi_s: spi(1)?,
@@ -199,11 +209,11 @@ impl<'a> Read<'a> {
 }
 
 /// Values that one entry lacks and all others that have them agree on.
-pub(super) struct Shared<'a>([Option<&'a str>; SHARED]);
+pub(super) struct Shared<'a>([Option<Cow<'a, str>>; SHARED]);
 
 impl<'a> Shared<'a> {
-    pub fn of(list: &'a [Read<'_>]) -> Shared<'a> {
-        let mut all = [None; SHARED];
+    pub fn of(list: &[Read<'a>]) -> Shared<'a> {
+        let mut all = [const { None }; SHARED];
         for (at, common) in all.iter_mut().enumerate() {
             let ours = list.iter().filter(|entry| entry.ipsec);
             let mut values = ours.filter_map(|entry| entry.value(at));
