@@ -1,7 +1,7 @@
 //! The engines that work on several packets at once.
 //!
 //! A batch is taken apart by what its keys are: GCM and GMAC are computed packet
-//! by packet in wide registers, CBC is encrypted and HMAC computed over many
+//! after packet in wide registers, CBC is encrypted and HMAC computed over many
 //! packets side by side, and what no lane is for goes to the reference engine.
 
 mod cbc;
