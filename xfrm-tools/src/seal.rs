@@ -165,7 +165,7 @@ impl Sealer {
         let matching = self
             .senders
             .iter()
-            .find(|s| s.sa.spec.selector.matches(&flow));
+            .find(|s| s.sa.selector().matches(&flow));
         let Some(sender) = matching else {
             return Ok(Outcome::NoSa);
         };

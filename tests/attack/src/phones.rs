@@ -158,7 +158,7 @@ impl Phone {
     /// # Errors
     /// Never with a payload that fits.
     pub fn seal(&self, iv: &mut Iv, payload: &[u8]) -> Result<Vec<u8>> {
-        let s = &self.sa.spec.selector;
+        let s = &self.sa.selector();
         let plain = packet::udp((s.src, PORT_UC), (s.dst, PORT_PS), payload);
         let mut buffer = vec![0; MAX_FRONT];
         buffer.extend(&plain);
@@ -175,7 +175,7 @@ impl Phone {
     /// Where ESP begins in its packets, from the IP header.
     pub fn esp_at(&self) -> usize {
         let ip = if self.address.is_ipv6() { 40 } else { 20 };
-        ip + if self.sa.spec.mode == Mode::UdpEncTun {
+        ip + if self.sa.mode() == Mode::UdpEncTun {
             8
         } else {
             0

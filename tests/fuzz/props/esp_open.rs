@@ -185,7 +185,7 @@ impl Run {
         let L3::Ip(whole) = wire::parse_ip(packet, 0) else {
             panic!("sealed what is no IP packet");
         };
-        assert!(sa.spec.selector.matches(&InnerFlow::of(&whole)));
+        assert!(sa.selector().matches(&InnerFlow::of(&whole)));
         let (len, sent) = (selected.sealed_len(), AtomicU64::new(last));
         let numbered = selected.number(&Counter(&sent), EncapPorts::default(), self);
         let now = sent.load(Ordering::Relaxed);
@@ -202,7 +202,7 @@ impl Run {
         let packet_out = sealed.packet().data().to_vec();
         assert_eq!(packet_out.len(), len);
         let mut original = packet[..whole.end].to_vec();
-        if sa.spec.mode == Mode::Trans && !whole.v6 {
+        if sa.mode() == Mode::Trans && !whole.v6 {
             set_checksum(&mut original);
         }
         let esp = esp_of(&packet_out).expect("ESP").to_vec();
@@ -220,7 +220,7 @@ impl Run {
 
     /// Seals a body that no honest sender would.
     fn forge(&mut self, input: &mut Input<'_>) {
-        let transform = self.link.sa.spec.suite.transform();
+        let transform = self.link.sa.suite().transform();
         let seq = match input.u8() % 4 {
             0 => u64::from(input.u32()),
             1 => self.top.saturating_sub(u64::from(input.u8())),
@@ -234,7 +234,7 @@ impl Run {
             }
         };
         // In transport mode the upper layer alone.
-        let skip = if self.link.sa.spec.mode == Mode::Trans {
+        let skip = if self.link.sa.mode() == Mode::Trans {
             input.pick(&[0, 20, 40])
         } else {
             0
@@ -253,7 +253,7 @@ impl Run {
         };
         esp.extend([claimed, input.pick(&[17, 6, 4, 41, 59, 44, 60, 0, 50, 1])]);
         esp.resize(esp.len() + transform.icv_len(), 0);
-        let seq_hi = self.link.sa.spec.esn.then_some((seq >> 32) as u32);
+        let seq_hi = self.link.sa.esn().then_some((seq >> 32) as u32);
         let mut jobs = [Job {
             key: &self.link.key,
             esp: &mut esp,

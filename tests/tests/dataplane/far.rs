@@ -203,10 +203,10 @@ impl Sender {
     /// An authentic packet around any body (payload, padding, trailer), with hmac-sha-1-96 and
     /// null.
     pub fn forged(&self, seq: u32, body: &[u8]) -> Vec<u8> {
-        assert_eq!(self.sa.spec.suite, Suite::HmacSha1Null);
+        assert_eq!(self.sa.suite(), Suite::HmacSha1Null);
         let (t, keys) = (Transform::HmacSha1Null, keys(Suite::HmacSha1Null));
         let key = Key::new(t, keys.integrity().unwrap(), &[], [0; 4]).unwrap();
-        let mut esp = [self.sa.spec.spi.to_be_bytes(), seq.to_be_bytes()].concat();
+        let mut esp = [self.sa.spi().to_be_bytes(), seq.to_be_bytes()].concat();
         esp.extend_from_slice(body);
         esp.resize(esp.len() + t.icv_len(), 0);
         let mut jobs = [Job {
@@ -232,7 +232,7 @@ impl Sender {
 
     fn ip(&self, proto: u8, payload: &[u8]) -> Vec<u8> {
         let mut ip = vec![0x45, 0, 0, 0, 0, 9, 0, 0, 64, proto, 0, 0];
-        for address in [self.sa.spec.selector.src, self.sa.spec.selector.dst] {
+        for address in [self.sa.selector().src, self.sa.selector().dst] {
             let IpAddr::V4(v4) = address else {
                 unreachable!("only IPv4 here")
             };

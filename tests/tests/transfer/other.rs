@@ -192,7 +192,7 @@ impl Inside {
     }
 
     fn window(&self, sa: &Sa) -> Window<'_> {
-        Window::new(&self.top, &self.bits, sa.spec.replay_window).unwrap()
+        Window::new(&self.top, &self.bits, sa.replay_window()).unwrap()
     }
 
     /// Its numbers at the end.

@@ -113,15 +113,15 @@ impl Control {
             .region()
             .slot(slot)
             .map_or(0, |s| s.hot().top.load(Ordering::Relaxed));
-        let known = !sa.spec.esn && !self.sadb.is_closed(slot);
-        let window = known.then_some((sa.spec.replay_window, top));
+        let known = !sa.esn() && !self.sadb.is_closed(slot);
+        let window = known.then_some((sa.replay_window(), top));
         // In UDP-enc-tun the port is not known before a packet has verified.
-        let from = (sa.spec.mode == Mode::Trans).then(|| map_addr(sa.spec.selector.src));
+        let from = (sa.mode() == Mode::Trans).then(|| map_addr(sa.selector().src));
         self.published.install(
             slot,
-            sa.spec.spi,
+            sa.spi(),
             &map_addr(sa.destination()),
-            sa.spec.mode,
+            sa.mode(),
             window,
             from.as_ref(),
         );
@@ -244,7 +244,7 @@ impl Drop for Control {
 pub(crate) fn foreign_key(sa: &Sa) -> ForeignKey {
     ForeignKey {
         dst: map_addr(sa.destination()),
-        spi: sa.spec.spi.to_be_bytes(),
+        spi: sa.spi().to_be_bytes(),
     }
 }
 

@@ -4,15 +4,17 @@
 use std::net::IpAddr;
 
 use gm_abi::maps::Addr;
-use gm_esp::{InnerFlow, SaSpec, SelProto, Selector};
+use gm_esp::{InnerFlow, Sa, SelProto, Selector};
 use gm_sadb::Finder;
 
 use crate::config::map_addr;
 
 /// The SAs that slots hold.
 pub(crate) trait Sas {
-    /// What the SA in a slot is.
-    fn spec(&self, slot: u32) -> Option<&SaSpec>;
+    /// The traffic of the SA in a slot.
+    fn selector(&self, slot: u32) -> Option<Selector>;
+    /// What names it outside.
+    fn outside(&self, slot: u32) -> Option<Outside>;
     /// When it was activated, by [`Flows::add`].
     fn since(&self, slot: u32) -> u64;
 }
@@ -62,8 +64,8 @@ impl FlowKey {
 pub(crate) type Outside = (Addr, u32);
 
 /// The same of an SA.
-pub(crate) fn outside(sa: &SaSpec) -> Outside {
-    (map_addr(sa.destination()), sa.spi)
+pub(crate) fn outside(sa: &Sa) -> Outside {
+    (map_addr(sa.destination()), sa.spi())
 }
 
 impl Flows {
@@ -81,12 +83,12 @@ impl Flows {
     /// [`Sas::since`] has to say from then on. Idempotent.
     pub(crate) fn add(&mut self, sas: &impl Sas, slot: u32) -> u64 {
         self.remove(sas, slot);
-        if let Some(sa) = sas.spec(slot) {
-            match FlowKey::of(&sa.selector) {
+        if let (Some(selector), Some(outside)) = (sas.selector(slot), sas.outside(slot)) {
+            match FlowKey::of(&selector) {
                 Some(key) => self.exact.insert(&Some(key), slot),
-                None => self.open.push((sa.selector, slot)),
+                None => self.open.push((selector, slot)),
             }
-            self.outside.insert(&Some(outside(sa)), slot);
+            self.outside.insert(&Some(outside), slot);
         }
         self.activations += 1;
         self.activations
@@ -94,25 +96,22 @@ impl Flows {
 
     /// Takes the SA in `slot` out. Idempotent.
     pub(crate) fn remove(&mut self, sas: &impl Sas, slot: u32) {
-        let Some(sa) = sas.spec(slot) else {
+        let (Some(selector), Some(outside)) = (sas.selector(slot), sas.outside(slot)) else {
             return;
         };
-        let key = |s: u32| sas.spec(s).and_then(|sa| FlowKey::of(&sa.selector));
-        match FlowKey::of(&sa.selector) {
+        let key = |s: u32| sas.selector(s).and_then(|s| FlowKey::of(&s));
+        match FlowKey::of(&selector) {
             Some(own) => self.exact.remove(&Some(own), slot, key),
             None => self.open.retain(|(_, s)| *s != slot),
         }
-        let name = |s: u32| sas.spec(s).map(outside);
-        self.outside.remove(&Some(outside(sa)), slot, name);
+        let name = |s: u32| sas.outside(s);
+        self.outside.remove(&Some(outside), slot, name);
     }
 
     /// The slot of the SA whose packets go to `dst` with this SPI.
     pub(crate) fn by_spi(&self, sas: &impl Sas, dst: IpAddr, spi: u32) -> Option<u32> {
         let wanted = Some((map_addr(dst), spi));
-        let is = |slot: &u32| {
-            let sa = sas.spec(*slot);
-            sa.is_some_and(|sa| sa.spi == spi && sa.destination() == dst)
-        };
+        let is = |slot: &u32| sas.outside(*slot) == wanted;
         let all = self.outside.all(&wanted).filter(is);
         all.max_by_key(|slot| sas.since(*slot))
     }
@@ -122,7 +121,7 @@ impl Flows {
         let exact = flow.ports.and_then(|(sport, dport)| {
             let wanted = FlowKey::new((flow.src, sport), (flow.dst, dport));
             let is = |slot: &u32| {
-                let key = sas.spec(*slot).and_then(|sa| FlowKey::of(&sa.selector));
+                let key = sas.selector(*slot).and_then(|s| FlowKey::of(&s));
                 key == Some(wanted)
             };
             let all = self.exact.all(&Some(wanted)).filter(is);
@@ -146,7 +145,7 @@ impl Flows {
 
 #[cfg(test)]
 mod tests {
-    use gm_esp::{Mode, Suite};
+    use gm_esp::{Mode, SaSpec, Suite};
 
     use super::*;
 
@@ -155,8 +154,13 @@ mod tests {
     struct Given(Vec<(SaSpec, u64)>);
 
     impl Sas for Given {
-        fn spec(&self, slot: u32) -> Option<&SaSpec> {
-            self.0.get(slot as usize).map(|(spec, _)| spec)
+        fn selector(&self, slot: u32) -> Option<Selector> {
+            self.0.get(slot as usize).map(|(spec, _)| spec.selector)
+        }
+
+        fn outside(&self, slot: u32) -> Option<Outside> {
+            let (spec, _) = self.0.get(slot as usize)?;
+            Some((map_addr(spec.destination()), spec.spi))
         }
 
         fn since(&self, slot: u32) -> u64 {

@@ -18,8 +18,8 @@
 //! | | in | out |
 //! |---|---|---|
 //! | found by slot; by flow | | 1 |
-//! | [`Entry`], what the worker has of it | 1 | 1 |
-//! | [`Sa`](gm_esp::Sa), selectors and pointer to the key | 2 or 3 | 2 or 3 |
+//! | [`Entry`], what the worker has of it, with its [`Sa`](gm_esp::Sa) | 1 | 1 |
+//! | [`Ends`](gm_esp::Ends), the addresses, with the key | 1 | 1 |
 //! | [`Hot`], numbers and counters | 1 | 1 |
 //! | the window's word, XDP's copy of the window | 2 | |
 //!
@@ -78,12 +78,12 @@ pub(crate) const BATCH: usize = 64;
 /// Packets of a batch that is small: most of them are, where little is to do.
 const FEW: usize = 8;
 
-/// What the table in the module's documentation says: one line each, and an SA
-/// that begins anywhere in one takes three at most.
+/// What the table in the module's documentation says: one line each, the SA in
+/// the entry's.
 const _: () = assert!(size_of::<Entry>() == LINE && align_of::<Entry>() == LINE);
 const _: () = assert!(size_of::<Hot>() == LINE && align_of::<Hot>() == LINE);
 const _: () = assert!(size_of::<gm_abi::maps::SaSlot>() == LINE);
-const _: () = assert!(size_of::<gm_esp::Sa>() <= 2 * LINE);
+const _: () = assert!(size_of::<gm_esp::Ends>() == LINE && align_of::<gm_esp::Ends>() == LINE);
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -168,7 +168,7 @@ impl Ctx {
         Window::new(
             &slot.hot().top,
             slot.window_bits(),
-            entry.sa.spec.replay_window,
+            entry.sa.replay_window(),
         )
         .ok()
     }

@@ -49,8 +49,8 @@ fn mix(word: u64) -> u64 {
 /// The bucket of an SA: that of the address at its other end.
 pub(crate) fn bucket_of(sa: &Sa, dir: Dir) -> u8 {
     let peer: IpAddr = match dir {
-        Dir::In => sa.spec.selector.src,
-        Dir::Out => sa.spec.selector.dst,
+        Dir::In => sa.selector().src,
+        Dir::Out => sa.selector().dst,
     };
     bucket(&map_addr(peer))
 }

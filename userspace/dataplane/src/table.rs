@@ -2,13 +2,12 @@
 
 use std::cell::{Cell, OnceCell};
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use gm_esp::{InnerFlow, Sa, SaSpec};
+use gm_esp::{InnerFlow, Sa, Selector};
 use gm_sadb::{Dir, Finder, SetId, SlotList};
 
 use crate::config::map_addr;
-use crate::flows::{Flows, Sas, outside};
+use crate::flows::{Flows, Outside, Sas, outside};
 use crate::limit::OfSa;
 use crate::process::Path;
 
@@ -17,12 +16,12 @@ use crate::process::Path;
 #[repr(align(64))]
 pub(crate) struct Entry {
     /// What it is, with its expanded key.
-    pub sa: Arc<Sa>,
+    pub sa: Sa,
     /// The set that it belongs to.
     pub set: SetId,
-    /// The outbound slots of the set, which send to the port that this SA's
-    /// packets come from (inbound, UDP-enc-tun).
-    pub partners: SlotList<2>,
+    /// [`Entry::partners`], if there are not more than two; [`NONE`], or [`MANY`]
+    /// and then they are rare.
+    partners: [u32; 2],
     /// When it was activated (outbound); zero: it is not active.
     since: Cell<u64>,
     rare: OnceCell<Box<Rare>>,
@@ -37,9 +36,15 @@ pub(crate) struct Entry {
 
 const _: () = assert!(size_of::<Option<Entry>>() == 64);
 
+/// No slot.
+const NONE: u32 = u32::MAX;
+/// More slots than there is room for.
+const MANY: u32 = u32::MAX - 1;
+
 /// What few SAs ever need.
 #[derive(Default)]
 struct Rare {
+    partners: Box<[u32]>,
     limit: Cell<OfSa>,
     path: Cell<Path>,
 }
@@ -55,23 +60,43 @@ const LIMITED: u8 = 8;
 
 impl Entry {
     /// An SA about which nothing was announced yet.
-    pub(crate) fn new(
-        slot: u32,
-        set: SetId,
-        dir: Dir,
-        sa: Arc<Sa>,
-        partners: SlotList<2>,
-    ) -> Entry {
+    pub(crate) fn new(slot: u32, set: SetId, dir: Dir, sa: Sa, partners: SlotList<2>) -> Entry {
+        let rare = OnceCell::new();
+        let partners = match *partners {
+            [] => [NONE, NONE],
+            [one] => [one, NONE],
+            [one, other] => [one, other],
+            ref more => {
+                let partners = more.into();
+                let more = Rare {
+                    partners,
+                    ..Rare::default()
+                };
+                let _ = rare.set(Box::new(more));
+                [MANY, NONE]
+            }
+        };
         Entry {
             sa,
             set,
             partners,
             since: Cell::new(0),
-            rare: OnceCell::new(),
+            rare,
             slot,
             phone: Cell::new(0),
             dir,
             flags: Cell::new(0),
+        }
+    }
+
+    /// The outbound slots of the set, which send to the port that this SA's
+    /// packets come from (inbound, UDP-enc-tun).
+    pub(crate) fn partners(&self) -> &[u32] {
+        match &self.partners {
+            [MANY, _] => self.rare.get().map_or(&[], |rare| &rare.partners),
+            [NONE, _] => &[],
+            [one, NONE] => std::slice::from_ref(one),
+            both => both,
         }
     }
 
@@ -148,8 +173,12 @@ impl Entries {
 }
 
 impl Sas for Entries {
-    fn spec(&self, slot: u32) -> Option<&SaSpec> {
-        self.get(slot).map(|entry| &entry.sa.spec)
+    fn selector(&self, slot: u32) -> Option<Selector> {
+        self.get(slot).map(|entry| entry.sa.selector())
+    }
+
+    fn outside(&self, slot: u32) -> Option<Outside> {
+        self.get(slot).map(|entry| outside(&entry.sa))
     }
 
     fn since(&self, slot: u32) -> u64 {
@@ -186,7 +215,7 @@ impl Table {
             return;
         }
         if entry.dir == Dir::In {
-            self.inbound.insert(&Some(outside(&entry.sa.spec)), slot);
+            self.inbound.insert(&Some(outside(&entry.sa)), slot);
         }
         let Entries(entries) = &mut self.entries;
         while entries.len() <= slot as usize {
@@ -217,8 +246,8 @@ impl Table {
         self.deactivate(slot);
         let entries = &self.entries;
         if let Some(old) = entries.get(slot).filter(|e| e.dir == Dir::In) {
-            let name = |s: u32| entries.spec(s).map(outside);
-            let own = outside(&old.sa.spec);
+            let own = outside(&old.sa);
+            let name = |slot| entries.outside(slot);
             self.inbound.remove(&Some(own), slot, name);
         }
         if let Some(place) = self.entries.0.get_mut(slot as usize) {
@@ -233,11 +262,9 @@ impl Table {
 
     /// The inbound SA with this destination and SPI.
     pub(crate) fn by_spi(&self, dst: IpAddr, spi: u32) -> Option<&Entry> {
-        let is = |slot| {
-            let sa = self.entries.spec(slot);
-            sa.is_some_and(|sa| sa.spi == spi && sa.destination() == dst)
-        };
-        self.get(self.inbound.find(&Some((map_addr(dst), spi)), is)?)
+        let wanted = Some((map_addr(dst), spi));
+        let is = |slot| self.entries.outside(slot) == wanted;
+        self.get(self.inbound.find(&wanted, is)?)
     }
 
     /// The active outbound SA whose packets go to `dst` with this SPI.
@@ -248,5 +275,46 @@ impl Table {
     /// The active outbound SA for a packet.
     pub(crate) fn by_flow(&self, flow: &InnerFlow) -> Option<&Entry> {
         self.get(self.flows.find(&self.entries, flow)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gm_esp::{Ck, EspKeys, Ik, Mode, SaSpec, SelProto, Suite};
+
+    fn sa() -> Sa {
+        let suite = Suite::NullAesGcm;
+        let keys = EspKeys::expand(suite, &Ik::from_bytes([1; 16]), &Ck::from_bytes([1; 16]));
+        let selector = Selector {
+            src: [192, 0, 2, 1].into(),
+            dst: [192, 0, 2, 2].into(),
+            src_port: None,
+            dst_port: None,
+            proto: SelProto::UdpTcp,
+        };
+        let spec = SaSpec {
+            spi: 256,
+            mode: Mode::Trans,
+            selector,
+            suite,
+            outer: None,
+            esn: false,
+            replay_window: 64,
+        };
+        Sa::new(spec, &keys).unwrap()
+    }
+
+    #[test]
+    fn partners_are_those_given_and_a_limit_leaves_them() {
+        let sa = sa();
+        for n in 0..6u32 {
+            let given: Vec<u32> = (7..7 + n).collect();
+            let list = given.iter().copied().collect();
+            let entry = Entry::new(0, SetId(1), Dir::In, sa.clone(), list);
+            assert_eq!(entry.partners(), given);
+            entry.set_path(Path::default());
+            assert_eq!(entry.partners(), given);
+        }
     }
 }

@@ -127,7 +127,7 @@ fn round_trip(sa: &Sa, count: usize) {
     let plain = plain(1000);
     let mut buffers = vec![vec![0; MAX_FRONT + plain.len() + MAX_BACK]; count];
     let sent = AtomicU64::new(0);
-    let window = OwnedWindow::new(sa.spec.replay_window).unwrap();
+    let window = OwnedWindow::new(sa.replay_window()).unwrap();
     let mut iv = BufferedIv::new(|bytes: &mut [u8]| bytes.fill(7));
     let mut ranges = vec![(0, 0); count];
     let (mut sealed, mut opened) = (0, 0);
@@ -169,6 +169,6 @@ fn round_trip(sa: &Sa, count: usize) {
         });
     });
     assert_eq!((sealed, opened), (count, count));
-    let name = (sa.spec.suite, sa.spec.mode, sa.spec.esn, count);
+    let name = (sa.suite(), sa.mode(), sa.esn(), count);
     assert_eq!((sealing, opening), (0, 0), "{name:?}");
 }

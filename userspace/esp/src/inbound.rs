@@ -136,16 +136,16 @@ impl<'p> Received<'p> {
     /// [`Reason::Malformed`], [`Reason::ModeMismatch`], [`Reason::Replay`],
     /// [`Reason::Stale`], in this order.
     pub fn check<'s>(self, sa: &'s Sa, window: &Window<'_>) -> Result<Checked<'p, 's>, Reason> {
-        if sa.spec.spi != self.spi || sa.destination() != self.destination {
+        if sa.spi() != self.spi || sa.destination() != self.destination {
             return Err(Reason::UnknownSpi);
         }
-        if !sa.spec.suite.transform().fits(self.packet.len() - self.esp) {
+        if !sa.suite().transform().fits(self.packet.len() - self.esp) {
             return Err(Reason::Malformed);
         }
-        if self.encapsulated != (sa.spec.mode == Mode::UdpEncTun) {
+        if self.encapsulated != (sa.mode() == Mode::UdpEncTun) {
             return Err(Reason::ModeMismatch);
         }
-        let seq = match sa.spec.esn {
+        let seq = match sa.esn() {
             true => window.full_seq(self.seq),
             false => u64::from(self.seq),
         };
@@ -286,7 +286,7 @@ impl<'p, 's> Committed<'p, 's> {
             v6,
             source,
         } = self.0;
-        let transform = sa.spec.suite.transform();
+        let transform = sa.suite().transform();
         let head = HEADER_LEN + transform.iv_len();
         let trailer_end = packet.len() - transform.icv_len();
         let payload = trailer_end.saturating_sub(esp + head);
@@ -305,7 +305,7 @@ impl<'p, 's> Committed<'p, 's> {
         packet
             .trim_back(transform.icv_len() + tail)
             .map_err(malformed)?;
-        match sa.spec.mode {
+        match sa.mode() {
             Mode::Trans => {
                 let named_at = headers::named_at(packet.data(), v6, esp);
                 let ip = packet.data_mut();

@@ -80,7 +80,7 @@ proptest! {
     #[test]
     fn an_authentic_body_of_any_kind_is_judged_and_never_panics(which in 0..32_usize, blocks in 1..8_usize, noise in any::<[u8; 32]>(), pad in any::<u8>(), next in prop_oneof![Just(4_u8), Just(41), Just(17), Just(6), Just(59), Just(44), any::<u8>()]) {
         let link = Link::all().nth(which).unwrap();
-        let block = link.sa.spec.suite.transform().block();
+        let block = link.sa.suite().transform().block();
         let mut body: Vec<u8> = noise.iter().copied().cycle().take(blocks * block).collect();
         let end = body.len();
         body[end - 2] = pad;
@@ -104,7 +104,7 @@ fn truncated_at_every_length() {
         let at = link.esp_at();
         for len in 0..sealed.len() {
             // As a cut capture: the headers promise more.
-            let ports = link.sa.spec.mode == Mode::UdpEncTun && (at - 8..at - 4).contains(&len);
+            let ports = link.sa.mode() == Mode::UdpEncTun && (at - 8..at - 4).contains(&len);
             let expected = if ports {
                 Reason::NotEsp
             } else {
@@ -112,7 +112,7 @@ fn truncated_at_every_length() {
             };
             assert_eq!(link.open(&sealed[..len]), Err(expected), "{len}");
         }
-        let transform = link.sa.spec.suite.transform();
+        let transform = link.sa.suite().transform();
         for esp_len in 0..sealed.len() - at {
             // As a short packet: the headers know.
             let mut short = sealed.clone();
@@ -205,7 +205,7 @@ fn bytes_behind_the_packet_are_cut() {
 #[test]
 fn the_order_of_the_verdicts_before_the_key() {
     for mut link in Link::all() {
-        let twin = match link.sa.spec.mode {
+        let twin = match link.sa.mode() {
             Mode::Trans => Mode::UdpEncTun,
             Mode::UdpEncTun => Mode::Trans,
         };
@@ -219,7 +219,7 @@ fn the_order_of_the_verdicts_before_the_key() {
         assert_eq!(link.open(&elsewhere), Err(Reason::UnknownSpi));
 
         // The other wrapping, to the same destination.
-        let mut spec = link.sa.spec;
+        let mut spec = link.sa.spec();
         spec.mode = twin;
         match spec.outer.take() {
             Some(outer) => {
@@ -273,7 +273,7 @@ fn the_order_of_the_verdicts_behind_the_key() {
     for link in Link::all() {
         let good = Plain::udp(link.v6(), 24).bytes();
         let head = good.len() - 32;
-        let (payload, next) = match link.sa.spec.mode {
+        let (payload, next) = match link.sa.mode() {
             Mode::Trans => (&good[head..], UDP),
             Mode::UdpEncTun => (&good[..], if link.v6() { IPV6 } else { IPV4 }),
         };
@@ -334,7 +334,7 @@ fn the_order_of_the_verdicts_behind_the_key() {
         ];
         for stranger in strangers {
             let bytes = stranger.bytes();
-            let body = match link.sa.spec.mode {
+            let body = match link.sa.mode() {
                 Mode::Trans => padded(&link, &bytes[head..], stranger.proto),
                 Mode::UdpEncTun => padded(&link, &bytes, next),
             };
@@ -349,7 +349,7 @@ fn the_order_of_the_verdicts_behind_the_key() {
 
 #[test]
 fn tunnels_carry_whole_packets_of_their_kind() {
-    for link in Link::all().filter(|link| link.sa.spec.mode == Mode::UdpEncTun) {
+    for link in Link::all().filter(|link| link.sa.mode() == Mode::UdpEncTun) {
         let good = Plain::udp(link.v6(), 24).bytes();
         let (next, other) = if link.v6() {
             (IPV6, IPV4)
@@ -430,6 +430,6 @@ fn esn_opens_on_both_sides_of_the_edge() {
     }
     assert_eq!(
         SPI,
-        Link::new(Suite::NullAesGcm, Mode::Trans, false).sa.spec.spi
+        Link::new(Suite::NullAesGcm, Mode::Trans, false).sa.spi()
     );
 }

@@ -43,6 +43,7 @@ mod batch;
 mod ecn;
 mod encap;
 mod headers;
+mod sa_key;
 #[cfg(test)]
 mod testing;
 
@@ -54,7 +55,8 @@ pub use keys::{Ck, EspKeys, Ik};
 pub use outbound::{EncapPorts, Numbered, Sealed, Selected};
 pub use packet::{NoRoom, PacketBuf};
 pub use replay::{OwnedWindow, Window};
-pub use sa::{Mode, Outer, Sa, SaError, SaKey, SaSpec};
+pub use sa::{Mode, Outer, Sa, SaError, SaSpec};
+pub use sa_key::{Ends, SaKey};
 pub use selector::{InnerFlow, SelProto, Selector};
 pub use seq::Counter;
 pub use suite::{Legacy, Suite};

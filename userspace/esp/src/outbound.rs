@@ -89,12 +89,12 @@ impl<'p, 's> Selected<'p, 's> {
         }
         let flow = InnerFlow::of(ip);
         // An SA for any protocol would make a dummy of it.
-        if flow.proto == DUMMY || !sa.spec.selector.matches(&flow) {
+        if flow.proto == DUMMY || !sa.selector().matches(&flow) {
             return Err(Reason::OutNoSa);
         }
         packet.truncate(ip.end);
-        let transform = sa.spec.suite.transform();
-        let (kept, named_at, outer) = match &sa.spec.outer {
+        let transform = sa.suite().transform();
+        let (kept, named_at, outer) = match &sa.outer() {
             None => {
                 let cut = headers::routed(packet.data(), ip.v6, ip.l4);
                 (cut.at, cut.named_at, 0)
@@ -156,7 +156,8 @@ impl<'p, 's> Selected<'p, 's> {
             sa,
             plan,
         } = self;
-        let outer = match &sa.spec.outer {
+        let given = sa.outer();
+        let outer = match &given {
             None => None,
             Some(outer) => {
                 let dport = ports.dport.or(outer.dport).ok_or(Reason::OutNoEncapPort)?;
@@ -210,11 +211,11 @@ fn write_esp(
     next: u8,
     source: &mut (impl IvSource + ?Sized),
 ) {
-    let spi = sa.spec.spi.to_be_bytes();
+    let spi = sa.spi().to_be_bytes();
     let low = (seq as u32).to_be_bytes();
     esp[..4].copy_from_slice(&spi);
     esp[4..8].copy_from_slice(&low);
-    let transform = sa.spec.suite.transform();
+    let transform = sa.suite().transform();
     match transform.iv_len() {
         0 => {}
         _ if transform.has_salt() => {
@@ -290,7 +291,7 @@ fn sealed<'p>(numbered: Numbered<'p, '_>, good: bool) -> Result<Sealed<'p>, Reas
     if !good {
         return Err(Reason::OutMalformed);
     }
-    if let Some(outer) = &sa.spec.outer {
+    if let Some(outer) = &sa.outer() {
         encap::checksum(packet.data_mut(), outer);
     }
     Ok(Sealed { packet, seq })

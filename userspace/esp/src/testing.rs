@@ -191,11 +191,11 @@ impl Link {
     }
 
     pub fn v6(&self) -> bool {
-        self.sa.spec.selector.dst.is_ipv6()
+        self.sa.selector().dst.is_ipv6()
     }
 
     pub fn name(&self) -> String {
-        let spec = &self.sa.spec;
+        let spec = &self.sa.spec();
         format!("{} {:?} v6={}", spec.suite, spec.mode, self.v6())
     }
 
@@ -239,7 +239,7 @@ impl Link {
     /// A packet with an authentic ICV around any body (payload, padding,
     /// trailer), which must fit the cipher's blocks.
     pub fn forge(&self, seq: u64, body: &[u8]) -> Vec<u8> {
-        let transform = self.sa.spec.suite.transform();
+        let transform = self.sa.suite().transform();
         let mut esp = SPI.to_be_bytes().to_vec();
         esp.extend_from_slice(&(seq as u32).to_be_bytes());
         esp.resize(8 + transform.iv_len(), 0x99);
@@ -259,7 +259,7 @@ impl Link {
     /// An ESP packet in the headers of this SA.
     pub fn wrap(&self, esp: &[u8]) -> Vec<u8> {
         let mut plain = Plain::udp(self.v6(), 0);
-        match &self.sa.spec.outer {
+        match &self.sa.outer() {
             None => {
                 plain.proto = ESP;
                 ip(&plain, esp)
@@ -293,7 +293,7 @@ impl IvSource for Fixed<'_> {
 
 /// `body` with padding and trailer, for any suite of `link`.
 pub fn padded(link: &Link, payload: &[u8], next: u8) -> Vec<u8> {
-    let block = link.sa.spec.suite.transform().block();
+    let block = link.sa.suite().transform().block();
     let pad = (payload.len() + 2).next_multiple_of(block) - payload.len() - 2;
     let mut body = payload.to_vec();
     body.extend((1..=pad).map(|i| i as u8));

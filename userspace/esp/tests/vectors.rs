@@ -24,7 +24,7 @@ fn open(sad: &Sad, packet: &[u8]) -> (Option<u32>, Option<u32>, Result<Vec<u8>, 
     let walk = || {
         let known = sad
             .iter()
-            .find(|(sa, _)| (sa.spec.spi, sa.destination()) == (spi, received.destination()));
+            .find(|(sa, _)| (sa.spi(), sa.destination()) == (spi, received.destination()));
         let (sa, window) = known.ok_or(Reason::UnknownSpi)?;
         let checked = received.check(sa, &window.window())?;
         let opened = inbound::open_one(gm_engines::reference(), checked)?;
@@ -102,7 +102,7 @@ fn sealed_again_they_open_again() {
             .unwrap();
         let sealed = outbound::seal_one(gm_engines::reference(), numbered).unwrap();
         let (spi, seq, opened) = open(&files::sad("esp"), sealed.packet().data());
-        assert_eq!((spi, seq), (Some(sa.spec.spi), Some(1)));
+        assert_eq!((spi, seq), (Some(sa.spi()), Some(1)));
         assert_eq!(opened, Ok(plain));
     }
 }

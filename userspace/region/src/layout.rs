@@ -14,9 +14,13 @@ pub const MAX_SLOTS: u32 = 1 << 20;
 pub const MAX_WINDOW_WORDS: u32 = 128;
 
 /// Bytes of a slot's record: the SA's parameters as gm-sadb writes them.
-pub const RECORD_BYTES: usize = 96;
+pub const RECORD_BYTES: usize = 24;
+
+/// Bytes of the record of what SAs have in common.
+pub const COMMON_BYTES: usize = 88;
 
 pub(crate) const RECORD_WORDS: usize = RECORD_BYTES / 8;
+pub(crate) const COMMON_WORDS: usize = COMMON_BYTES / 8;
 /// Fingerprint (2 words), SPI, sequence number.
 pub(crate) const TRACE_WORDS: usize = 4;
 
@@ -25,8 +29,8 @@ const MAGIC: u64 = u64::from_ne_bytes(*b"gmesp-sa");
 
 /// Changes when anything in the region's layout changes, [`Hot`] and the
 /// content of a record included. 2: encryption keys of 24 bytes. 3: [`Hot`] is
-/// one cache line, drops lie apart.
-pub(crate) const VERSION: u32 = 3;
+/// one cache line, drops lie apart. 4: keys and addresses once for several SAs.
+pub(crate) const VERSION: u32 = 4;
 
 /// The region's first page.
 #[repr(C, align(64))]
@@ -36,13 +40,15 @@ pub(crate) struct Header {
     slots: AtomicU32,
     window_words: AtomicU32,
     hot_bytes: AtomicU32,
-    /// Hot, records, keys, traces, windows, drops, end of file.
-    offsets: [AtomicU64; 7],
+    /// Hot, records, commons, keys, traces, windows, drops, end of file.
+    offsets: [AtomicU64; 8],
     /// Sum over what is above: sizes may be damaged and still fit.
     sum: AtomicU64,
     /// Numbers ever given.
     pub(crate) next_stamp: AtomicU64,
     pub(crate) next_trace: AtomicU64,
+    /// Commons ever used.
+    pub(crate) commons: AtomicU64,
 }
 
 /// Offsets of the arrays, computed from the two sizes and nothing else.
@@ -52,6 +58,7 @@ pub(crate) struct Layout {
     pub window_words: u32,
     pub hot: usize,
     pub records: usize,
+    pub commons: usize,
     pub keys: usize,
     pub traces: usize,
     pub windows: usize,
@@ -75,7 +82,8 @@ impl Layout {
         let after = |at: usize, bytes: usize| (at + bytes).next_multiple_of(PAGE);
         let hot = PAGE;
         let records = after(hot, n * size_of::<Hot>());
-        let keys = after(records, n * RECORD_BYTES);
+        let commons = after(records, n * RECORD_BYTES);
+        let keys = after(commons, n * COMMON_BYTES);
         let traces = after(keys, n * KEY_WORDS * 8);
         let windows = after(traces, n * TRACE_WORDS * 8);
         let drops = after(windows, n * window_words as usize * 8);
@@ -85,6 +93,7 @@ impl Layout {
             window_words,
             hot,
             records,
+            commons,
             keys,
             traces,
             windows,
@@ -93,10 +102,11 @@ impl Layout {
         })
     }
 
-    fn offsets(&self) -> [u64; 7] {
+    fn offsets(&self) -> [u64; 8] {
         [
             self.hot,
             self.records,
+            self.commons,
             self.keys,
             self.traces,
             self.windows,

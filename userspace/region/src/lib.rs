@@ -8,8 +8,8 @@
 //! loses it).
 //!
 //! ```text
-//! Header | Hot | Record | Keys | Trace | window bits | drops: each times slots
-//!          both  control  control control worker      worker
+//! Header | Hot | Record | Common | Keys | Trace | window bits | drops: each times slots
+//!          both  control  control control control worker      worker
 //! ```
 //!
 //! Offsets instead of pointers, a versioned header, and nothing but atomic
@@ -18,6 +18,7 @@
 //! `seq`, `top`, the bits and the drops belong to the SA's one worker, the rest to the
 //! control plane.
 
+mod common;
 mod error;
 mod hot;
 mod keys;
@@ -27,10 +28,11 @@ mod mapping;
 mod prefetch;
 mod region;
 
+pub use common::Common;
 pub use error::{LockProblem, RegionError};
 pub use hot::{DROP_REASONS, Hot, SlotState};
 pub use keys::KeyMaterial;
-pub use layout::{MAX_SLOTS, MAX_WINDOW_WORDS, RECORD_BYTES};
+pub use layout::{COMMON_BYTES, MAX_SLOTS, MAX_WINDOW_WORDS, RECORD_BYTES};
 pub use mapped::{MapValue, Mapped};
 pub use prefetch::prefetch;
 pub use region::{Region, Slot, Trace};

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use gm_abi::verdict::Reason;
 use rustix::fs::{self, MemfdFlags, SealFlags};
 
+use crate::common::{Common, bytes_of, set_words};
 use crate::error::{LockProblem, RegionError, system};
 use crate::hot::{DROP_REASONS, Hot};
-use crate::keys::{KEY_WORDS, KeyMaterial};
 use crate::layout::{Header, Layout, RECORD_BYTES, RECORD_WORDS, TRACE_WORDS};
 use crate::mapping::{Mapping, Shared};
 
@@ -24,8 +24,8 @@ unsafe impl Shared for Header {}
 /// May be shared between threads ([`Sync`]); which thread writes what is the
 /// users' agreement.
 pub struct Region {
-    mapping: Mapping,
-    layout: Layout,
+    pub(crate) mapping: Mapping,
+    pub(crate) layout: Layout,
     fd: OwnedFd,
     lock: Option<LockProblem>,
 }
@@ -132,6 +132,33 @@ impl Region {
             region: self,
             index: slot as usize,
         })
+    }
+
+    /// A place for what SAs have in common; `None` when there is none of this
+    /// number. There are as many as slots.
+    pub fn common(&self, place: u32) -> Option<Common<'_>> {
+        (place < self.layout.slots).then_some(Common {
+            region: self,
+            index: place as usize,
+        })
+    }
+
+    /// Places for commons that were ever used: the lowest.
+    pub fn commons(&self) -> u32 {
+        let ever = self.header().commons.load(Ordering::Relaxed);
+        ever.min(self.layout.slots.into()) as u32
+    }
+
+    /// One more of them; `None`: all have been.
+    pub fn new_common(&self) -> Option<u32> {
+        let place = self.commons();
+        if place >= self.layout.slots {
+            return None;
+        }
+        // Release: before anything is written there.
+        let ever = &self.header().commons;
+        ever.store(u64::from(place) + 1, Ordering::Release);
+        Some(place)
     }
 
     /// A number that is higher each time in the life of the region, from 1 on.
@@ -250,34 +277,12 @@ impl<'a> Slot<'a> {
 
     /// The SA's parameters, as written by [`Slot::set_record`].
     pub fn record(&self) -> [u8; RECORD_BYTES] {
-        let mut bytes = [0; RECORD_BYTES];
-        for (to, from) in bytes.chunks_exact_mut(8).zip(self.record_words()) {
-            to.copy_from_slice(&from.load(Ordering::Relaxed).to_ne_bytes());
-        }
-        bytes
+        bytes_of(self.record_words())
     }
 
     /// Writes the SA's parameters; before the state says that there is one.
     pub fn set_record(&self, record: &[u8; RECORD_BYTES]) {
-        for (to, from) in self.record_words().iter().zip(record.as_chunks().0) {
-            to.store(u64::from_ne_bytes(*from), Ordering::Relaxed);
-        }
-    }
-
-    /// Reads the key material. The only way to it.
-    pub fn key_material(&self) -> KeyMaterial {
-        let mut words = zeroize::Zeroizing::new([0; KEY_WORDS]);
-        for (to, from) in words.iter_mut().zip(self.key_words()) {
-            *to = from.load(Ordering::Relaxed);
-        }
-        KeyMaterial::from_words(&words)
-    }
-
-    /// Writes the key material; before the state says that there is an SA.
-    pub fn set_key_material(&self, material: &KeyMaterial) {
-        for (to, from) in self.key_words().iter().zip(material.to_words().iter()) {
-            to.store(*from, Ordering::Relaxed);
-        }
+        set_words(self.record_words(), record);
     }
 
     /// Counts a dropped packet of this SA, up to 2^32 - 1; a reason that is not
@@ -306,15 +311,10 @@ impl<'a> Slot<'a> {
         self.region.mapping.slice(at, count)
     }
 
-    /// Wipes keys, parameters, window and counters; not the state word and the
+    /// Wipes parameters, window and counters; not the state word and the
     /// generation.
     pub fn wipe(&self) {
-        for word in self
-            .key_words()
-            .iter()
-            .chain(self.record_words())
-            .chain(self.window_bits())
-        {
+        for word in self.record_words().iter().chain(self.window_bits()) {
             word.store(0, Ordering::Relaxed);
         }
         if self.hot().dropped.load(Ordering::Relaxed) != 0 {
@@ -328,14 +328,8 @@ impl<'a> Slot<'a> {
         let at = self.region.layout.records + self.index * RECORD_BYTES;
         self.region.mapping.slice(at, RECORD_WORDS)
     }
-
-    fn key_words(&self) -> &'a [AtomicU64] {
-        let at = self.region.layout.keys + self.index * KEY_WORDS * 8;
-        self.region.mapping.slice(at, KEY_WORDS)
-    }
 }
 
-/// Without the key material.
 impl fmt::Debug for Slot<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Slot")

@@ -8,6 +8,8 @@ use rustix::io::dup;
 
 use super::*;
 use crate::hot::{DROP_REASONS, SlotState};
+use crate::keys::KeyMaterial;
+use crate::layout::COMMON_BYTES;
 
 fn adopted(region: &Region) -> Region {
     Region::adopt(dup(region.fd()).unwrap()).unwrap()
@@ -30,8 +32,12 @@ fn a_new_region_is_empty() {
         assert_eq!(slot.hot().state(), SlotState::Free);
         assert_eq!(slot.record(), [0; RECORD_BYTES]);
         assert_eq!(slot.window_bits().len(), 2);
-        assert_eq!(slot.key_material().integrity, [0; 20]);
+        let common = region.common(slot.index()).unwrap();
+        assert_eq!(common.record(), [0; COMMON_BYTES]);
+        assert_eq!(common.key_material().integrity, [0; 20]);
     }
+    assert!(region.common(64).is_none());
+    assert_eq!(region.commons(), 0);
     assert!(region.slot(64).is_none() && region.slot(u32::MAX).is_none());
     assert_eq!(region.traces().count(), 0);
 }
@@ -41,7 +47,10 @@ fn a_successor_sees_the_same_memory() {
     let old = Region::create(8, 3).unwrap();
     let slot = old.slot(5).unwrap();
     slot.set_record(&std::array::from_fn(|i| i as u8));
-    slot.set_key_material(&key());
+    let place = old.new_common().unwrap();
+    let common = old.common(place).unwrap();
+    common.set_record(&std::array::from_fn(|i| i as u8));
+    common.set_key_material(&key());
     slot.hot().seq.store(77, Relaxed);
     slot.hot().set_state(SlotState::Live);
     slot.window_bits()[2].store(u64::MAX, Relaxed);
@@ -54,8 +63,15 @@ fn a_successor_sees_the_same_memory() {
     let new = adopted(&old);
     let there = new.slot(5).unwrap();
     assert_eq!(there.record(), slot.record());
-    assert_eq!(there.key_material().encryption, [0x22; 24]);
-    assert_eq!(there.key_material().salt, [0x33; 4]);
+    assert_eq!(new.commons(), 1);
+    let common = new.common(place).unwrap();
+    assert_eq!(common.record(), std::array::from_fn(|i| i as u8));
+    assert_eq!(
+        common.word(10),
+        u64::from_ne_bytes(std::array::from_fn(|i| 80 + i as u8))
+    );
+    assert_eq!(common.key_material().encryption, [0x22; 24]);
+    assert_eq!(common.key_material().salt, [0x33; 4]);
     assert_eq!(there.hot().state(), SlotState::Live);
     assert_eq!(new.slot(4).unwrap().hot().state(), SlotState::Free);
     assert_eq!(new.slot(6).unwrap().window_bits()[0].load(Relaxed), 0);
@@ -79,7 +95,9 @@ fn wiping_leaves_nothing_but_state_and_generation() {
     let slot = region.slot(2).unwrap();
     for slot in [before, slot] {
         slot.set_record(&[9; RECORD_BYTES]);
-        slot.set_key_material(&key());
+        let common = region.common(slot.index()).unwrap();
+        common.set_record(&[9; COMMON_BYTES]);
+        common.set_key_material(&key());
         slot.window_bits()[1].store(5, Relaxed);
         let hot = slot.hot();
         DROP_REASONS.iter().for_each(|r| slot.count_drop(*r));
@@ -103,8 +121,13 @@ fn wiping_leaves_nothing_but_state_and_generation() {
     fresh.set_state(SlotState::Removing);
     assert_eq!(format!("{:?}", slot.hot()), format!("{fresh:?}"));
     assert_eq!(slot.record(), [0; RECORD_BYTES]);
+    // What it has in common with others is not its own to wipe.
+    let common = region.common(2).unwrap();
+    assert_eq!(common.key_material().salt, [0x33; 4]);
+    common.wipe();
+    assert_eq!(common.record(), [0; COMMON_BYTES]);
     assert_eq!(
-        slot.key_material().to_words(),
+        common.key_material().to_words(),
         KeyMaterial::default().to_words()
     );
     assert!(slot.window_bits().iter().all(|w| w.load(Relaxed) == 0));
@@ -112,7 +135,20 @@ fn wiping_leaves_nothing_but_state_and_generation() {
     assert_eq!(before.drops(), [1; DROP_REASONS.len()]);
     // The neighbour keeps its own.
     assert_eq!(before.record(), [9; RECORD_BYTES]);
-    assert_eq!(before.key_material().salt, [0x33; 4]);
+    let common = region.common(1).unwrap();
+    assert_eq!(common.record(), [9; COMMON_BYTES]);
+    assert_eq!(common.key_material().salt, [0x33; 4]);
+}
+
+#[test]
+fn each_place_for_a_common_is_new_once() {
+    let region = Region::create(4, 1).unwrap();
+    for place in 0..4 {
+        assert_eq!(region.new_common(), Some(place));
+        assert_eq!(adopted(&region).commons(), place + 1);
+    }
+    assert_eq!(region.new_common(), None);
+    assert_eq!(region.commons(), 4);
 }
 
 #[test]
@@ -159,8 +195,9 @@ fn the_oldest_trace_makes_room() {
 fn no_debug_output_shows_a_key() {
     let region = Region::create(1, 1).unwrap();
     let slot = region.slot(0).unwrap();
-    slot.set_key_material(&key());
-    let shown = format!("{region:?} {slot:?} {:?}", slot.key_material());
+    let common = region.common(0).unwrap();
+    common.set_key_material(&key());
+    let shown = format!("{region:?} {slot:?} {common:?} {:?}", common.key_material());
     // 0x11 and 0x22 in decimal and hex, as Debug would print them.
     for secret in ["17, 17", "34, 34", "1111", "2222", "51, 51", "3333"] {
         assert!(!shown.contains(secret), "{shown}");
@@ -223,11 +260,11 @@ fn what_is_no_region_is_refused() {
 #[test]
 fn another_layout_is_named() {
     let region = Region::create(4, 2).unwrap();
-    for other in [2, 4] {
+    for other in [3, 5] {
         region.mapping.slice::<AtomicU64>(8, 1)[0].store(other | 4 << 32, Relaxed);
         let error = Region::adopt(dup(region.fd()).unwrap()).unwrap_err();
         assert!(
-            matches!(error, RegionError::Version { found, known: 3 } if u64::from(found) == other),
+            matches!(error, RegionError::Version { found, known: 4 } if u64::from(found) == other),
             "{error}"
         );
     }
@@ -244,9 +281,9 @@ proptest! {
     /// Whatever is written over the header's fixed words: refused, or a region
     /// whose every part is within its memory.
     #[test]
-    fn a_damaged_header_is_refused(damage in prop::collection::vec((0..11usize, any::<u64>()), 1..4)) {
+    fn a_damaged_header_is_refused(damage in prop::collection::vec((0..12usize, any::<u64>()), 1..4)) {
         let region = Region::create(8, 2).unwrap();
-        let words = region.mapping.slice::<AtomicU64>(0, 11);
+        let words = region.mapping.slice::<AtomicU64>(0, 12);
         let before: Vec<u64> = words.iter().map(|w| w.load(Relaxed)).collect();
         for (at, value) in damage {
             words[at].store(value, Relaxed);
@@ -257,9 +294,9 @@ proptest! {
 
     /// Small changes, which are likelier to look right.
     #[test]
-    fn a_header_with_one_flipped_bit_is_refused(at in 0..11usize, bit in 0..64u32) {
+    fn a_header_with_one_flipped_bit_is_refused(at in 0..12usize, bit in 0..64u32) {
         let region = Region::create(8, 2).unwrap();
-        let word = &region.mapping.slice::<AtomicU64>(0, 11)[at];
+        let word = &region.mapping.slice::<AtomicU64>(0, 12)[at];
         word.fetch_xor(1 << bit, Relaxed);
         prop_assert!(Region::adopt(dup(region.fd()).unwrap()).is_err());
     }
@@ -278,9 +315,10 @@ proptest! {
         let region = adopted(&region);
         for slot in 0..4 {
             let slot = region.slot(slot).unwrap();
-            let _ = (slot.hot().state(), slot.record(), slot.key_material(), format!("{slot:?}"));
-            slot.wipe();
-            prop_assert_eq!(slot.key_material().to_words(), KeyMaterial::default().to_words());
+            let common = region.common(slot.index()).unwrap();
+            let _ = (slot.hot().state(), slot.record(), common.record(), format!("{slot:?}"));
+            common.wipe();
+            prop_assert_eq!(common.key_material().to_words(), KeyMaterial::default().to_words());
         }
         prop_assert!(region.traces().count() <= 4);
     }

@@ -2,13 +2,18 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use gm_esp::{Sa, Selector};
+use gm_region::Region;
 
+use crate::commons::Shared;
 use crate::error::SadbError;
 use crate::finder::Finder;
+use crate::record;
 use crate::sadb::Entry;
 use crate::slots;
+use crate::traces::directed;
 use crate::types::Dir;
 
 /// How a receiver finds the SA: destination, and the port behind a NAT where
@@ -18,8 +23,7 @@ type Address = (Dir, IpAddr, Option<u16>, u32);
 /// The SAs that exist, by slot and by what they are. Keys are not kept twice:
 /// the tables know slots, and the slots their SAs.
 pub(crate) struct Index {
-    /// Slots in all.
-    slots: u32,
+    region: Arc<Region>,
     /// The SA in each slot, up to the highest that ever had one.
     entries: Vec<Option<Entry>>,
     addresses: Finder,
@@ -33,10 +37,11 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// For a region of so many slots.
-    pub(crate) fn new(slots: u32) -> Index {
+    /// For the slots of a region, where the fingerprints stand.
+    pub(crate) fn new(region: Arc<Region>) -> Index {
+        let slots = region.slots();
         Index {
-            slots,
+            region,
             // Memory is taken as it is written to.
             entries: Vec::with_capacity(slots as usize),
             addresses: Finder::new(slots),
@@ -61,9 +66,9 @@ impl Index {
     /// # Errors
     ///
     /// With which.
-    pub(crate) fn check(&self, sa: &Sa, dir: Dir, fingerprint: [u64; 2]) -> Result<(), SadbError> {
-        let spi = sa.spec.spi;
-        if let Some(wanted) = address(sa, dir) {
+    fn check(&self, entry: &Entry) -> Result<(), SadbError> {
+        let (sa, spi) = (&entry.sa, entry.sa.spi());
+        if let Some(wanted) = entry.address() {
             let is = |slot| self.get(slot).is_some_and(|e| e.address() == Some(wanted));
             if self.addresses.find(&Some(wanted), is).is_some() {
                 return Err(SadbError::Duplicate {
@@ -72,29 +77,31 @@ impl Index {
                 });
             }
         }
+        let own = numbers(&self.region, entry);
         let is = |slot| {
-            self.get(slot)
-                .is_some_and(|e| e.numbers() == (fingerprint, spi))
+            let other = self.get(slot);
+            other.is_some_and(|e| e.sa.spi() == spi && numbers(&self.region, e) == own)
         };
-        if self.numbers.find(&Some((fingerprint, spi)), is).is_some() {
-            let suite = sa.spec.suite;
+        if self.numbers.find(&Some(own), is).is_some() {
+            let suite = sa.suite();
             return Err(SadbError::KeyInUse { spi, suite });
         }
         Ok(())
     }
 
-    /// Enters an SA into its slot, which is free.
+    /// Enters an SA into its slot, where its record stands already.
     ///
     /// # Errors
     ///
     /// It would be confused with another one; nothing has changed.
     pub(crate) fn enter(&mut self, entry: Entry) -> Result<(), SadbError> {
-        self.check(&entry.sa, entry.dir, entry.fingerprint)?;
+        self.check(&entry)?;
         let slot = entry.slot;
         if let Some(address) = entry.address() {
             self.addresses.insert(&Some(address), slot);
         }
-        self.numbers.insert(&Some(entry.numbers()), slot);
+        self.numbers
+            .insert(&Some(numbers(&self.region, &entry)), slot);
         if let Some(spi) = self.watched(&entry) {
             *self.spis.entry(spi).or_insert(0) += 1;
         }
@@ -105,13 +112,14 @@ impl Index {
         Ok(())
     }
 
-    /// Takes out what was entered.
+    /// Takes out what was entered; before its record is wiped.
     pub(crate) fn leave(&mut self, slot: u32) -> Option<Entry> {
         self.deselect(slot);
         let Index {
+            region,
             entries,
             addresses,
-            numbers,
+            numbers: by_numbers,
             ..
         } = self;
         let entry = entries.get(slot as usize)?.as_ref()?;
@@ -119,7 +127,8 @@ impl Index {
         if let Some(address) = entry.address() {
             addresses.remove(&Some(address), slot, |s| of(s).and_then(Entry::address));
         }
-        numbers.remove(&Some(entry.numbers()), slot, |s| of(s).map(Entry::numbers));
+        let own = Some(numbers(region, entry));
+        by_numbers.remove(&own, slot, |s| Some(numbers(region, of(s)?)));
         if let Some(spi) = self.watched(self.get(slot)?)
             && let Some(n) = self.spis.get_mut(&spi)
         {
@@ -133,9 +142,14 @@ impl Index {
 
     /// An SPI that could be chosen for another slot.
     fn watched(&self, entry: &Entry) -> Option<u32> {
-        let spi = entry.sa.spec.spi;
-        let is_ours = entry.dir == Dir::In && slots::is_own(self.slots, entry.slot, spi);
+        let spi = entry.sa.spi();
+        let is_ours = entry.dir == Dir::In && slots::is_own(self.region.slots(), entry.slot, spi);
         (!is_ours && spi >= gm_abi::maps::SPI_BASE).then_some(spi)
+    }
+
+    /// The fingerprint of an SA, for its direction.
+    pub(crate) fn fingerprint(&self, entry: &Entry) -> [u64; 2] {
+        fingerprint(&self.region, entry)
     }
 
     /// Whether any SA has this SPI, which is a free slot's.
@@ -145,16 +159,13 @@ impl Index {
 
     /// The slot of the outbound SA that has these selectors.
     pub(crate) fn selected(&self, selector: &Selector) -> Option<u32> {
-        let is = |slot| {
-            self.get(slot)
-                .is_some_and(|e| e.sa.spec.selector == *selector)
-        };
+        let is = |slot| self.get(slot).is_some_and(|e| e.sa.selector() == *selector);
         self.selected.find(&Some(*selector), is)
     }
 
     /// Gives an outbound SA its selectors; who had them.
     pub(crate) fn select(&mut self, slot: u32) -> Option<u32> {
-        let selector = self.get(slot)?.sa.spec.selector;
+        let selector = self.get(slot)?.sa.selector();
         let before = self.selected(&selector);
         if before == Some(slot) {
             return None;
@@ -173,7 +184,7 @@ impl Index {
         } = self;
         let selector = |slot: u32| {
             let entry = entries.get(slot as usize).and_then(Option::as_ref);
-            entry.map(|e| e.sa.spec.selector)
+            entry.map(|e| e.sa.selector())
         };
         if let Some(own) = selector(slot) {
             selected.remove(&Some(own), slot, selector);
@@ -182,7 +193,7 @@ impl Index {
 
     /// The slots of all that have their selectors.
     pub(crate) fn all_selected(&self) -> impl Iterator<Item = &Entry> {
-        let has = |e: &&Entry| self.selected(&e.sa.spec.selector) == Some(e.slot);
+        let has = |e: &&Entry| self.selected(&e.sa.selector()) == Some(e.slot);
         let out = self.entries.iter().flatten();
         out.filter(|e| e.dir == Dir::Out).filter(has)
     }
@@ -192,18 +203,27 @@ impl Entry {
     fn address(&self) -> Option<Address> {
         address(&self.sa, self.dir)
     }
+}
 
-    fn numbers(&self) -> ([u64; 2], u32) {
-        (self.fingerprint, self.sa.spec.spi)
-    }
+/// What an SA must not have together with another one.
+fn numbers(region: &Region, entry: &Entry) -> ([u64; 2], u32) {
+    (fingerprint(region, entry), entry.sa.spi())
+}
+
+/// From the region: it is not kept twice.
+fn fingerprint(region: &Region, entry: &Entry) -> [u64; 2] {
+    let slot = region.slot(entry.slot);
+    let common = slot.and_then(|slot| region.common(record::common_of(slot)));
+    let fingerprint = common.map_or([0; 2], Shared::fingerprint);
+    directed(fingerprint, entry.sa.suite(), entry.dir)
 }
 
 /// Two phones behind one NAT may choose one SPI: their ports tell them apart,
 /// and while one is not known there is nothing to compare.
 fn address(sa: &Sa, dir: Dir) -> Option<Address> {
-    let port = match (dir, &sa.spec.outer) {
+    let port = match (dir, &sa.outer()) {
         (Dir::Out, Some(outer)) => Some(outer.dport?),
         _ => None,
     };
-    Some((dir, sa.destination(), port, sa.spec.spi))
+    Some((dir, sa.destination(), port, sa.spi()))
 }

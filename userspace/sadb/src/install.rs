@@ -1,15 +1,15 @@
 //! Installing a set: all of it or nothing.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use gm_esp::{EspKeys, Sa, SaError, SaKey, SaSpec, Window};
 use gm_region::SlotState;
 
+use crate::commons::{self, Shared};
 use crate::error::SadbError;
-use crate::record::{self, Record};
+use crate::record::Record;
 use crate::sadb::{Entry, Sadb};
-use crate::traces::{fingerprint, is_one_for_both};
+use crate::traces::{directed, fingerprint};
 use crate::types::{Change, Dir, Installed, NewSa, SetId};
 
 /// Makes an SA of a key that is expanded.
@@ -18,36 +18,47 @@ type Make = fn(SaSpec, &SaKey) -> Result<Sa, SaError>;
 /// A slot, and the SPI that it was reserved with.
 type Taken = (u32, Option<u32>);
 
-/// The fingerprints of a key, as far as they were asked for: of both directions
-/// or inbound, and outbound.
-type Fingerprints = [Option<[u64; 2]>; 2];
+/// What some SAs of a set have in common.
+struct Group<'a> {
+    keys: &'a EspKeys,
+    key: SaKey,
+    shared: Shared,
+}
 
-/// The keys of one set, each expanded once: as a rule all SAs have the same.
-#[derive(Default)]
-struct Expanded<'a>(Vec<(&'a EspKeys, SaKey, Fingerprints)>);
+/// The keys of one set, each expanded once for its addresses: as a rule all SAs
+/// have the same.
+struct Groups<'a> {
+    set: SetId,
+    all: Vec<Group<'a>>,
+}
 
-impl<'a> Expanded<'a> {
-    /// The expanded key and the fingerprint.
-    fn of(&mut self, keys: &'a EspKeys, dir: Dir) -> Result<(&SaKey, [u64; 2]), SaError> {
-        let at = match self.0.iter().position(|(known, ..)| *known == keys) {
-            Some(at) => at,
-            None => {
-                self.0.push((keys, SaKey::new(keys)?, [None; 2]));
-                self.0.len() - 1
-            }
-        };
-        let (_, key, fingerprints) = &mut self.0[at];
-        let side = usize::from(dir == Dir::Out && !is_one_for_both(keys));
-        let fingerprint = *fingerprints[side].get_or_insert_with(|| fingerprint(keys, dir));
-        Ok((key, fingerprint))
+impl<'a> Groups<'a> {
+    /// The group of an SA.
+    fn of(&mut self, new: &'a NewSa) -> Result<usize, SaError> {
+        let (keys, spec) = (&new.keys, &new.spec);
+        let mut known = self.all.iter();
+        if let Some(at) = known.position(|g| g.keys == keys && g.key.is_for(spec)) {
+            return Ok(at);
+        }
+        self.all.push(Group {
+            keys,
+            key: SaKey::new(keys, spec)?,
+            shared: Shared {
+                set: self.set,
+                fingerprint: fingerprint(keys),
+                ends: commons::ends(spec),
+            },
+        });
+        Ok(self.all.len() - 1)
     }
 }
 
 /// An SA that has passed all checks that need no other.
 struct Ready {
-    sa: Arc<Sa>,
+    sa: Sa,
     dir: Dir,
-    fingerprint: [u64; 2],
+    /// Its place among the groups.
+    group: usize,
     /// The last number that counts as used.
     last: u64,
 }
@@ -91,7 +102,7 @@ impl Sadb {
             return Err(SadbError::SetZero);
         }
         if let Ok(entries) = self.entries(set) {
-            let again = installed_again(set, &entries, new)?;
+            let again = self.installed_again(set, &entries, new)?;
             return match entries.iter().any(|e| self.is_going(e)) {
                 true => Err(SadbError::Retired(set)),
                 false => Ok(again),
@@ -99,27 +110,52 @@ impl Sadb {
         }
         let count = u8::try_from(new.len()).ok().filter(|n| *n > 0);
         let count = count.ok_or(SadbError::Count(set))?;
-        let mut keys = Expanded::default();
+        let mut groups = Groups {
+            set,
+            all: Vec::with_capacity(1),
+        };
         let mut ready: Vec<Ready> = Vec::with_capacity(new.len());
         for new in new {
-            ready.push(self.check(new, make, &mut keys)?);
+            ready.push(self.check(new, make, &mut groups)?);
         }
         let slots = self.take_slots(&ready)?;
-        let lasts: Vec<u64> = ready.iter().map(|r| r.last).collect();
-        let entries = self.enter(ready, &slots)?;
+        let places = match self.take_places(groups.all.len()) {
+            Ok(places) => places,
+            Err(error) => {
+                self.put_back(&slots);
+                return Err(error);
+            }
+        };
 
-        // From here on nothing can fail. A successor that finds the set with
-        // slots that are not live rolls all of it back.
-        for (((entry, last), new), place) in entries.iter().zip(lasts).zip(new).zip(0..) {
+        // A successor that finds the set with slots that are not live rolls all
+        // of it back.
+        for (group, place) in groups.all.iter().zip(&places) {
+            if let Some(at) = self.region.common(*place) {
+                group.shared.write(at, group.keys);
+            }
+        }
+        for (((ready, (slot, _)), new), place) in ready.iter().zip(&slots).zip(new).zip(0..) {
+            let shared = &groups.all[ready.group].shared;
             let record = Record {
                 set,
                 spec: new.spec,
                 dir: new.dir,
                 count,
                 place,
+                common: places[ready.group],
+                turned: commons::ends(&new.spec) != shared.ends,
             };
-            self.write(entry.slot, &record, &new.keys, last);
+            self.write(*slot, &record, ready.last);
         }
+        let entries = match self.enter(ready, &slots) {
+            Ok(entries) => entries,
+            Err(error) => {
+                self.put_back(&slots);
+                places.into_iter().for_each(|place| self.commons.put(place));
+                return Err(error);
+            }
+        };
+        // From here on nothing can fail.
         for entry in &entries {
             let state = if entry.dir == Dir::In {
                 SlotState::Live
@@ -163,11 +199,12 @@ impl Sadb {
         &self,
         new: &'a NewSa,
         make: Make,
-        expanded: &mut Expanded<'a>,
+        groups: &mut Groups<'a>,
     ) -> Result<Ready, SadbError> {
         let spi = new.spec.spi;
         let refused = |reason| SadbError::Sa { spi, reason };
-        let (key, fingerprint) = expanded.of(&new.keys, new.dir).map_err(refused)?;
+        let group = groups.of(new).map_err(refused)?;
+        let Group { key, shared, .. } = &groups.all[group];
         let sa = make(new.spec, key).map_err(refused)?;
         let words = self.region().window_words();
         if Window::words(new.spec.replay_window) > words as usize {
@@ -183,19 +220,20 @@ impl Sadb {
         if first == 0 || first > limit {
             return Err(SadbError::FirstSeq { spi, first });
         }
+        let fingerprint = directed(shared.fingerprint, new.spec.suite, new.dir);
         let last = self.traces.last(fingerprint, spi).max(first - 1);
         if last >= limit {
             return Err(SadbError::UsedUp { spi });
         }
         Ok(Ready {
-            sa: Arc::new(sa),
+            sa: sa,
             dir: new.dir,
-            fingerprint,
+            group,
             last,
         })
     }
 
-    /// Enters all of them, or none: then their slots are where they were.
+    /// Enters all of them, or none.
     fn enter(&mut self, ready: Vec<Ready>, slots: &[Taken]) -> Result<Vec<Entry>, SadbError> {
         let mut entries: Vec<Entry> = Vec::with_capacity(ready.len());
         for (ready, (slot, _)) in ready.into_iter().zip(slots) {
@@ -203,13 +241,11 @@ impl Sadb {
                 slot: *slot,
                 sa: ready.sa,
                 dir: ready.dir,
-                fingerprint: ready.fingerprint,
             };
             if let Err(error) = self.index.enter(entry.clone()) {
                 for entry in entries {
                     self.index.leave(entry.slot);
                 }
-                self.put_back(slots);
                 return Err(error);
             }
             entries.push(entry);
@@ -221,7 +257,7 @@ impl Sadb {
     fn take_slots(&mut self, ready: &[Ready]) -> Result<Vec<Taken>, SadbError> {
         let mut taken: Vec<Taken> = Vec::with_capacity(ready.len());
         for r in ready {
-            let spi = Some(r.sa.spec.spi).filter(|_| r.dir == Dir::In);
+            let spi = Some(r.sa.spi()).filter(|_| r.dir == Dir::In);
             let reserved = spi.and_then(|spi| Some((self.reserved.remove(&spi)?, Some(spi))));
             if let Some(slot) = reserved.or_else(|| Some((self.slots.take()?, None))) {
                 taken.push(slot);
@@ -236,8 +272,29 @@ impl Sadb {
         Ok(taken)
     }
 
+    /// So many places for what SAs have in common, or none.
+    fn take_places(&mut self, wanted: usize) -> Result<Vec<u32>, SadbError> {
+        let mut places = Vec::with_capacity(wanted);
+        while places.len() < wanted {
+            let Some(place) = self.commons.take() else {
+                places.into_iter().for_each(|place| self.commons.put(place));
+                let slots = self.region().slots();
+                return Err(SadbError::Full { wanted, slots });
+            };
+            places.push(place);
+        }
+        Ok(places)
+    }
+
+    /// Gives slots back as they were; what has been written there is wiped.
     fn put_back(&mut self, taken: &[Taken]) {
         for (slot, spi) in taken.iter().rev() {
+            let at = self.at(*slot);
+            at.wipe();
+            at.hot().set_state(match spi {
+                Some(_) => SlotState::Installing,
+                None => SlotState::Free,
+            });
             match spi {
                 Some(spi) => drop(self.reserved.insert(*spi, *slot)),
                 None => self.slots.put_back(*slot),
@@ -247,13 +304,12 @@ impl Sadb {
 
     /// Writes an SA into its slot; the state comes later. Numbers up to `last`
     /// count as used.
-    fn write(&self, slot: u32, record: &Record, keys: &EspKeys, last: u64) {
+    fn write(&self, slot: u32, record: &Record, last: u64) {
         let (at, spec) = (self.at(slot), &record.spec);
         let hot = at.hot();
         hot.set_state(SlotState::Installing);
         at.wipe();
         at.set_record(&record.to_bytes());
-        at.set_key_material(&record::material(keys));
         match record.dir {
             Dir::Out => {
                 let port = spec.outer.and_then(|o| o.dport);
@@ -272,20 +328,26 @@ impl Sadb {
             }
         }
     }
-}
 
-/// The answer to a repeated install.
-fn installed_again(set: SetId, entries: &[Entry], new: &[NewSa]) -> Result<Installed, SadbError> {
-    let same = |(e, n): (&Entry, &NewSa)| {
-        e.sa.spec == n.spec && e.dir == n.dir && e.fingerprint == fingerprint(&n.keys, n.dir)
-    };
-    if entries.len() != new.len() || !entries.iter().zip(new).all(same) {
-        return Err(SadbError::SetExists(set));
+    /// The answer to a repeated install.
+    fn installed_again(
+        &self,
+        set: SetId,
+        entries: &[Entry],
+        new: &[NewSa],
+    ) -> Result<Installed, SadbError> {
+        let same = |(e, n): (&Entry, &NewSa)| {
+            let keys = || directed(fingerprint(&n.keys), n.keys.suite(), n.dir);
+            e.sa.spec() == n.spec && e.dir == n.dir && self.index.fingerprint(e) == keys()
+        };
+        if entries.len() != new.len() || !entries.iter().zip(new).all(same) {
+            return Err(SadbError::SetExists(set));
+        }
+        let slots = entries.iter().map(|e| e.slot).collect();
+        Ok(Installed {
+            set,
+            slots,
+            changes: Vec::new(),
+        })
     }
-    let slots = entries.iter().map(|e| e.slot).collect();
-    Ok(Installed {
-        set,
-        slots,
-        changes: Vec::new(),
-    })
 }

@@ -25,6 +25,7 @@
 //! became free, with another SPI each time.
 #![forbid(unsafe_code)]
 
+mod commons;
 mod error;
 mod finder;
 mod index;

@@ -67,7 +67,7 @@ impl Sadb {
 
     /// The set of the SA with this SPI and destination.
     pub fn find(&self, spi: u32, dst: std::net::IpAddr) -> Option<SetId> {
-        let is = |e: &Entry| e.sa.spec.spi == spi && e.sa.destination() == dst;
+        let is = |e: &Entry| e.sa.spi() == spi && e.sa.destination() == dst;
         self.sets
             .iter()
             .find(|(_, slots)| self.index.all(slots).any(is))
@@ -82,7 +82,7 @@ impl Sadb {
             set,
             slot: entry.slot,
             dir: entry.dir,
-            spec: entry.sa.spec,
+            spec: entry.sa.spec(),
             state: hot.state(),
             seq: hot.seq.load(Relaxed),
             top: hot.top.load(Relaxed),

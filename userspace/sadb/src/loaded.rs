@@ -1,7 +1,6 @@
 //! What a worker has to know, all over again: for one that is started anew or
 //! takes SAs over from another.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use gm_esp::Sa;
@@ -21,7 +20,7 @@ pub struct Loaded {
     /// Its direction.
     pub dir: Dir,
     /// The SA with its keys.
-    pub sa: Arc<Sa>,
+    pub sa: Sa,
     /// The slots of the outbound SAs of its set.
     pub partners: SlotList<2>,
     /// Outbound: it is the one for its selectors. Of SAs whose selectors
@@ -66,7 +65,7 @@ impl Sadb {
             .filter(|e| self.at(e.slot).hot().state() != SlotState::Removing);
         there.map(move |e| {
             let is_active =
-                e.dir == Dir::Out && self.index.selected(&e.sa.spec.selector) == Some(e.slot);
+                e.dir == Dir::Out && self.index.selected(&e.sa.selector()) == Some(e.slot);
             let since = || self.at(e.slot).hot().activated.load(Relaxed);
             Loaded {
                 set,

@@ -92,8 +92,8 @@ impl Sadb {
             return Err(SadbError::Count(set));
         }
         for (entry, numbers) in entries.iter().zip(numbers) {
-            let spi = entry.sa.spec.spi;
-            if numbers.last < self.traces.last(entry.fingerprint, spi) {
+            let spi = entry.sa.spi();
+            if numbers.last < self.traces.last(self.index.fingerprint(entry), spi) {
                 return Err(SadbError::NumbersBack { spi });
             }
             if numbers.last >= entry.sa.seq_limit() {
@@ -110,7 +110,7 @@ impl Sadb {
     }
 
     fn write_window(&self, entry: &Entry, numbers: &Numbers) {
-        let (at, size) = (self.at(entry.slot), entry.sa.spec.replay_window);
+        let (at, size) = (self.at(entry.slot), entry.sa.replay_window());
         let top = &at.hot().top;
         top.store(0, Relaxed);
         at.window_bits()
@@ -138,7 +138,7 @@ impl Sadb {
             return Err(SadbError::Count(set));
         }
         for (entry, numbers) in entries.iter().zip(numbers) {
-            let (at, size) = (self.at(entry.slot), entry.sa.spec.replay_window);
+            let (at, size) = (self.at(entry.slot), entry.sa.replay_window());
             let hot = at.hot();
             if entry.dir == Dir::Out {
                 hot.seq.fetch_max(numbers.last, Relaxed);
@@ -168,8 +168,9 @@ impl Sadb {
             return Err(SadbError::Retired(set));
         }
         let one = |entry: &Entry| {
-            let (at, spec) = (self.at(entry.slot), entry.sa.spec);
-            let keys = record::keys(spec.suite, &at.key_material());
+            let (at, spec) = (self.at(entry.slot), entry.sa.spec());
+            let common = self.region.common(record::common_of(at));
+            let keys = common.and_then(|c| record::keys(spec.suite, &c.key_material()));
             let numbers = self.numbers(entry).ok_or(SadbError::Retired(set))?;
             let learnt = u16::try_from(at.hot().encap_port.load(Relaxed)).ok();
             Ok(Handover {
@@ -185,7 +186,7 @@ impl Sadb {
 
     /// The numbers of an SA; `None`: it is closed.
     fn numbers(&self, entry: &Entry) -> Option<Numbers> {
-        let (at, size) = (self.at(entry.slot), entry.sa.spec.replay_window);
+        let (at, size) = (self.at(entry.slot), entry.sa.replay_window());
         let hot = at.hot();
         if entry.dir == Dir::Out {
             let last = hot.seq.load(Relaxed);

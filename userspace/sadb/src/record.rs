@@ -1,23 +1,19 @@
 //! The parameters of an SA as bytes in its slot's record, and its keys.
 //!
 //! ```text
-//!  0 direction, mode, suite, protocols, flags (2), SAs in the set,
-//!   place in the set
-//!  8 selector source (16), selector destination (16)
-//! 40 outer source (16), outer destination (16)
-//! 72 ports: source, destination, outer source, outer destination (2 each)
-//! 80 SPI (4), replay window (4)
-//! 88 number of the set (8)
+//!  0 flags (2), suite, SAs in the set, place in the set, 0, replay window (2)
+//!  8 ports: source, destination, outer source, outer destination (2 each)
+//! 16 SPI (4), where the rest stands ([`Shared`]) (4)
 //! ```
 //!
-//! Host byte order, addresses as IPv6 bytes or IPv4 in the first four. Whoever
-//! changes this raises the region's layout version.
+//! Host byte order. Whoever changes this raises the region's layout version.
 
 use std::net::IpAddr;
 
 use gm_esp::{EspKeys, Mode, Outer, SaSpec, SelProto, Selector, Suite};
-use gm_region::{KeyMaterial, RECORD_BYTES};
+use gm_region::{KeyMaterial, RECORD_BYTES, Region, Slot};
 
+use crate::commons::{self, Shared};
 use crate::types::{Dir, SetId};
 
 const ESN: u16 = 1;
@@ -26,8 +22,13 @@ const V6: u16 = 1 << 2;
 const OUTER_V6: u16 = 1 << 3;
 /// Four bits: which of the ports are there.
 const PORTS: u16 = 4;
+const OUT: u16 = 1 << 8;
+const UDP_ENC_TUN: u16 = 1 << 9;
+const ANY: u16 = 1 << 10;
+/// Source and destination are the other way round than where the rest stands.
+const TURNED: u16 = 1 << 11;
 
-/// What a record says.
+/// What a record says, with what it refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) set: SetId,
@@ -37,6 +38,10 @@ pub(crate) struct Record {
     pub(crate) count: u8,
     /// Place in the set, from 0.
     pub(crate) place: u8,
+    /// Where addresses, keys and set stand.
+    pub(crate) common: u32,
+    /// The addresses stand there the other way round.
+    pub(crate) turned: bool,
 }
 
 impl Record {
@@ -56,101 +61,115 @@ impl Record {
             outer.and_then(|o| o.sport),
             outer.and_then(|o| o.dport),
         ];
-        let mut flags = if esn { ESN } else { 0 };
-        if selector.src.is_ipv6() {
-            flags |= V6;
-        }
-        if let Some(outer) = outer {
-            flags |= if outer.src.is_ipv6() {
-                OUTER | OUTER_V6
-            } else {
-                OUTER
-            };
-        }
+        let facts = [
+            (ESN, esn),
+            (V6, selector.src.is_ipv6()),
+            (OUTER, outer.is_some()),
+            (OUTER_V6, outer.is_some_and(|o| o.src.is_ipv6())),
+            (OUT, self.dir == Dir::Out),
+            (UDP_ENC_TUN, mode == Mode::UdpEncTun),
+            (ANY, selector.proto == SelProto::Any),
+            (TURNED, self.turned),
+        ];
+        let true_ones = facts.into_iter().filter(|(_, is)| *is);
+        let mut flags = true_ones.fold(0, |flags, (flag, _)| flags | flag);
         let mut bytes = [0; RECORD_BYTES];
         for (i, port) in ports.into_iter().enumerate() {
             flags |= u16::from(port.is_some()) << (PORTS + i as u16);
-            put(&mut bytes, 72 + 2 * i, &port.unwrap_or(0).to_ne_bytes());
+            put(&mut bytes, 8 + 2 * i, &port.unwrap_or(0).to_ne_bytes());
         }
         let suite = Suite::every()
             .position(|s| s == suite)
             .unwrap_or(usize::from(u8::MAX));
-        let head = [
-            u8::from(self.dir == Dir::Out),
-            u8::from(mode == Mode::UdpEncTun),
-            suite as u8,
-            u8::from(selector.proto == SelProto::Any),
-        ];
-        put(&mut bytes, 0, &head);
-        put(&mut bytes, 4, &flags.to_ne_bytes());
-        put(&mut bytes, 6, &[self.count, self.place]);
-        put(&mut bytes, 8, &addr_bytes(selector.src));
-        put(&mut bytes, 24, &addr_bytes(selector.dst));
-        if let Some(outer) = outer {
-            put(&mut bytes, 40, &addr_bytes(outer.src));
-            put(&mut bytes, 56, &addr_bytes(outer.dst));
-        }
-        put(&mut bytes, 80, &spi.to_ne_bytes());
-        put(&mut bytes, 84, &replay_window.to_ne_bytes());
-        put(&mut bytes, 88, &self.set.0.to_ne_bytes());
+        // A window has 4096 numbers at most.
+        let window = u16::try_from(replay_window).unwrap_or(0);
+        put(&mut bytes, 0, &flags.to_ne_bytes());
+        put(&mut bytes, 2, &[suite as u8, self.count, self.place]);
+        put(&mut bytes, 6, &window.to_ne_bytes());
+        put(&mut bytes, 16, &spi.to_ne_bytes());
+        put(&mut bytes, 20, &self.common.to_ne_bytes());
         bytes
     }
 
-    /// `None` for bytes that `to_bytes` does not write.
-    pub(crate) fn from_bytes(bytes: &[u8; RECORD_BYTES]) -> Option<Record> {
-        let flags = u16::from_ne_bytes(get(bytes, 4));
+    /// `None` for bytes that `to_bytes` does not write, and for what does not fit
+    /// to where the rest stands.
+    pub(crate) fn from_bytes(bytes: &[u8; RECORD_BYTES], shared: &Shared) -> Option<Record> {
+        let flags = u16::from_ne_bytes(get(bytes, 0));
         let port = |i: usize| {
             let there = flags >> (PORTS + i as u16) & 1 == 1;
-            there.then(|| u16::from_ne_bytes(get(bytes, 72 + 2 * i)))
+            there.then(|| u16::from_ne_bytes(get(bytes, 8 + 2 * i)))
         };
-        let addr = |at: usize, v6: bool| -> IpAddr {
-            let b: [u8; 16] = get(bytes, at);
+        let is = |flag: u16| flags & flag != 0;
+        let ends = match is(TURNED) {
+            true => commons::turned(shared.ends),
+            false => shared.ends,
+        };
+        let addr = |i: usize, v6: bool| -> IpAddr {
+            let [a, b, c, d, ..] = ends[i];
             if v6 {
-                b.into()
+                ends[i].into()
             } else {
-                [b[0], b[1], b[2], b[3]].into()
+                [a, b, c, d].into()
             }
         };
-        let v6 = flags & V6 != 0;
-        let outer_v6 = flags & OUTER_V6 != 0;
-        let outer = (flags & OUTER != 0).then(|| Outer {
-            src: addr(40, outer_v6),
-            dst: addr(56, outer_v6),
+        let outer = is(OUTER).then(|| Outer {
+            src: addr(2, is(OUTER_V6)),
+            dst: addr(3, is(OUTER_V6)),
             sport: port(2),
             dport: port(3),
         });
         let record = Record {
-            set: SetId(u64::from_ne_bytes(get(bytes, 88))),
+            set: shared.set,
             spec: SaSpec {
-                spi: u32::from_ne_bytes(get(bytes, 80)),
-                mode: if bytes[1] == 0 {
-                    Mode::Trans
-                } else {
+                spi: u32::from_ne_bytes(get(bytes, 16)),
+                mode: if is(UDP_ENC_TUN) {
                     Mode::UdpEncTun
+                } else {
+                    Mode::Trans
                 },
                 selector: Selector {
-                    src: addr(8, v6),
-                    dst: addr(24, v6),
+                    src: addr(0, is(V6)),
+                    dst: addr(1, is(V6)),
                     src_port: port(0),
                     dst_port: port(1),
-                    proto: if bytes[3] == 0 {
-                        SelProto::UdpTcp
-                    } else {
+                    proto: if is(ANY) {
                         SelProto::Any
+                    } else {
+                        SelProto::UdpTcp
                     },
                 },
                 suite: Suite::every().nth(usize::from(bytes[2]))?,
                 outer,
-                esn: flags & ESN != 0,
-                replay_window: u32::from_ne_bytes(get(bytes, 84)),
+                esn: is(ESN),
+                replay_window: u16::from_ne_bytes(get(bytes, 6)).into(),
             },
-            dir: if bytes[0] == 0 { Dir::In } else { Dir::Out },
-            count: bytes[6],
-            place: bytes[7],
+            dir: if is(OUT) { Dir::Out } else { Dir::In },
+            count: bytes[3],
+            place: bytes[4],
+            common: common_in(bytes),
+            turned: is(TURNED),
         };
         // Everything that is not exactly a record is none.
-        (record.to_bytes() == *bytes).then_some(record)
+        let is_exact = record.to_bytes() == *bytes && commons::ends(&record.spec) == ends;
+        is_exact.then_some(record)
     }
+
+    /// What a slot's record says; `None`: it is none.
+    pub(crate) fn read(region: &Region, slot: Slot<'_>) -> Option<(Record, Shared)> {
+        let bytes = slot.record();
+        let at = Some(common_in(&bytes)).filter(|at| *at < region.commons())?;
+        let shared = Shared::read(region.common(at)?);
+        Some((Record::from_bytes(&bytes, &shared)?, shared))
+    }
+}
+
+fn common_in(bytes: &[u8; RECORD_BYTES]) -> u32 {
+    u32::from_ne_bytes(get(bytes, 20))
+}
+
+/// Where the rest of what a slot's record says stands.
+pub(crate) fn common_of(slot: Slot<'_>) -> u32 {
+    common_in(&slot.record())
 }
 
 fn put(bytes: &mut [u8; RECORD_BYTES], at: usize, part: &[u8]) {
@@ -159,17 +178,6 @@ fn put(bytes: &mut [u8; RECORD_BYTES], at: usize, part: &[u8]) {
 
 fn get<const N: usize>(bytes: &[u8; RECORD_BYTES], at: usize) -> [u8; N] {
     std::array::from_fn(|i| bytes[at + i])
-}
-
-fn addr_bytes(addr: IpAddr) -> [u8; 16] {
-    match addr {
-        IpAddr::V6(v6) => v6.octets(),
-        IpAddr::V4(v4) => {
-            let mut bytes = [0; 16];
-            bytes[..4].copy_from_slice(&v4.octets());
-            bytes
-        }
-    }
 }
 
 /// The keys as the region keeps them.

@@ -1,12 +1,13 @@
 //! Taking over from a predecessor that is gone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use gm_esp::{EspKeys, Sa, SaKey, Window};
 use gm_region::{Region, SlotState};
 
+use crate::commons::Commons;
 use crate::numbers::CLOSED;
 use crate::record::{self, Record};
 use crate::sadb::{Entry, Sadb};
@@ -76,6 +77,11 @@ impl Sadb {
             at.hot().set_state(SlotState::Free);
         }
         sadb.slots = Slots::new(&region);
+        // What nobody refers to any more is wiped.
+        let kept = sadb.sets.values().flat_map(|slots| slots.iter());
+        let kept = kept.map(|slot| record::common_of(sadb.at(*slot)));
+        let kept: HashSet<u32> = kept.collect();
+        sadb.commons = Commons::new(region.clone(), |place| kept.contains(&place));
         Recovered {
             sadb,
             changes,
@@ -91,28 +97,31 @@ impl Sadb {
     ) -> Option<(SetId, Found)> {
         let at = self.at(slot);
         let hot = at.hot();
-        let record = Record::from_bytes(&at.record())?;
+        let (record, shared) = Record::read(&self.region, at)?;
         let spec = record.spec;
-        let keys = record::keys(spec.suite, &at.key_material())?;
+        let common = self.region.common(record.common)?;
+        let keys = record::keys(spec.suite, &common.key_material())?;
+        if fingerprint(&keys) != shared.fingerprint {
+            return None;
+        }
         let set = record.set;
         Window::new(&hot.top, at.window_bits(), spec.replay_window).ok()?;
         if set.0 == 0 {
             return None;
         }
         let key = match expanded.get(&set) {
-            Some((of, key)) if *of == keys => key.clone(),
+            Some((of, key)) if *of == keys && key.is_for(&spec) => key.clone(),
             _ => {
-                let key = SaKey::new(&keys).ok()?;
+                let key = SaKey::new(&keys, &spec).ok()?;
                 expanded.insert(set, (keys.clone(), key.clone()));
                 key
             }
         };
-        let sa = Arc::new(Sa::adopted_with_key(spec, &key).ok()?);
+        let sa = Sa::adopted_with_key(spec, &key).ok()?;
         let entry = Entry {
             slot,
             sa,
             dir: record.dir,
-            fingerprint: fingerprint(&keys, record.dir),
         };
         Some((
             set,
@@ -189,7 +198,7 @@ impl Sadb {
         let numbers = [&hot.seq, &hot.top].map(|word| word.load(Relaxed));
         let used = numbers.into_iter().filter(|n| *n != CLOSED);
         let last = used.max().unwrap_or(0);
-        self.traces
-            .leave(entry.fingerprint, entry.sa.spec.spi, last);
+        let fingerprint = self.index.fingerprint(entry);
+        self.traces.leave(fingerprint, entry.sa.spi(), last);
     }
 }

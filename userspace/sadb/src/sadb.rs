@@ -1,14 +1,16 @@
 //! The commands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use gm_esp::{Sa, Window};
 use gm_region::{Region, RegionError, Slot, SlotState};
 
+use crate::commons::Commons;
 use crate::error::SadbError;
 use crate::index::Index;
+use crate::record;
 use crate::slot_list::SlotList;
 use crate::slots::{self, Slots};
 use crate::traces::Traces;
@@ -18,9 +20,8 @@ use crate::types::{Change, Dir, Reserved, SetId};
 #[derive(Clone)]
 pub(crate) struct Entry {
     pub(crate) slot: u32,
-    pub(crate) sa: Arc<Sa>,
+    pub(crate) sa: Sa,
     pub(crate) dir: Dir,
-    pub(crate) fingerprint: [u64; 2],
 }
 
 const _: () = assert!(size_of::<Option<Entry>>() == 32);
@@ -31,6 +32,7 @@ const _: () = assert!(size_of::<Option<Entry>>() == 32);
 pub struct Sadb {
     pub(crate) region: Arc<Region>,
     pub(crate) slots: Slots,
+    pub(crate) commons: Commons,
     pub(crate) reserved: BTreeMap<u32, u32>,
     /// The slots of each set, in the order of its install.
     pub(crate) sets: BTreeMap<SetId, SlotList<4>>,
@@ -66,9 +68,10 @@ impl Sadb {
     pub(crate) fn empty(region: Arc<Region>) -> Sadb {
         Sadb {
             slots: Slots::all(0),
+            commons: Commons::new(region.clone(), |_| true),
             reserved: BTreeMap::new(),
             sets: BTreeMap::new(),
-            index: Index::new(region.slots()),
+            index: Index::new(region.clone()),
             traces: Traces::new(region.clone()),
             region,
             seed: None,
@@ -140,7 +143,7 @@ impl Sadb {
         let mut changes = Vec::new();
         let mut done = Vec::new();
         for entry in entries.iter().filter(|e| e.dir == Dir::Out) {
-            let selector = entry.sa.spec.selector;
+            let selector = entry.sa.selector();
             // Of several in one set the first has the traffic.
             if done.contains(&selector) {
                 continue;
@@ -230,10 +233,16 @@ impl Sadb {
             return Err(SadbError::NotRemoved(set));
         }
         self.sets.remove(&set);
+        let slots = entries.iter().map(|e| self.at(e.slot));
+        let places: BTreeSet<u32> = slots.map(record::common_of).collect();
         for entry in entries {
-            self.index.leave(entry.slot);
             self.remember(&entry);
+            self.index.leave(entry.slot);
             self.free_slot(entry.slot);
+        }
+        // The keys: after the last slot that refers to them.
+        for place in places {
+            self.commons.put(place);
         }
         Ok(())
     }
@@ -262,7 +271,7 @@ impl Sadb {
 
     /// Whether XDP finds the SA in the map of foreign SPIs only.
     pub(crate) fn is_foreign(&self, entry: &Entry) -> bool {
-        !slots::is_own(self.region.slots(), entry.slot, entry.sa.spec.spi)
+        !slots::is_own(self.region.slots(), entry.slot, entry.sa.spi())
     }
 
     fn state(&self, entry: &Entry) -> SlotState {

@@ -2,24 +2,21 @@
 
 use std::sync::Arc;
 
-use gm_esp::EspKeys;
+use gm_esp::{EspKeys, Suite};
 use gm_region::{Region, Trace};
 use sha2::{Digest, Sha256};
 
 use crate::finder::Finder;
 use crate::types::Dir;
 
-/// Names what must not count its numbers twice, together with an SPI: for GCM
-/// and GMAC the key, because with it both ends make nonces of SPI and number;
-/// else the key in one direction. A hash, not the key.
-pub(crate) fn fingerprint(keys: &EspKeys, dir: Dir) -> [u64; 2] {
+/// Names a key, in both directions. A hash, not the key.
+pub(crate) fn fingerprint(keys: &EspKeys) -> [u64; 2] {
     let mut hash = Sha256::new();
     hash.update(b"gmesp: key of an SA");
-    if is_one_for_both(keys) {
+    if is_one_for_both(keys.suite()) {
         // One AES key in GMAC and in GCM gives the same key stream for a nonce.
         hash.update("aes-gcm or aes-gmac");
     } else {
-        hash.update([u8::from(dir == Dir::Out)]);
         hash.update(keys.suite().alg());
         hash.update(keys.suite().ealg());
     }
@@ -31,9 +28,19 @@ pub(crate) fn fingerprint(keys: &EspKeys, dir: Dir) -> [u64; 2] {
     [u64::from_ne_bytes(word(0)), u64::from_ne_bytes(word(8))]
 }
 
+/// Names what must not count its numbers twice, together with an SPI: for GCM
+/// and GMAC the key, because with it both ends make nonces of SPI and number;
+/// else the key in one direction.
+pub(crate) fn directed([one, two]: [u64; 2], suite: Suite, dir: Dir) -> [u64; 2] {
+    let turn = dir == Dir::Out && !is_one_for_both(suite);
+    // As good as a hash of key and direction: it differs in one bit, and that of
+    // another key in about half of them.
+    [one ^ u64::from(turn), two]
+}
+
 /// Whether both directions have one fingerprint.
-pub(crate) fn is_one_for_both(keys: &EspKeys) -> bool {
-    keys.suite().transform().has_salt()
+fn is_one_for_both(suite: Suite) -> bool {
+    suite.transform().has_salt()
 }
 
 /// What a trace is found by: fingerprint and SPI.

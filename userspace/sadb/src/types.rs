@@ -1,7 +1,6 @@
 //! What goes in and out of the database.
 
 use std::fmt;
-use std::sync::Arc;
 
 use gm_esp::{EspKeys, Sa, SaSpec};
 
@@ -60,7 +59,7 @@ pub enum Change {
         /// The slot.
         slot: u32,
         /// The SA.
-        sa: Arc<Sa>,
+        sa: Sa,
         /// Its direction.
         dir: Dir,
     },
@@ -72,7 +71,7 @@ pub enum Change {
         /// Whether the SPI was chosen by somebody else.
         foreign: bool,
         /// The SA.
-        sa: Arc<Sa>,
+        sa: Sa,
     },
     /// Outbound traffic of the SA's selectors uses this slot from now on,
     /// whatever it used before.
@@ -80,7 +79,7 @@ pub enum Change {
         /// The slot.
         slot: u32,
         /// The SA.
-        sa: Arc<Sa>,
+        sa: Sa,
     },
     /// Outbound traffic no longer uses this slot; what another slot has been
     /// selected for stays with that.
@@ -88,7 +87,7 @@ pub enum Change {
         /// The slot.
         slot: u32,
         /// The SA.
-        sa: Arc<Sa>,
+        sa: Sa,
     },
     /// XDP forgets the inbound SA.
     Unpublish {
@@ -97,7 +96,7 @@ pub enum Change {
         /// Whether it is in the map of foreign SPIs.
         foreign: bool,
         /// The SA.
-        sa: Arc<Sa>,
+        sa: Sa,
     },
     /// The owner worker forgets the SA; when it has, the set may be released.
     Forget {

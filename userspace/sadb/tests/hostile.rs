@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use gm_esp::{Ck, EspKeys, Ik, Mode, SaSpec, SelProto, Selector, Suite};
-use gm_region::{KeyMaterial, RECORD_BYTES, Region, SlotState};
+use gm_region::{COMMON_BYTES, KeyMaterial, RECORD_BYTES, Region, SlotState};
 use gm_sadb::{Dir, NewSa, Sadb, SetId};
 use proptest::prelude::*;
 
@@ -78,8 +78,16 @@ proptest! {
         for (i, (state, record, words)) in (0..).zip(slots) {
             let slot = sadb.region().slot(i).unwrap();
             let bytes: Vec<u8> = record.iter().flat_map(|w| w.to_ne_bytes()).collect();
-            slot.set_record(bytes.first_chunk::<RECORD_BYTES>().unwrap());
-            slot.set_key_material(&KeyMaterial::default());
+            let mut own = *bytes.first_chunk::<RECORD_BYTES>().unwrap();
+            if words[3] % 2 == 0 {
+                // A place that there is.
+                own[20..].copy_from_slice(&(words[4] % 8).to_ne_bytes());
+            }
+            slot.set_record(&own);
+            let place = sadb.region().new_common().unwrap();
+            let common = sadb.region().common(place).unwrap();
+            common.set_record(bytes[RECORD_BYTES..].first_chunk::<COMMON_BYTES>().unwrap());
+            common.set_key_material(&KeyMaterial::default());
             let hot = slot.hot();
             hot.generation.store(words[2], Relaxed);
             hot.set_state(STATES[state]);
@@ -90,15 +98,20 @@ proptest! {
     /// Good sets with some damage: nothing is kept by halves.
     #[test]
     fn damaged_sets_are_not_kept_by_halves(
-        damage in prop::collection::vec((0..4u32, 0..RECORD_BYTES, 0..8u32, 0..6usize, any::<bool>()), 1..6)
+        damage in prop::collection::vec((0..4u32, 0..COMMON_BYTES, 0..8u32, 0..6usize, 0..3u8), 1..6)
     ) {
         let sadb = installed();
-        for (slot, byte, bit, state, record) in damage {
+        for (slot, byte, bit, state, what) in damage {
+            let common = sadb.region().common(slot).unwrap();
             let slot = sadb.region().slot(slot).unwrap();
-            if record {
+            if what == 0 {
                 let mut bytes = slot.record();
-                bytes[byte] ^= 1 << bit;
+                bytes[byte % RECORD_BYTES] ^= 1 << bit;
                 slot.set_record(&bytes);
+            } else if what == 1 {
+                let mut bytes = common.record();
+                bytes[byte] ^= 1 << bit;
+                common.set_record(&bytes);
             } else {
                 slot.hot().set_state(STATES[state]);
             }

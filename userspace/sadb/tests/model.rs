@@ -133,6 +133,23 @@ struct Sa {
     key: (usize, u8),
 }
 
+/// How many places a set's keys and addresses take: as many as there are
+/// different ones, where the way back is the same.
+fn groups(sas: &[Sa]) -> usize {
+    let mut known: Vec<&NewSa> = Vec::new();
+    for Sa { new, .. } in sas {
+        let (src, dst) = (new.spec.selector.src, new.spec.selector.dst);
+        let is_there = |other: &&NewSa| {
+            let ends = (other.spec.selector.src, other.spec.selector.dst);
+            other.keys == new.keys && (ends == (src, dst) || ends == (dst, src))
+        };
+        if !known.iter().any(is_there) {
+            known.push(new);
+        }
+    }
+    known.len()
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Life {
     Fresh,
@@ -191,11 +208,11 @@ impl Plane {
                 }
                 Change::Select { slot, sa } => {
                     assert!(self.added.contains(slot));
-                    self.selected.insert(sa.spec.selector, *slot);
+                    self.selected.insert(sa.selector(), *slot);
                 }
                 Change::Deselect { slot, sa } => {
-                    if self.selected.get(&sa.spec.selector) == Some(slot) {
-                        self.selected.remove(&sa.spec.selector);
+                    if self.selected.get(&sa.selector()) == Some(slot) {
+                        self.selected.remove(&sa.selector());
                     }
                 }
                 Change::Unpublish { slot, foreign, .. } => {
@@ -537,11 +554,16 @@ impl Test {
         for slot in &model.free {
             let slot = sadb.region().slot(*slot).unwrap();
             assert_eq!(slot.hot().state(), SlotState::Free);
-            assert_eq!(
-                (slot.record(), slot.key_material().encryption),
-                ([0; gm_region::RECORD_BYTES], [0; 24])
-            );
+            assert_eq!(slot.record(), [0; gm_region::RECORD_BYTES]);
         }
+        // As many keys as there are sets have something else than zeros.
+        let places = (0..SLOTS).filter_map(|place| sadb.region().common(place));
+        let used = places.filter(|common| {
+            common.record() != [0; gm_region::COMMON_BYTES]
+                || common.key_material().encryption != [0; 24]
+        });
+        let groups: usize = model.sets.values().map(|(_, sas)| groups(sas)).sum();
+        assert_eq!(used.count(), groups);
         let there = model
             .sets
             .values()

@@ -472,7 +472,7 @@ fn what_was_half_done_is_rolled_back() {
         assert_eq!(changes.len(), 2);
         assert_eq!(sadb.free(), 7);
         assert_eq!(
-            sadb.region().slot(3).unwrap().key_material().encryption,
+            sadb.region().common(0).unwrap().key_material().encryption,
             [0; 24]
         );
         // Its numbers are not forgotten with it.

@@ -79,7 +79,7 @@ impl Link {
                 address(self.v6.1, true, outside),
             )
         };
-        match self.sa.spec.mode {
+        match self.sa.mode() {
             Mode::Trans => ip(ends(false).0, ends(false).1, wire::ESP, &[], esp),
             Mode::UdpEncTun => {
                 let udp = udp(40_123, ENCAP_PORT, esp);

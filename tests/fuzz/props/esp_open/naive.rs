@@ -38,14 +38,14 @@ impl Run {
             return Err(Reason::UnknownSpi);
         }
         let esp = esp_of(packet).expect("the class says so");
-        if !sa.spec.suite.transform().fits(esp.len()) {
+        if !sa.suite().transform().fits(esp.len()) {
             return Err(Reason::Malformed);
         }
-        if in_udp != (sa.spec.mode == Mode::UdpEncTun) {
+        if in_udp != (sa.mode() == Mode::UdpEncTun) {
             return Err(Reason::ModeMismatch);
         }
         // The first number from the window's bottom on that ends like this.
-        let bottom = match sa.spec.esn {
+        let bottom = match sa.esn() {
             true => self.top.saturating_sub(u64::from(self.memory.size) - 1),
             false => 0,
         };
@@ -80,7 +80,7 @@ impl Run {
         }
         self.seen.insert(seq);
         self.top = self.top.max(seq);
-        let spec = &self.link.sa.spec;
+        let spec = &self.link.sa.spec();
         if let Some(plain) = &sealed.plain {
             if spec.mode == Mode::UdpEncTun {
                 let expected = marked(plain, mark(packet)).ok_or(Reason::Malformed);

@@ -26,9 +26,9 @@ impl Crew {
     pub(crate) fn load(&self, entry: Entry, steps: &mut Steps) -> u8 {
         let bucket = bucket_of(&entry.sa, entry.dir);
         self.routes.set_slot(entry.slot, Some(bucket));
-        if entry.dir == Dir::Out && entry.sa.spec.outer.is_some() {
+        if entry.dir == Dir::Out && entry.sa.outer().is_some() {
             let to = map_addr(entry.sa.destination());
-            self.routes.set_tunnel(&to, entry.sa.spec.spi, bucket);
+            self.routes.set_tunnel(&to, entry.sa.spi(), bucket);
         }
         steps.push(self.routes.owner(bucket), Step::Load(entry))
     }

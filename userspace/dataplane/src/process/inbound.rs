@@ -146,7 +146,7 @@ impl Ctx {
         let slots = slots[..count].iter();
         let entries = slots.filter_map(|slot| self.table.get(*slot));
         entries.clone().for_each(|entry| {
-            prefetch(&*entry.sa);
+            prefetch(entry.sa.ends());
             if let Some(window) = self.window(entry) {
                 prefetch(window.newest_word());
             }
@@ -266,7 +266,7 @@ impl Ctx {
             return Ok(Plain::Piece(piece));
         }
         let nat = &self.settings.advertised;
-        nat.apply(Way::In, entry.sa.spec.mode, stripped.data_mut());
+        nat.apply(Way::In, entry.sa.mode(), stripped.data_mut());
         let admitted = stripped.admit_or_show().map_err(|(reason, inside)| {
             // A person has to know which port it was for.
             if let Some(flow) = inside {
@@ -287,15 +287,12 @@ impl Ctx {
     /// (ARCHITECTURE, reading A-19). The first one always does; whether a later
     /// one may say otherwise is a setting.
     fn learn(&self, entry: &Entry, (_, port): (IpAddr, u16)) {
-        if entry.sa.spec.mode != Mode::UdpEncTun || port == 0 {
+        if entry.sa.mode() != Mode::UdpEncTun || port == 0 {
             return;
         }
         let mut moved = false;
-        for hot in entry
-            .partners
-            .iter()
-            .filter_map(|s| Some(self.region.slot(*s)?.hot()))
-        {
+        let partners = entry.partners().iter();
+        for hot in partners.filter_map(|s| Some(self.region.slot(*s)?.hot())) {
             let known = hot.encap_port.load(Ordering::Relaxed);
             if known != u32::from(port) && (known == 0 || self.settings.follow) {
                 hot.encap_port.store(u32::from(port), Ordering::Relaxed);

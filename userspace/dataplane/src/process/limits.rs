@@ -33,7 +33,7 @@ impl Ctx {
     /// Takes an SA, unlimited, whatever a worker before this one has found.
     pub(crate) fn load(&mut self, entry: Entry) {
         self.unload(entry.slot);
-        let spec = &entry.sa.spec;
+        let spec = &entry.sa.spec();
         // In transport mode what comes from elsewhere cannot be admitted.
         let phone = match spec.mode {
             Mode::Trans => self.published.tables.tag(&map_addr(spec.selector.src), 0),
@@ -88,7 +88,7 @@ impl Ctx {
         let seq = seen.esp.map_or(0, |(_, seq)| u64::from(seq));
         // Of an extended number only the low half is there, and a peer may begin
         // anywhere.
-        let ahead = match entry.sa.spec.esn || top == 0 {
+        let ahead = match entry.sa.esn() || top == 0 {
             true => 0,
             false => seq.saturating_sub(top),
         };
@@ -122,7 +122,7 @@ impl Ctx {
     /// where a phone behind a NAT is. In transport mode that is known, and who
     /// sends a phone's packet on from elsewhere must not become the phone.
     pub(super) fn vouched(&self, entry: &Entry, (addr, port): (IpAddr, u16), newest: bool) {
-        let places = newest && entry.sa.spec.mode == Mode::UdpEncTun;
+        let places = newest && entry.sa.mode() == Mode::UdpEncTun;
         if !places && !entry.is_limited() {
             return;
         }

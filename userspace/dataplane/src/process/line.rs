@@ -122,7 +122,7 @@ impl Line {
         let ctx = &mut self.process.ctx;
         let entry = |slot, dir, sa, partner: Option<u32>| {
             let partners = partner.into_iter().collect();
-            Entry::new(slot, SetId(u64::from(i) + 1), dir, Arc::new(sa), partners)
+            Entry::new(slot, SetId(u64::from(i) + 1), dir, sa, partners)
         };
         ctx.load(entry(slot, Dir::In, inbound, Some(slot + 1)));
         ctx.load(entry(slot + 1, Dir::Out, outbound, None));

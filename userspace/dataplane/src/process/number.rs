@@ -23,8 +23,8 @@ const LOW: u64 = 1 << 20;
 /// The longest plain IP packet, its headers before the transport `header` bytes
 /// long, that fits `mtu` when it is sealed by `sa`.
 pub(super) fn room(sa: &Sa, header: usize, mtu: usize) -> usize {
-    let t = sa.spec.suite.transform();
-    let (outside, kept) = match sa.spec.outer {
+    let t = sa.suite().transform();
+    let (outside, kept) = match sa.outer() {
         None => (header, header),
         Some(o) => (8 + if o.dst.is_ipv4() { 20 } else { 40 }, 0),
     };
@@ -75,12 +75,12 @@ impl Ctx {
         // that the stack believes. The checksum follows on sealing; in a tunnel
         // the outer header never forbids it.
         let cut = !fits || self.is_tiny(entry);
-        if cut && !ip.v6 && entry.sa.spec.mode == Mode::Trans {
+        if cut && !ip.v6 && entry.sa.mode() == Mode::Trans {
             packet.data_mut()[6] &= !DF;
         }
         let mut selected = Selected::parsed(packet, ip, &entry.sa).map_err(Fate::Drop)?;
         let nat = &self.settings.advertised;
-        nat.apply(Way::Out, entry.sa.spec.mode, selected.data_mut());
+        nat.apply(Way::Out, entry.sa.mode(), selected.data_mut());
         let numbered = selected.number(&Counter(&hot.seq), self.ports(entry, hot), iv);
         self.watch_numbers(
             entry,
@@ -95,9 +95,9 @@ impl Ctx {
             .ok()
             .filter(|p| *p != 0);
         let local = Some(self.settings.encap_port)
-            .filter(|p| *p != 0 && entry.sa.spec.mode == Mode::UdpEncTun);
+            .filter(|p| *p != 0 && entry.sa.mode() == Mode::UdpEncTun);
         // What the SA was made with goes before this host's port.
-        let sport = entry.sa.spec.outer.and_then(|o| o.sport).or(local);
+        let sport = entry.sa.outer().and_then(|o| o.sport).or(local);
         EncapPorts {
             sport,
             dport: learnt,
@@ -106,7 +106,7 @@ impl Ctx {
 
     /// Announces the end of an SA's numbers, once each.
     fn watch_numbers(&self, entry: &Entry, last: u64, end: Option<&Reason>) {
-        let (set, spi) = (entry.set, entry.sa.spec.spi);
+        let (set, spi) = (entry.set, entry.sa.spi());
         let remaining = entry.sa.seq_limit().saturating_sub(last);
         if remaining < LOW && !entry.tell_low() {
             self.tell(Event::SeqLow {

@@ -254,7 +254,6 @@ impl Ctx {
         }
         let slots = looked.iter().filter_map(|l| l.slot);
         let entries = slots.filter_map(|slot| self.table.get(slot));
-        entries.clone().for_each(|entry| prefetch(&*entry.sa));
         entries.for_each(|entry| prefetch(entry.sa.key()));
         fragments
     }

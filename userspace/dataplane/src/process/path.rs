@@ -109,7 +109,7 @@ impl Ctx {
     /// The same for what answers to an inbound SA's packets, so for all
     /// outbound ones of the set.
     pub(super) fn mtu_back(&self, entry: &Entry) -> usize {
-        let partners = entry.partners.iter();
+        let partners = entry.partners().iter();
         let mtus = partners.filter_map(|slot| Some(self.mtu(self.table.get(*slot)?)));
         mtus.min().unwrap_or_else(|| self.settings.mtu())
     }
@@ -158,14 +158,14 @@ impl Ctx {
 
     /// Whether the quoted packet has the outside of an SA's packets.
     fn is_from(&self, sa: &Sa, quoted: &Quoted, learnt: u32) -> bool {
-        let local = sa.spec.source();
+        let local = sa.spec().source();
         // A NAT in front of this host may leave in the quote what it has made
         // of our address.
         let ours = quoted.src == local || quoted.src == self.settings.advertised.of(local);
-        let outside = match (sa.spec.mode, quoted.ports) {
+        let outside = match (sa.mode(), quoted.ports) {
             (Mode::Trans, None) => true,
             (Mode::UdpEncTun, Some((_, dport))) => {
-                let given = sa.spec.outer.and_then(|o| o.dport);
+                let given = sa.outer().and_then(|o| o.dport);
                 let known = if learnt != 0 {
                     Some(learnt)
                 } else {

@@ -37,11 +37,11 @@ impl Process {
             return ctx.drop_from(None, Reason::UnknownSpi, seen);
         };
         // Each piece shows whose it is: one SA fills no other's room.
-        let phone = map_addr(entry.sa.spec.selector.src);
+        let phone = map_addr(entry.sa.selector().src);
         if !matches!(wire::parse_ip(piece, 0), L3::Ip(ip) if ip.src == phone) {
             return ctx.drop_from(Some(entry), Reason::SelectorMismatch, seen);
         }
-        let pushed = self.frags_sa.push_of(entry.sa.spec.spi, piece, ctx.now);
+        let pushed = self.frags_sa.push_of(entry.sa.spi(), piece, ctx.now);
         ctx.counters
             .add(Reason::FragmentLimit, self.frags_sa.take_evicted());
         let mut datagram = match pushed {

@@ -33,7 +33,7 @@ impl<'p, 's> Stripped<'p, 's> {
     /// together with the others of this SA, and the whole to be judged by
     /// [`admit`].
     pub fn is_piece(&self) -> bool {
-        let s = &self.sa.spec;
+        let s = &self.sa.spec();
         let names_ports = s.selector.src_port.is_some() || s.selector.dst_port.is_some();
         s.mode == Mode::UdpEncTun
             && names_ports
@@ -91,7 +91,7 @@ fn judge<'p>(mut packet: PacketBuf<'p>, sa: &Sa) -> Result<(PacketBuf<'p>, Inner
     let ip = inner(packet.data()).map_err(|reason| (reason, None))?;
     packet.truncate(ip.end);
     let flow = InnerFlow::of(&ip);
-    if !sa.spec.selector.matches(&flow) {
+    if !sa.selector().matches(&flow) {
         return Err((Reason::SelectorMismatch, Some(flow)));
     }
     Ok((packet, flow))

@@ -8,7 +8,7 @@ use crate::reassembly::{Limits, Pushed, Reassembler};
 use crate::{Mode, Received};
 
 fn tunnels() -> impl Iterator<Item = Link> {
-    Link::all().filter(|link| link.sa.spec.mode == Mode::UdpEncTun)
+    Link::all().filter(|link| link.sa.mode() == Mode::UdpEncTun)
 }
 
 fn strip<'p, 's>(link: &'s Link, bytes: &'p mut [u8]) -> Stripped<'p, 's> {

@@ -9,16 +9,16 @@ use crate::{Mode, Suite};
 fn padding_is_as_short_as_can_be_for_every_length_and_suite() {
     for mut link in Link::all() {
         let (name, v6) = (link.name(), link.v6());
-        let t = link.sa.spec.suite.transform();
+        let t = link.sa.suite().transform();
         // The trailer ends on a multiple of four bytes, and of the cipher's block.
         let block = t.block().max(4);
         let is_open = matches!(
-            link.sa.spec.suite,
+            link.sa.suite(),
             Suite::HmacSha1Null | Suite::HmacMd5Null | Suite::AesGmacNull
         );
         for payload in 0..=4 * block {
             let plain = Plain::udp(v6, payload).bytes();
-            let inside = match link.sa.spec.mode {
+            let inside = match link.sa.mode() {
                 Mode::Trans => 8 + payload,
                 Mode::UdpEncTun => plain.len(),
             };
@@ -33,7 +33,7 @@ fn padding_is_as_short_as_can_be_for_every_length_and_suite() {
                 let numbers: Vec<u8> = (1..=pad as u8).collect();
                 assert_eq!(sealed[end - 2 - pad..end - 2], numbers, "{name} {payload}");
                 assert_eq!(usize::from(sealed[end - 2]), pad);
-                if link.sa.spec.mode == Mode::Trans {
+                if link.sa.mode() == Mode::Trans {
                     assert_eq!(sealed[end - 1], UDP);
                 }
             }

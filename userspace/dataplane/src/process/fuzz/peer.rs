@@ -1,7 +1,7 @@
 //! A phone: seals what it sends, honest or not, and opens what reaches it.
 
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
 
 use gm_abi::wire::{self, ESP, L3, TCP, UDP};
 use gm_engines::{Job, Key, reference};
@@ -17,7 +17,7 @@ pub(super) const fn slot(nth: usize) -> u32 {
 
 /// An SA with its key once more.
 pub(super) struct Link {
-    pub sa: Arc<Sa>,
+    pub sa: Sa,
     key: Key,
 }
 
@@ -101,7 +101,7 @@ impl Link {
             keys.salt().unwrap_or_default(),
         );
         Link {
-            sa: Arc::new(Sa::new(spec, &keys).unwrap()),
+            sa: Sa::new(spec, &keys).unwrap(),
             key: key.unwrap(),
         }
     }
@@ -130,7 +130,7 @@ impl Peer {
     }
 
     pub(super) fn in_tunnel(&self) -> bool {
-        self.inbound.sa.spec.mode == Mode::UdpEncTun
+        self.inbound.sa.mode() == Mode::UdpEncTun
     }
 
     /// The sealed IP packet; `None`: it is not the SA's.
@@ -156,7 +156,7 @@ impl Peer {
     /// tunnel, any upper layer in transport mode. `claimed` is the padding that
     /// the trailer names. The packet, and the one in it that may be taken.
     pub(super) fn forge(&self, inner: &[u8], claimed: Option<u8>) -> Option<(Vec<u8>, Vec<u8>)> {
-        let spec = &self.inbound.sa.spec;
+        let spec = &self.inbound.sa.spec();
         let transform = spec.suite.transform();
         let (next, body) = match spec.mode {
             Mode::UdpEncTun => (if self.v6 { 41 } else { 4 }, inner),

@@ -150,13 +150,7 @@ impl Bench {
 
     /// Gives the worker an SA; an outbound one is active.
     pub(super) fn load(&mut self, slot: u32, dir: Dir, sa: Sa, partners: &[u32]) {
-        let entry = Entry::new(
-            slot,
-            SetId(1),
-            dir,
-            Arc::new(sa),
-            partners.iter().copied().collect(),
-        );
+        let entry = Entry::new(slot, SetId(1), dir, sa, partners.iter().copied().collect());
         self.process.ctx.load(entry);
         self.process.ctx.table.activate(slot);
     }
