@@ -375,9 +375,9 @@ impl Soak<'_> {
         wrong
     }
 
-    /// Every slot can be had again.
+    /// Every slot for inbound SAs, half of all, can be had again.
     fn slots_are_free(&self) -> Result<Option<String>> {
-        let all = (self.o.sas + self.o.sas / 4).next_power_of_two();
+        let all = (self.o.sas + self.o.sas / 4).next_power_of_two() / 2;
         let mut reserved = Vec::new();
         for n in 0..all {
             match self.lab.plane.reserve(&[]) {

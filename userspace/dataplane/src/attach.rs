@@ -12,6 +12,7 @@ use aya::programs::xdp::XdpLink;
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
+use gm_sadb::inbound;
 
 use crate::config::TcMode;
 use crate::pins::{self, PinDir};
@@ -86,7 +87,8 @@ pub(crate) fn bpf(what: impl Into<String>, e: &(dyn StdError + 'static)) -> Erro
 /// each time: a successor brings its own and swaps the programs in the links,
 /// so no version of a map meets a program of another one.
 pub(crate) fn load(cfg: &Config) -> Result<Ebpf, Error> {
-    let slots = cfg.slots();
+    // Only inbound SAs are XDP's.
+    let slots = inbound(cfg.slots());
     let kernel_sas = u32::from(cfg.kernel_sas);
     EbpfLoader::new()
         .override_global("KERNEL_SAS", &kernel_sas, true)

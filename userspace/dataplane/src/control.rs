@@ -10,7 +10,7 @@ use crossbeam::channel::Sender;
 use gm_abi::maps::ForeignKey;
 use gm_abi::verdict::Reason;
 use gm_esp::{Mode, Sa};
-use gm_sadb::{Dir, Row, Sadb, SetId};
+use gm_sadb::{Dir, Row, Sadb, SetId, inbound};
 
 use crate::config::map_addr;
 use crate::crew::Crew;
@@ -74,7 +74,7 @@ impl Control {
             show(&mut maps, lane)?;
         }
 
-        let published = Arc::new(maps.published(cfg.slots())?);
+        let published = Arc::new(maps.published(inbound(cfg.slots()))?);
         let counters = AllCounters::new(count);
         let (sampler, watch) = Watch::of(&mut maps, &published, &counters)?;
         let shop = Shop {

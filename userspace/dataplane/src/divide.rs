@@ -10,6 +10,7 @@ use std::sync::Arc;
 use gm_abi::maps::{META_ESP, META_FRAGMENT, META_ICMP, META_UDP_ESP, Meta, SPI_BASE};
 use gm_abi::verdict::Reason;
 use gm_abi::wire::{self, ESP, IpPacket, L3, Quoted, UDP, UDP_HEADER};
+use gm_sadb::inbound;
 use gm_xsk::{Frame, METADATA, Umem};
 
 use crate::parcel::{Desks, Mailbox, Parcel, Side, WAITING};
@@ -128,7 +129,9 @@ impl Hand {
 
     /// The slot that one of our own SPIs names (ARCHITECTURE, rule 6).
     pub(crate) fn slot_of_spi(&self, spi: u32) -> Option<u32> {
-        let slot = spi.checked_sub(SPI_BASE)?.checked_rem(self.routes.slots());
+        let slot = spi
+            .checked_sub(SPI_BASE)?
+            .checked_rem(inbound(self.routes.slots()));
         slot.filter(|slot| self.routes.bucket_of_slot(*slot).is_some())
     }
 

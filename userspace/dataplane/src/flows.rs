@@ -69,7 +69,7 @@ pub(crate) fn outside(sa: &Sa) -> Outside {
 }
 
 impl Flows {
-    /// Room for the SAs of `slots` slots.
+    /// Room for `slots` SAs.
     pub(crate) fn new(slots: u32) -> Flows {
         Flows {
             exact: Finder::new(slots),

@@ -15,6 +15,7 @@ use gm_abi::maps::{
 use gm_abi::source::{FRAGMENT_WORDS, PREFIX_PLACES};
 use gm_abi::verdict::Reason;
 use gm_region::{MapValue, Mapped};
+use gm_sadb::inbound;
 
 use crate::attach::{bpf, errno_of};
 use crate::config::map_addr;
@@ -111,7 +112,7 @@ impl Maps {
         // gm_abi::maps::Config, field by field.
         let config = [
             ABI_VERSION,
-            cfg.slots() - 1,
+            inbound(cfg.slots()) - 1,
             dev.uplink,
             dev.gm0,
             cookie,

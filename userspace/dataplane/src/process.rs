@@ -83,7 +83,7 @@ const FEW: usize = 8;
 const _: () = assert!(size_of::<Entry>() == LINE && align_of::<Entry>() == LINE);
 const _: () = assert!(size_of::<Hot>() == LINE && align_of::<Hot>() == LINE);
 const _: () = assert!(size_of::<gm_abi::maps::SaSlot>() == LINE);
-const _: () = assert!(size_of::<gm_esp::Ends>() == LINE && align_of::<gm_esp::Ends>() == LINE);
+const _: () = assert!(size_of::<gm_esp::Ends>() == LINE);
 
 /// Bytes of a cache line.
 const LINE: usize = 64;

@@ -108,9 +108,8 @@ impl Routes {
             shared: AtomicBool::new(false),
             owners: std::array::from_fn(|_| AtomicU8::new(0)),
             slots: (0..slots).map(|_| AtomicU16::new(NONE)).collect(),
-            tunnels: (0..slots.max(1).saturating_mul(2))
-                .map(|_| AtomicU16::new(NONE))
-                .collect(),
+            // Half of the SAs are outbound, and each has two places.
+            tunnels: (0..slots.max(1)).map(|_| AtomicU16::new(NONE)).collect(),
         }
     }
 

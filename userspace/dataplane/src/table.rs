@@ -4,7 +4,8 @@ use std::cell::{Cell, OnceCell};
 use std::net::IpAddr;
 
 use gm_esp::{InnerFlow, Sa, Selector};
-use gm_sadb::{Dir, Finder, SetId, SlotList};
+use gm_region::place;
+use gm_sadb::{Dir, Finder, SetId, SlotList, inbound};
 
 use crate::config::map_addr;
 use crate::flows::{Flows, Outside, Sas, outside};
@@ -163,12 +164,16 @@ impl Entry {
     }
 }
 
-/// SAs by slot, up to the highest that there was.
-struct Entries(Vec<Option<Entry>>);
+/// SAs by slot ([`place`]), up to the last that there was.
+struct Entries {
+    all: Vec<Option<Entry>>,
+    /// Slots that there are.
+    slots: u32,
+}
 
 impl Entries {
     fn get(&self, slot: u32) -> Option<&Entry> {
-        self.0.get(slot as usize)?.as_ref()
+        self.all.get(place(self.slots, slot))?.as_ref()
     }
 }
 
@@ -189,8 +194,6 @@ impl Sas for Entries {
 /// A worker's SAs.
 pub(crate) struct Table {
     entries: Entries,
-    /// Slots that there are.
-    slots: u32,
     inbound: Finder,
     flows: Flows,
 }
@@ -199,10 +202,12 @@ impl Table {
     /// Room for `slots` SAs. Memory is taken as they come.
     pub(crate) fn new(slots: u32) -> Table {
         Table {
-            entries: Entries(Vec::with_capacity(slots as usize)),
-            slots,
-            inbound: Finder::new(slots),
-            flows: Flows::new(slots),
+            entries: Entries {
+                all: Vec::with_capacity(slots as usize),
+                slots,
+            },
+            inbound: Finder::new(inbound(slots)),
+            flows: Flows::new(slots - inbound(slots)),
         }
     }
 
@@ -211,17 +216,18 @@ impl Table {
     pub(crate) fn load(&mut self, entry: Entry) {
         let slot = entry.slot;
         self.unload(slot);
-        if slot >= self.slots {
+        let place = place(self.entries.slots, slot);
+        if slot >= self.entries.slots {
             return;
         }
         if entry.dir == Dir::In {
             self.inbound.insert(&Some(outside(&entry.sa)), slot);
         }
-        let Entries(entries) = &mut self.entries;
-        while entries.len() <= slot as usize {
+        let entries = &mut self.entries.all;
+        while entries.len() <= place {
             entries.push(None);
         }
-        entries[slot as usize] = Some(entry);
+        entries[place] = Some(entry);
     }
 
     /// Lets outbound packets find the SA.
@@ -250,7 +256,8 @@ impl Table {
             let name = |slot| entries.outside(slot);
             self.inbound.remove(&Some(own), slot, name);
         }
-        if let Some(place) = self.entries.0.get_mut(slot as usize) {
+        let place = place(self.entries.slots, slot);
+        if let Some(place) = self.entries.all.get_mut(place) {
             *place = None;
         }
     }

@@ -136,7 +136,7 @@ impl<'p> Received<'p> {
     /// [`Reason::Malformed`], [`Reason::ModeMismatch`], [`Reason::Replay`],
     /// [`Reason::Stale`], in this order.
     pub fn check<'s>(self, sa: &'s Sa, window: &Window<'_>) -> Result<Checked<'p, 's>, Reason> {
-        if sa.spi() != self.spi || sa.destination() != self.destination {
+        if sa.spi() != self.spi || !sa.is_to(&self.destination) {
             return Err(Reason::UnknownSpi);
         }
         if !sa.suite().transform().fits(self.packet.len() - self.esp) {

@@ -44,6 +44,7 @@ mod ecn;
 mod encap;
 mod headers;
 mod sa_key;
+mod sa_spec;
 #[cfg(test)]
 mod testing;
 

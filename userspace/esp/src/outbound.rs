@@ -89,7 +89,7 @@ impl<'p, 's> Selected<'p, 's> {
         }
         let flow = InnerFlow::of(ip);
         // An SA for any protocol would make a dummy of it.
-        if flow.proto == DUMMY || !sa.selector().matches(&flow) {
+        if flow.proto == DUMMY || !sa.matches(&flow) {
             return Err(Reason::OutNoSa);
         }
         packet.truncate(ip.end);

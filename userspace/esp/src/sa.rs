@@ -3,110 +3,16 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use gm_engines::{Key, KeyError};
+use gm_abi::wire::{TCP, UDP};
+use gm_engines::Key;
 
 use crate::keys::EspKeys;
 use crate::replay::{MAX_SIZE, MIN_SIZE};
 use crate::sa_key::{Common, Ends, SaKey, address};
-use crate::selector::{SelProto, Selector};
+use crate::selector::{InnerFlow, SelProto, Selector};
 use crate::suite::Suite;
 
-/// How packets are wrapped (TS 33.203 7.1, 6.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Mode {
-    /// Transport mode, raw ESP.
-    Trans,
-    /// Tunnel mode, ESP in UDP (RFC 3948), for phones behind a NAT.
-    UdpEncTun,
-}
-
-/// The outer header of UDP-encapsulated tunnel mode, as the packet carries it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Outer {
-    /// Source address. Not checked on packets that come in: a NAT owns it.
-    pub src: IpAddr,
-    /// Destination address.
-    pub dst: IpAddr,
-    /// UDP source port; `None`: 4500. Not checked on packets that come in.
-    pub sport: Option<u16>,
-    /// UDP destination port; `None`: not known yet, to be learnt.
-    pub dport: Option<u16>,
-}
-
-/// What an SA is, without its keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SaSpec {
-    /// SPI, host byte order; 0 to 255 are reserved (RFC 4303 2.1).
-    pub spi: u32,
-    /// Wrapping.
-    pub mode: Mode,
-    /// Traffic.
-    pub selector: Selector,
-    /// Algorithms.
-    pub suite: Suite,
-    /// Outer header; there for UDP-enc-tun and only there.
-    pub outer: Option<Outer>,
-    /// Extended sequence numbers (RFC 4303 2.2.1).
-    pub esn: bool,
-    /// Replay window of an inbound SA, 32 to 4096 numbers.
-    pub replay_window: u32,
-}
-
-impl SaSpec {
-    /// The destination address that packets of this SA carry outside; with the
-    /// SPI it names the SA.
-    pub fn destination(&self) -> IpAddr {
-        match &self.outer {
-            Some(outer) => outer.dst,
-            None => self.selector.dst,
-        }
-    }
-
-    /// The source address that packets of this SA carry outside when they leave.
-    pub fn source(&self) -> IpAddr {
-        match &self.outer {
-            Some(outer) => outer.src,
-            None => self.selector.src,
-        }
-    }
-}
-
-/// Why a specification is no SA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SaError {
-    /// 0 to 255 are reserved (RFC 4303 2.1).
-    #[error("SPI {0} is reserved; SPIs begin at 256")]
-    ReservedSpi(u32),
-    /// One selector address is IPv4 and the other IPv6.
-    #[error("src and dst are not of one address family")]
-    Families,
-    /// One outer address is IPv4 and the other IPv6.
-    #[error("outer_src and outer_dst are not of one address family")]
-    OuterFamilies,
-    /// UDP-enc-tun without outer addresses.
-    #[error("mode udp-enc-tun needs outer addresses")]
-    OuterMissing,
-    /// Transport mode with outer addresses.
-    #[error("mode trans has no outer addresses")]
-    OuterGiven,
-    /// The window has another size than 32 to 4096.
-    #[error("a replay window has {MIN_SIZE} to {MAX_SIZE} numbers, not {0}")]
-    ReplayWindow(u32),
-    /// The keys are for another suite.
-    #[error("the SA has suite {spec}, its keys are for {keys}")]
-    Suite {
-        /// Suite of the specification.
-        spec: Suite,
-        /// Suite of the keys.
-        keys: Suite,
-    },
-    /// The key was expanded for SAs between other addresses.
-    #[error("the SA has other addresses than its key is for")]
-    Addresses,
-    /// The engine refuses the keys.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-}
+pub use crate::sa_spec::{Mode, Outer, SaError, SaSpec};
 
 /// A security association, made once and never changed; what changes from
 /// packet to packet (window, counter, learnt port) lives elsewhere.
@@ -346,6 +252,53 @@ impl Sa {
         })
     }
 
+    /// Whether packets of this SA carry this destination outside: as
+    /// [`Sa::destination`] says, and faster.
+    #[inline]
+    pub fn is_to(&self, dst: &IpAddr) -> bool {
+        let (from, v6) = self.outside_at();
+        self.is_end(from + 1, v6, dst)
+    }
+
+    /// Whether the selector names a port.
+    #[inline]
+    pub fn names_ports(&self) -> bool {
+        self.has(PORT | PORT << 1)
+    }
+
+    /// Whether the traffic is this SA's: as [`Selector::matches`] says, and
+    /// faster.
+    #[inline]
+    pub fn matches(&self, flow: &InnerFlow) -> bool {
+        let v6 = self.has(V6);
+        let (src, dst) = flow.ports.unwrap_or_default();
+        let is_port = |i: usize, port: u16| !self.has(PORT << i) || self.ports[i] == port;
+        self.is_end(0, v6, &flow.src)
+            && self.is_end(1, v6, &flow.dst)
+            && (!self.names_ports() || flow.ports.is_some() && is_port(0, src) && is_port(1, dst))
+            && (self.has(ANY) || matches!(flow.proto, UDP | TCP))
+    }
+
+    /// Whether an end of this SA, in the order of [`Ends`], is this address.
+    #[inline]
+    fn is_end(&self, at: usize, v6: bool, addr: &IpAddr) -> bool {
+        let Ends(ends) = &self.common.ends;
+        let end = &ends[(at ^ usize::from(self.has(TURNED))) & 3];
+        match addr {
+            IpAddr::V4(addr) => !v6 && end[..4] == addr.octets(),
+            IpAddr::V6(addr) => v6 && *end == addr.octets(),
+        }
+    }
+
+    /// Where the outer ends begin, or the only ones; whether they are IPv6.
+    #[inline]
+    fn outside_at(&self) -> (usize, bool) {
+        match self.has(OUTER) {
+            true => (2, self.has(OUTER_V6)),
+            false => (0, self.has(V6)),
+        }
+    }
+
     /// The destination address that packets of this SA carry outside; with the
     /// SPI it names the SA.
     #[inline]
@@ -361,11 +314,8 @@ impl Sa {
 
     #[inline]
     fn outside(&self) -> (IpAddr, IpAddr) {
-        if self.has(OUTER) {
-            self.pair(2, self.has(OUTER_V6))
-        } else {
-            self.pair(0, self.has(V6))
-        }
+        let (from, v6) = self.outside_at();
+        self.pair(from, v6)
     }
 
     /// The last sequence number that may be sent.
@@ -398,119 +348,5 @@ impl Sa {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::keys::{Ck, Ik};
-
-    fn every_spec() -> impl Iterator<Item = SaSpec> {
-        let v4 = |n| IpAddr::from([192, 0, 2, n]);
-        let v6 = |n| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, n]);
-        let outers = [
-            None,
-            Some((v4(7), v4(8), None, Some(4500))),
-            Some((v6(7), v6(8), Some(4501), None)),
-        ];
-        let inners = [(v4(1), v4(2)), (v6(1), v6(2))];
-        let ports = [
-            (None, None),
-            (Some(5060), None),
-            (None, Some(0)),
-            (Some(1), Some(2)),
-        ];
-        let all = inners
-            .into_iter()
-            .flat_map(move |i| outers.map(move |o| (i, o)));
-        let all = all.flat_map(move |(i, o)| ports.map(move |p| (i, o, p)));
-        let all = all.flat_map(|(i, o, p)| Suite::every().map(move |s| (i, o, p, s)));
-        all.map(|((src, dst), outer, (src_port, dst_port), suite)| SaSpec {
-            spi: 0xffff_fffe,
-            mode: outer.map_or(Mode::Trans, |_| Mode::UdpEncTun),
-            selector: Selector {
-                src,
-                dst,
-                src_port,
-                dst_port,
-                proto: if src_port == Some(1) {
-                    SelProto::Any
-                } else {
-                    SelProto::UdpTcp
-                },
-            },
-            suite,
-            outer: outer.map(|(src, dst, sport, dport)| Outer {
-                src,
-                dst,
-                sport,
-                dport,
-            }),
-            esn: dst_port.is_none(),
-            replay_window: if src_port.is_none() { MAX_SIZE } else { 33 },
-        })
-    }
-
-    /// The same the other way.
-    fn back(spec: SaSpec) -> SaSpec {
-        let (s, o) = (spec.selector, spec.outer);
-        let selector = Selector {
-            src: s.dst,
-            dst: s.src,
-            ..s
-        };
-        let outer = o.map(|o| Outer {
-            src: o.dst,
-            dst: o.src,
-            ..o
-        });
-        SaSpec {
-            selector,
-            outer,
-            ..spec
-        }
-    }
-
-    #[test]
-    fn an_sa_is_what_it_was_made_of_both_ways_with_one_key() {
-        for spec in every_spec() {
-            let keys = EspKeys::expand(
-                spec.suite,
-                &Ik::from_bytes([1; 16]),
-                &Ck::from_bytes([2; 16]),
-            );
-            let key = SaKey::new(&keys, &spec).ok().unwrap();
-            for spec in [spec, back(spec)] {
-                let sa = Sa::with_key(spec, &key).ok().unwrap();
-                assert_eq!(sa.spec(), spec);
-                assert_eq!(sa.destination(), spec.destination());
-                assert_eq!(sa.source(), spec.source());
-            }
-        }
-    }
-
-    #[test]
-    fn a_key_is_for_its_addresses_only() {
-        for spec in every_spec() {
-            let keys = EspKeys::expand(
-                spec.suite,
-                &Ik::from_bytes([1; 16]),
-                &Ck::from_bytes([2; 16]),
-            );
-            let key = SaKey::new(&keys, &spec).ok().unwrap();
-            assert!(key.is_for(&spec) && key.is_for(&back(spec)));
-            let mut other = spec;
-            other.selector.src = other.selector.dst;
-            assert!(!key.is_for(&other));
-            let refused = Sa::with_key(other, &key).err();
-            assert!(matches!(refused, Some(SaError::Addresses)));
-            // One end turned is neither direction.
-            if let Some(outer) = spec.outer {
-                let mut other = spec;
-                other.outer = Some(Outer {
-                    src: outer.dst,
-                    dst: outer.src,
-                    ..outer
-                });
-                assert!(!key.is_for(&other));
-            }
-        }
-    }
-}
+#[path = "sa_tests.rs"]
+mod tests;

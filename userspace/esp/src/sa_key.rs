@@ -11,14 +11,18 @@ use crate::sa::{SaError, SaSpec};
 use crate::suite::Suite;
 
 /// In memory once for all SAs that have it.
+// The addresses first: what is asked for first.
+#[repr(C)]
 pub(crate) struct Common {
-    pub(crate) key: Key,
     pub(crate) ends: Ends,
+    pub(crate) key: Key,
 }
 
-/// The addresses of an SA or of the SA the other way, as they lie in memory: one
-/// cache line.
-#[repr(align(64))]
+/// Memory of every set of SAs is what this takes.
+const _: () = assert!(size_of::<Common>() <= 544);
+
+/// The addresses of an SA or of the SA the other way, as they lie in memory,
+/// beside the expanded key.
 pub struct Ends(
     /// Source and destination, outer source and destination; IPv6 or IPv4 in the
     /// first four bytes.

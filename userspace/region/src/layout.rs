@@ -29,7 +29,8 @@ const MAGIC: u64 = u64::from_ne_bytes(*b"gmesp-sa");
 
 /// Changes when anything in the region's layout changes, [`Hot`] and the
 /// content of a record included. 2: encryption keys of 24 bytes. 3: [`Hot`] is
-/// one cache line, drops lie apart. 4: keys and addresses once for several SAs.
+/// one cache line, drops lie apart. 4: keys and addresses once for several SAs,
+/// windows for half of the slots.
 pub(crate) const VERSION: u32 = 4;
 
 /// The region's first page.
@@ -68,6 +69,22 @@ pub(crate) struct Layout {
 
 const PAGE: usize = 4096;
 
+/// How many slots have a replay window: the lower half.
+pub(crate) const fn windowed(slots: u32) -> u32 {
+    slots.div_ceil(2)
+}
+
+/// A slot's place in a table in which each inbound slot has an outbound one
+/// beside it: so that it begins where slots do, and what a phone's packets touch
+/// both ways lies together.
+#[inline]
+pub fn place(slots: u32, slot: u32) -> usize {
+    match slot.checked_sub(windowed(slots)) {
+        None => slot as usize * 2,
+        Some(slot) => slot as usize * 2 + 1,
+    }
+}
+
 impl Layout {
     pub(crate) fn new(slots: u32, window_words: u32) -> Result<Layout, RegionError> {
         let good = slots.is_power_of_two() && slots <= MAX_SLOTS;
@@ -86,7 +103,10 @@ impl Layout {
         let keys = after(commons, n * COMMON_BYTES);
         let traces = after(keys, n * KEY_WORDS * 8);
         let windows = after(traces, n * TRACE_WORDS * 8);
-        let drops = after(windows, n * window_words as usize * 8);
+        let drops = after(
+            windows,
+            windowed(slots) as usize * window_words as usize * 8,
+        );
         let len = after(drops, n * DROP_REASONS.len() * 4);
         Ok(Layout {
             slots,

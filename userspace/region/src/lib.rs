@@ -32,7 +32,7 @@ pub use common::Common;
 pub use error::{LockProblem, RegionError};
 pub use hot::{DROP_REASONS, Hot, SlotState};
 pub use keys::KeyMaterial;
-pub use layout::{COMMON_BYTES, MAX_SLOTS, MAX_WINDOW_WORDS, RECORD_BYTES};
+pub use layout::{COMMON_BYTES, MAX_SLOTS, MAX_WINDOW_WORDS, RECORD_BYTES, place};
 pub use mapped::{MapValue, Mapped};
 pub use prefetch::prefetch;
 pub use region::{Region, Slot, Trace};

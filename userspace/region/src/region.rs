@@ -10,7 +10,7 @@ use rustix::fs::{self, MemfdFlags, SealFlags};
 use crate::common::{Common, bytes_of, set_words};
 use crate::error::{LockProblem, RegionError, system};
 use crate::hot::{DROP_REASONS, Hot};
-use crate::layout::{Header, Layout, RECORD_BYTES, RECORD_WORDS, TRACE_WORDS};
+use crate::layout::{Header, Layout, RECORD_BYTES, RECORD_WORDS, TRACE_WORDS, place, windowed};
 use crate::mapping::{Mapping, Shared};
 
 // SAFETY: atomic integers only; the sizes are asserted and leave no padding that
@@ -99,6 +99,12 @@ impl Region {
     /// Number of slots, a power of two.
     pub fn slots(&self) -> u32 {
         self.layout.slots
+    }
+
+    /// Slots of them that have a replay window, so for inbound SAs: those below
+    /// this number.
+    pub fn inbound(&self) -> u32 {
+        windowed(self.layout.slots)
     }
 
     /// 64-bit words of each window.
@@ -262,13 +268,18 @@ impl<'a> Slot<'a> {
 
     /// Counters, numbers, state.
     pub fn hot(&self) -> &'a Hot {
-        let at = self.region.layout.hot + self.index * size_of::<Hot>();
+        let place = place(self.region.layout.slots, self.index());
+        let at = self.region.layout.hot + place * size_of::<Hot>();
         &self.region.mapping.slice(at, 1)[0]
     }
 
     /// The bits of the replay window, [`Region::window_words`] words; how many
-    /// of them a window of the SA's size takes is gm-esp's to say.
+    /// of them a window of the SA's size takes is gm-esp's to say. None in the
+    /// upper half of the slots ([`Region::inbound`]).
     pub fn window_bits(&self) -> &'a [AtomicU64] {
+        if self.index >= self.region.inbound() as usize {
+            return &[];
+        }
         let words = self.region.layout.window_words as usize;
         self.region
             .mapping

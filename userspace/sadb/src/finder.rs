@@ -73,7 +73,7 @@ impl Hasher for Fold {
 }
 
 impl Finder {
-    /// Room for `slots` entries: numbers below that.
+    /// Room for `slots` entries, whichever slots they are.
     pub fn new(slots: u32) -> Finder {
         let places = (slots.max(1) as usize).next_power_of_two() * 2;
         // The standard library draws the secret.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use gm_esp::{Sa, Selector};
-use gm_region::Region;
+use gm_region::{Region, place};
 
 use crate::commons::Shared;
 use crate::error::SadbError;
@@ -24,7 +24,7 @@ type Address = (Dir, IpAddr, Option<u16>, u32);
 /// the tables know slots, and the slots their SAs.
 pub(crate) struct Index {
     region: Arc<Region>,
-    /// The SA in each slot, up to the highest that ever had one.
+    /// The SA in each slot, by [`place`], up to the last that ever had one.
     entries: Vec<Option<Entry>>,
     addresses: Finder,
     /// What must not use a number twice: by fingerprint and SPI.
@@ -47,13 +47,17 @@ impl Index {
             addresses: Finder::new(slots),
             numbers: Finder::new(slots),
             spis: HashMap::new(),
-            selected: Finder::new(slots),
+            selected: Finder::new(slots / 2),
         }
     }
 
     /// The SA in a slot.
     pub(crate) fn get(&self, slot: u32) -> Option<&Entry> {
-        self.entries.get(slot as usize)?.as_ref()
+        self.entries.get(self.place(slot))?.as_ref()
+    }
+
+    fn place(&self, slot: u32) -> usize {
+        place(self.region.slots(), slot)
     }
 
     /// The SAs in slots, of which all hold one.
@@ -105,10 +109,11 @@ impl Index {
         if let Some(spi) = self.watched(&entry) {
             *self.spis.entry(spi).or_insert(0) += 1;
         }
-        while self.entries.len() <= slot as usize {
+        let place = self.place(slot);
+        while self.entries.len() <= place {
             self.entries.push(None);
         }
-        self.entries[slot as usize] = Some(entry);
+        self.entries[place] = Some(entry);
         Ok(())
     }
 
@@ -122,8 +127,12 @@ impl Index {
             numbers: by_numbers,
             ..
         } = self;
-        let entry = entries.get(slot as usize)?.as_ref()?;
-        let of = |slot: u32| entries.get(slot as usize).and_then(Option::as_ref);
+        let at = place(region.slots(), slot);
+        let entry = entries.get(at)?.as_ref()?;
+        let of = |slot: u32| {
+            let entry = entries.get(place(region.slots(), slot));
+            entry.and_then(Option::as_ref)
+        };
         if let Some(address) = entry.address() {
             addresses.remove(&Some(address), slot, |s| of(s).and_then(Entry::address));
         }
@@ -137,7 +146,7 @@ impl Index {
                 self.spis.remove(&spi);
             }
         }
-        self.entries.get_mut(slot as usize)?.take()
+        self.entries.get_mut(at)?.take()
     }
 
     /// An SPI that could be chosen for another slot.
@@ -180,10 +189,14 @@ impl Index {
     /// Takes the selectors away from an SA, if it has them.
     pub(crate) fn deselect(&mut self, slot: u32) {
         let Index {
-            entries, selected, ..
+            region,
+            entries,
+            selected,
+            ..
         } = self;
         let selector = |slot: u32| {
-            let entry = entries.get(slot as usize).and_then(Option::as_ref);
+            let place = place(region.slots(), slot);
+            let entry = entries.get(place).and_then(Option::as_ref);
             entry.map(|e| e.sa.selector())
         };
         if let Some(own) = selector(slot) {

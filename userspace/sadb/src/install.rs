@@ -226,7 +226,7 @@ impl Sadb {
             return Err(SadbError::UsedUp { spi });
         }
         Ok(Ready {
-            sa: sa,
+            sa,
             dir: new.dir,
             group,
             last,
@@ -259,7 +259,7 @@ impl Sadb {
         for r in ready {
             let spi = Some(r.sa.spi()).filter(|_| r.dir == Dir::In);
             let reserved = spi.and_then(|spi| Some((self.reserved.remove(&spi)?, Some(spi))));
-            if let Some(slot) = reserved.or_else(|| Some((self.slots.take()?, None))) {
+            if let Some(slot) = reserved.or_else(|| Some((self.slots.take(r.dir)?, None))) {
                 taken.push(slot);
                 continue;
             }

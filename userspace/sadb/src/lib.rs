@@ -50,4 +50,5 @@ pub use numbers::{Handover, Numbers};
 pub use recover::Recovered;
 pub use sadb::Sadb;
 pub use slot_list::SlotList;
+pub use slots::inbound;
 pub use types::{Change, Dir, Installed, NewSa, Reserved, SetId};

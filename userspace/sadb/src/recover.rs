@@ -11,7 +11,7 @@ use crate::commons::Commons;
 use crate::numbers::CLOSED;
 use crate::record::{self, Record};
 use crate::sadb::{Entry, Sadb};
-use crate::slots::Slots;
+use crate::slots::{self, Slots};
 use crate::traces::fingerprint;
 use crate::types::{Change, Dir, SetId};
 
@@ -105,9 +105,11 @@ impl Sadb {
             return None;
         }
         let set = record.set;
-        Window::new(&hot.top, at.window_bits(), spec.replay_window).ok()?;
-        if set.0 == 0 {
+        if set.0 == 0 || slots::dir_of(self.region.slots(), slot) != record.dir {
             return None;
+        }
+        if record.dir == Dir::In {
+            Window::new(&hot.top, at.window_bits(), spec.replay_window).ok()?;
         }
         let key = match expanded.get(&set) {
             Some((of, key)) if *of == keys && key.is_for(&spec) => key.clone(),

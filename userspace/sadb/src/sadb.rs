@@ -43,8 +43,8 @@ pub struct Sadb {
 }
 
 impl Sadb {
-    /// An empty database over a new region for `slots` SAs (a power of two, two
-    /// for each set and direction) with replay windows of up to `max_window`
+    /// An empty database over a new region for `slots` SAs (a power of two), half
+    /// of them inbound ([`inbound`](crate::inbound)), with replay windows of up to `max_window`
     /// numbers.
     ///
     /// # Errors
@@ -110,7 +110,7 @@ impl Sadb {
             wanted: 1,
             slots: self.region.slots(),
         };
-        let slot = self.slots.take().ok_or(full.clone())?;
+        let slot = self.slots.take(Dir::In).ok_or(full.clone())?;
         let Some(spi) = self.next_spi(slot, avoid) else {
             self.slots.put_back(slot);
             return Err(full);

@@ -63,9 +63,11 @@ fn recover_and_use(sadb: &Sadb) -> Result<(), TestCaseError> {
         prop_assert_eq!(sadb.release(row.set), Ok(()));
     }
     prop_assert_eq!(sadb.free(), 8);
-    for _ in 0..8 {
+    // Half of them are for inbound SAs.
+    for _ in 0..4 {
         prop_assert!(sadb.reserve(&[]).is_ok());
     }
+    prop_assert!(sadb.reserve(&[]).is_err());
     Ok(())
 }
 
@@ -103,7 +105,8 @@ proptest! {
         let sadb = installed();
         for (slot, byte, bit, state, what) in damage {
             let common = sadb.region().common(slot).unwrap();
-            let slot = sadb.region().slot(slot).unwrap();
+            // Two inbound slots, two outbound ones.
+            let slot = sadb.region().slot(slot + slot / 2 * 2).unwrap();
             if what == 0 {
                 let mut bytes = slot.record();
                 bytes[byte % RECORD_BYTES] ^= 1 << bit;

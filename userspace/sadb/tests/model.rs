@@ -10,6 +10,8 @@ use gm_sadb::{Change, Dir, NewSa, Sadb, SadbError, SetId, SlotState};
 use proptest::prelude::*;
 
 const SLOTS: u32 = 8;
+/// Slots for inbound SAs: the lower half.
+const INBOUND: u32 = SLOTS / 2;
 
 /// One SA to be installed, from few enough choices that they collide.
 #[derive(Clone, Debug)]
@@ -250,8 +252,23 @@ impl Model {
             }
             there.push((n, *key));
         }
-        let reserved = new.iter().filter(|(n, _)| self.is_reserved(n)).count();
-        new.len() - reserved <= self.free.len()
+        [Dir::In, Dir::Out].into_iter().all(|dir| {
+            let wanted = new.iter().filter(|(n, _)| n.dir == dir);
+            let wanted = wanted.filter(|(n, _)| !self.is_reserved(n)).count();
+            wanted <= self.free_for(dir).count()
+        })
+    }
+
+    fn free_for(&self, dir: Dir) -> impl Iterator<Item = u32> {
+        let free = self.free.iter().copied();
+        free.filter(move |slot| (*slot < INBOUND) == (dir == Dir::In))
+    }
+
+    /// The slot that has been free for longest.
+    fn next(&mut self, dir: Dir) -> Option<u32> {
+        let slot = self.free_for(dir).next()?;
+        self.free.retain(|s| *s != slot);
+        Some(slot)
     }
 
     fn is_reserved(&self, n: &NewSa) -> bool {
@@ -265,7 +282,7 @@ impl Model {
             .position(|(_, spi)| n.dir == Dir::In && *spi == n.spec.spi)
         {
             Some(i) => self.reserved.remove(i).0,
-            None => self.free.pop_front().unwrap(),
+            None => self.next(n.dir).unwrap(),
         }
     }
 
@@ -343,12 +360,8 @@ impl Test {
         match step {
             Step::Reserve(avoid) => match sadb.reserve(&avoid) {
                 Ok(r) => {
-                    assert_eq!(
-                        Some(r.slot),
-                        model.free.pop_front(),
-                        "slots go round in order"
-                    );
-                    assert!(r.spi >= 1_000_000_000 && (r.spi - 1_000_000_000) % SLOTS == r.slot);
+                    assert_eq!(Some(r.slot), model.next(Dir::In), "slots go round in order");
+                    assert!(r.spi >= 1_000_000_000 && (r.spi - 1_000_000_000) % INBOUND == r.slot);
                     assert!(!avoid.contains(&r.spi));
                     let spis = model
                         .sets
@@ -368,7 +381,7 @@ impl Test {
                             slots: SLOTS
                         }
                     );
-                    assert!(model.free.is_empty());
+                    assert_eq!(model.free_for(Dir::In).count(), 0);
                 }
             },
             Step::Unreserve(i) => {

@@ -33,10 +33,10 @@ impl Ctx {
     /// Takes an SA, unlimited, whatever a worker before this one has found.
     pub(crate) fn load(&mut self, entry: Entry) {
         self.unload(entry.slot);
-        let spec = &entry.sa.spec();
+        let sa = &entry.sa;
         // In transport mode what comes from elsewhere cannot be admitted.
-        let phone = match spec.mode {
-            Mode::Trans => self.published.tables.tag(&map_addr(spec.selector.src), 0),
+        let phone = match sa.mode() {
+            Mode::Trans => self.published.tables.tag(&map_addr(sa.source()), 0),
             Mode::UdpEncTun => 0,
         };
         entry.set_limit(OfSa::new(phone));

@@ -115,7 +115,8 @@ impl Line {
 
     fn add_phone(&mut self, suite: Suite, i: u32) {
         let address = Ipv4Addr::from(0x0a01_0000 + i);
-        let (slot, spi) = (2 * i, 1_000_000_000 + 2 * i);
+        let (slot, spi) = (i, 1_000_000_000 + i);
+        let out = self.process.ctx.region.inbound() + i;
         let (up, down) = ((THERE_PORT, HERE_PORT), (HERE_PORT, THERE_PORT));
         let inbound = sa(suite, HERE, address, up, spi);
         let outbound = sa(suite, address, HERE, down, 5000 + i);
@@ -124,9 +125,9 @@ impl Line {
             let partners = partner.into_iter().collect();
             Entry::new(slot, SetId(u64::from(i) + 1), dir, sa, partners)
         };
-        ctx.load(entry(slot, Dir::In, inbound, Some(slot + 1)));
-        ctx.load(entry(slot + 1, Dir::Out, outbound, None));
-        ctx.table.activate(slot + 1);
+        ctx.load(entry(slot, Dir::In, inbound, Some(out)));
+        ctx.load(entry(out, Dir::Out, outbound, None));
+        ctx.table.activate(out);
         self.phones.push(Phone {
             address,
             sa: sa(suite, HERE, address, up, spi),
@@ -161,7 +162,7 @@ impl Line {
         assert!(frame.set_range(start, end));
         frame.data_mut()[..ETHERNET.len()].copy_from_slice(&ETHERNET);
         let mut meta = [0; METADATA];
-        meta[..4].copy_from_slice(&(2 * i).to_ne_bytes());
+        meta[..4].copy_from_slice(&i.to_ne_bytes());
         meta[4..6].copy_from_slice(&34u16.to_ne_bytes());
         (meta[6], meta[7]) = (14, META_ESP);
         meta[8..12].copy_from_slice(&META_MAGIC.to_ne_bytes());

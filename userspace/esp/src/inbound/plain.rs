@@ -33,10 +33,8 @@ impl<'p, 's> Stripped<'p, 's> {
     /// together with the others of this SA, and the whole to be judged by
     /// [`admit`].
     pub fn is_piece(&self) -> bool {
-        let s = &self.sa.spec();
-        let names_ports = s.selector.src_port.is_some() || s.selector.dst_port.is_some();
-        s.mode == Mode::UdpEncTun
-            && names_ports
+        self.sa.mode() == Mode::UdpEncTun
+            && self.sa.names_ports()
             && matches!(wire::parse_ip(self.packet.data(), 0), L3::Ip(ip) if ip.frag.is_some())
     }
 
@@ -91,7 +89,7 @@ fn judge<'p>(mut packet: PacketBuf<'p>, sa: &Sa) -> Result<(PacketBuf<'p>, Inner
     let ip = inner(packet.data()).map_err(|reason| (reason, None))?;
     packet.truncate(ip.end);
     let flow = InnerFlow::of(&ip);
-    if !sa.selector().matches(&flow) {
+    if !sa.matches(&flow) {
         return Err((Reason::SelectorMismatch, Some(flow)));
     }
     Ok((packet, flow))

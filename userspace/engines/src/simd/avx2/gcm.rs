@@ -27,7 +27,7 @@ const POWERS: usize = PART + 1;
 
 /// Round keys and powers of the hash key.
 #[derive(Zeroize, ZeroizeOnDrop)]
-#[repr(C, align(64))]
+#[repr(C, align(16))]
 pub(crate) struct GcmKey {
     keys: RoundKeys,
     /// From the ninth to the first.
