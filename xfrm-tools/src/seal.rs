@@ -162,10 +162,7 @@ impl Sealer {
             L3::Ip(whole) => InnerFlow::of(&whole),
             _ => return Ok(Outcome::Failed(Reason::OutMalformed)),
         };
-        let matching = self
-            .senders
-            .iter()
-            .find(|s| s.sa.selector().matches(&flow));
+        let matching = self.senders.iter().find(|s| s.sa.selector().matches(&flow));
         let Some(sender) = matching else {
             return Ok(Outcome::NoSa);
         };

@@ -57,10 +57,7 @@ fn every_address() -> impl Iterator<Item = IpAddr> {
         IpAddr::from([0xc000, 0x0201, 0, 0, 0, 0, 0, 0]),
         IpAddr::from([0, 0, 0, 0, 0, 0xffff, 0xc000, 0x0201]),
     ];
-    (1..9)
-        .map(v4)
-        .chain((1..9).map(v6))
-        .chain(near)
+    (1..9).map(v4).chain((1..9).map(v6)).chain(near)
 }
 
 /// Traffic that is the selector's, or nearly.
