@@ -1,6 +1,6 @@
 //! HMAC-SHA-1 (RFC 2104) over many packets.
 
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::simd::{Level, MacStates, Message, Messages, OUTER, SHA1_BLOCK, Tag};
 
@@ -59,13 +59,14 @@ pub(super) fn tags<'a, L: Level>(level: L, messages: &mut impl Messages<'a>, cou
 fn alone(message: &Message<'_>) -> Tag {
     let mut end = [0; 2 * SHA1_BLOCK];
     let len = message.end(&mut end);
-    let [inner, outer] = *message.key.states();
-    let digest = |mut state: [u32; 5], blocks: &[&[u8]]| {
+    let [inner, outer] = message.key.states();
+    let digest = |from: &[u32; 5], blocks: &[&[u8]]| {
+        let mut state = Zeroizing::new(*from);
         for blocks in blocks {
             sha1::block_api::compress(&mut state, blocks.as_chunks().0);
         }
         let mut bytes = [0; 20];
-        for (bytes, word) in bytes.chunks_exact_mut(4).zip(state) {
+        for (bytes, word) in bytes.chunks_exact_mut(4).zip(*state) {
             bytes.copy_from_slice(&word.to_be_bytes());
         }
         bytes
