@@ -11,7 +11,8 @@
 //! die, the state ends by itself, and nobody takes it over: its last numbers are
 //! nobody's last numbers.
 
-use std::path::Path;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,20 +32,17 @@ const BY_ITSELF: u64 = 5;
 
 /// A state that is there for what is late.
 pub struct Late {
-    id: StateId,
+    state: State,
     /// When it has been there for long enough.
     until: Instant,
-    /// The last number that is the kernel's.
-    last: u64,
 }
 
 impl Late {
     /// Of a state that was limited, with its last number.
-    pub fn new(state: &State) -> Late {
+    pub fn new(state: State) -> Late {
         Late {
-            id: state.id,
+            state,
             until: Instant::now() + KEPT,
-            last: state.numbers.seq,
         }
     }
 }
@@ -56,7 +54,7 @@ impl Work {
     pub fn leave_state(&mut self, id: StateId) -> Result<State, ApiError> {
         let mut was = self.xfrm.state(id).map_err(kernel)?;
         let limited = limited(&was, crate::events::now_ms() / 1000);
-        let Some(limited) = limited.filter(|_| !counts_bursts()) else {
+        let Some(limited) = limited.filter(|_| !self.counts_bursts) else {
             return self.remove_state(id);
         };
         self.xfrm.update_state(&limited).map_err(kernel)?;
@@ -90,7 +88,14 @@ impl Work {
                 return;
             }
             thread::sleep(left);
-            let Late { id, last, .. } = self.late.remove(0);
+            let Late { state: was, .. } = self.late.remove(0);
+            let (id, last) = (was.id, was.numbers.seq);
+            // Of the same name there may be another one by now, a new phone's.
+            if let Ok(now) = self.xfrm.state(id)
+                && !now.is_same_sa(&was)
+            {
+                continue;
+            }
             match self.end_state(id) {
                 Ok(state) => {
                     let left = last.saturating_sub(state.numbers.seq);
@@ -138,11 +143,30 @@ pub fn is_left(set: &Set) -> bool {
 }
 
 /// Whether ESP hands segments of TCP on in one piece: a piece is one packet and
-/// takes many numbers.
+/// takes many numbers. By what `esp4_offload` and `esp6_offload` register, as
+/// modules or built in; where the kernel does not tell, they are there.
 pub fn counts_bursts() -> bool {
-    ["esp4_offload", "esp6_offload"]
-        .iter()
-        .any(|module| Path::new("/sys/module").join(module).exists())
+    let Ok(symbols) = File::open("/proc/kallsyms") else {
+        return true;
+    };
+    hands_bursts_on(BufReader::new(symbols))
+}
+
+fn hands_bursts_on(symbols: impl BufRead) -> bool {
+    let segment = [b"esp4_gso_segment", b"esp6_gso_segment"];
+    let mut told = false;
+    for line in symbols.split(b'\n') {
+        let Ok(line) = line else { return true };
+        if segment.iter().any(|name| holds(&line, *name)) {
+            return true;
+        }
+        told = true;
+    }
+    !told
+}
+
+fn holds(line: &[u8], name: &[u8]) -> bool {
+    line.windows(name.len()).any(|part| part == name)
 }
 
 #[cfg(test)]
@@ -213,6 +237,20 @@ mod tests {
         let mut its = state();
         its.counters.added = 0;
         assert_eq!(limited(&its, NOW), None);
+    }
+
+    #[test]
+    fn bursts_are_known_by_who_cuts_them() {
+        let told = |symbols: &str| hands_bursts_on(symbols.as_bytes());
+        let none = "0000000000000000 T esp_init\n0000000000000000 t esp_output\t[esp4]\n";
+        assert!(!told(none));
+        assert!(told(&format!(
+            "{none}0000000000000000 t esp4_gso_segment\n"
+        )));
+        assert!(told(&format!(
+            "0000000000000000 t esp6_gso_segment\t[esp6_offload]\n{none}"
+        )));
+        assert!(told(""), "who tells nothing may have them");
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct Work {
     watch: Watch,
     pub(super) done: Vec<Step>,
     pub(super) late: Vec<Late>,
+    /// See [`late::counts_bursts`].
+    pub(super) counts_bursts: bool,
 }
 
 pub(super) enum Step {
@@ -47,6 +49,7 @@ impl Work {
             watch: Watch::open(&[Topic::States]).map_err(kernel)?,
             done: Vec::new(),
             late: Vec::new(),
+            counts_bursts: late::counts_bursts(),
         })
     }
 
@@ -58,7 +61,7 @@ impl Work {
     /// All is well: nothing will be taken back.
     pub fn keep(&mut self) {
         let limited = self.done.drain(..).filter_map(|step| match step {
-            Step::LimitedState(state) => Some(Late::new(&state)),
+            Step::LimitedState(state) => Some(Late::new(*state)),
             _ => None,
         });
         self.late.extend(limited);
@@ -168,7 +171,7 @@ impl Work {
 
     fn look(&mut self, sets: &[Set]) -> Result<Vec<(u64, u64, Vec<u64>)>, ApiError> {
         // What leaves late has numbers of its own.
-        let both = late::counts_bursts();
+        let both = self.counts_bursts;
         let sas = sets.iter().flat_map(|set| &set.sas);
         let ids = sas.filter(|sa| both || sa.dir == Some(Dir::In));
         let ids: Vec<StateId> = ids.map(|sa| sa.state.id).collect();
