@@ -4,6 +4,7 @@
 //! processor. So it is a short time, and then as long as it takes until everybody who
 //! waited has had a turn.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +21,11 @@ const TURNS: u32 = 10;
 const TURN: Duration = Duration::from_micros(200);
 /// After this a processor is somebody else's alone.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Threads at most that wait for a processor which nobody leaves.
+const MOST: usize = 4 * CpuSet::MAX_CPU;
+
+/// Threads that have not had their turns.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
 
 /// Every processor has left what it was at in the kernel without a pause, as receiving
 /// packets is, with what it had seen before. Where the kernel does not do this
@@ -38,9 +44,19 @@ pub fn until_others_had_a_turn(least: Duration) {
     let deadline = Instant::now() + PATIENCE;
     let (done, all) = mpsc::channel();
     for cpu in processors() {
+        if WAITING.fetch_add(1, Relaxed) >= MOST {
+            WAITING.fetch_sub(1, Relaxed);
+            tracing::debug!(cpu, "many wait already");
+            continue;
+        }
         let done = done.clone();
         let turns = thread::Builder::new().name("turns".into());
-        if let Err(error) = turns.spawn(move || take_turns(cpu, deadline, &done)) {
+        let turns = turns.spawn(move || {
+            take_turns(cpu, deadline, &done);
+            WAITING.fetch_sub(1, Relaxed);
+        });
+        if let Err(error) = turns {
+            WAITING.fetch_sub(1, Relaxed);
             tracing::debug!(%error, cpu, "no thread");
         }
     }
