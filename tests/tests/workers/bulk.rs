@@ -1,11 +1,16 @@
 //! Many sets in one call: each whole or not there, whatever becomes of the others.
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use gm_dataplane::{DataPlane, Dir, Error, Fault, NewSa, SetId, SetSpec};
 use gm_esp::{Ck, EspKeys, Ik, Mode, SaSpec, SelProto, Selector, Suite};
+use proptest::collection::{btree_map, btree_set};
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 use super::net::{Net, PORT_PC, PORT_PS, PORT_UC, PORT_US, WAIT, pcscf};
 
@@ -118,4 +123,106 @@ fn one_of_many_sets_that_is_refused_leaves_nothing_and_the_others_stand() {
     assert_eq!(plane.list().len(), before);
     assert_eq!(plane.gone(|sa| sets.contains(&sa.sa.set)).len(), 8);
     net.all_pass();
+}
+
+/// What is asked of a data plane, of several sets at a time.
+#[derive(Clone, Debug)]
+enum Ask {
+    /// By set: phone and inbound SPIs.
+    Install(BTreeMap<u64, (u32, [u32; 2])>),
+    Activate(BTreeSet<u64>),
+    Retire(BTreeSet<u64>),
+    Remove(BTreeSet<u64>),
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    let sets = || btree_set(1..12_u64, 1..6);
+    // Few SPIs, so that many are taken already, and some twice in a set.
+    let spi = || 5000..5020_u32;
+    let spec = (1..8_u32, spi(), spi()).prop_map(|(phone, a, b)| (phone, [a, b]));
+    prop_oneof![
+        3 => btree_map(1..12_u64, spec, 1..6).prop_map(Ask::Install),
+        1 => sets().prop_map(Ask::Activate),
+        1 => sets().prop_map(Ask::Retire),
+        2 => sets().prop_map(Ask::Remove),
+    ]
+}
+
+fn id(set: u64) -> SetId {
+    SetId(1 << 40 | set)
+}
+
+fn specs(sets: &BTreeMap<u64, (u32, [u32; 2])>) -> Vec<SetSpec> {
+    let spec = |(set, (phone, ours)): (&u64, &(u32, [u32; 2]))| SetSpec {
+        set: Some(id(*set)),
+        ..four(*phone, *ours)
+    };
+    sets.iter().map(spec).collect()
+}
+
+/// Every answer as its words, for errors are told to people.
+fn said<T>(answers: impl IntoIterator<Item = Result<T, Error>>) -> Vec<String> {
+    let words = |answer: Result<T, Error>| answer.map_or_else(|e| e.to_string(), |_| "ok".into());
+    answers.into_iter().map(words).collect()
+}
+
+fn together(plane: &DataPlane, ask: &Ask) -> Vec<String> {
+    let ids = |sets: &BTreeSet<u64>| sets.iter().map(|set| id(*set)).collect::<Vec<_>>();
+    match ask {
+        Ask::Install(sets) => said(plane.install_many(specs(sets))),
+        Ask::Activate(sets) => said(plane.activate_many(&ids(sets))),
+        Ask::Retire(sets) => said(plane.retire_many(&ids(sets))),
+        Ask::Remove(sets) => said(plane.remove_many(&ids(sets))),
+    }
+}
+
+fn in_turn(plane: &DataPlane, ask: &Ask) -> Vec<String> {
+    let ids = |sets: &BTreeSet<u64>| sets.iter().map(|set| id(*set)).collect::<Vec<_>>();
+    match ask {
+        Ask::Install(sets) => said(specs(sets).into_iter().map(|spec| plane.install(spec))),
+        Ask::Activate(sets) => said(ids(sets).into_iter().map(|set| plane.activate(set))),
+        Ask::Retire(sets) => said(ids(sets).into_iter().map(|set| plane.retire(set))),
+        Ask::Remove(sets) => said(ids(sets).into_iter().map(|set| plane.remove(set))),
+    }
+}
+
+/// What is there of these sets, but for where it is.
+fn there(plane: &DataPlane) -> Vec<String> {
+    let row = |sa: gm_dataplane::SaStatus| {
+        format!("{} {:?} {:?} {:?}", sa.set.0, sa.dir, sa.spec, sa.state)
+    };
+    let rows = plane.list().into_iter().filter(|sa| sa.set >= id(0));
+    let mut rows: Vec<String> = rows.map(row).collect();
+    rows.sort_unstable();
+    rows
+}
+
+#[test]
+#[ignore = "root: namespaces, BPF"]
+fn many_at_a_time_end_where_one_after_the_other_does() {
+    let nets = [Net::new(1, [1, 1], 1), Net::new(1, [1, 1], 1)];
+    let [many, one] = nets.each_ref().map(|net| &net.p.plane);
+    let config = ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(60)
+    };
+    let asked = proptest::collection::vec(ask(), 1..12);
+    let words = RefCell::new(BTreeSet::new());
+    let found = TestRunner::new(config).run(&asked, |asked| {
+        for ask in &asked {
+            let answers = together(many, ask);
+            prop_assert_eq!(&answers, &in_turn(one, ask), "{:?}", ask);
+            words.borrow_mut().extend(answers);
+            prop_assert_eq!(there(many), there(one), "{:?}", ask);
+        }
+        let all: Vec<SetId> = (1..12).map(id).collect();
+        for plane in [many, one] {
+            prop_assert!(plane.remove_many(&all).iter().all(Result::is_ok));
+            prop_assert!(there(plane).is_empty());
+        }
+        Ok(())
+    });
+    found.unwrap_or_else(|e| panic!("{e}"));
+    let words = words.into_inner();
+    assert!(words.contains("ok") && words.len() > 10, "{words:?}");
 }
