@@ -125,6 +125,42 @@ fn one_of_many_sets_that_is_refused_leaves_nothing_and_the_others_stand() {
     net.all_pass();
 }
 
+#[test]
+#[ignore = "root: namespaces, BPF"]
+fn a_worker_that_hangs_takes_only_its_own_sets_along() {
+    let net = Net::new(2, [2, 1], 2);
+    let plane = &net.p.plane;
+    let before = plane.list().len();
+    let specs = |first: u32| {
+        let spec = |n| four(n, [5000 + 2 * n, 5001 + 2 * n]);
+        (first..first + 40).map(spec).collect::<Vec<SetSpec>>()
+    };
+    // Longer than anybody waits for an answer.
+    let long = Duration::from_secs(12);
+    plane.fault(Fault::Hang(0, long)).unwrap();
+    let answers = plane.install_many(specs(1));
+    let gone = |answer: &&Result<SetId, Error>| matches!(answer, Err(Error::WorkerGone));
+    let lost = answers.iter().filter(gone).count();
+    let sets = good(answers);
+    assert!(lost > 0 && !sets.is_empty() && lost + sets.len() == 40);
+    assert!(sets.iter().all(|set| rows(plane, *set) == 4));
+
+    // It does what it was told, and is as good as before.
+    let end = Instant::now() + WAIT;
+    while plane.activate_many(&sets).iter().any(Result::is_err) || plane.stats().is_err() {
+        assert!(Instant::now() < end, "the worker is not back");
+    }
+    net.all_pass();
+    assert!(plane.remove_many(&sets).iter().all(Result::is_ok));
+    let more = plane.install_many(specs(101));
+    let refused: Vec<_> = more.iter().filter_map(|a| a.as_ref().err()).collect();
+    assert!(refused.is_empty(), "{refused:?}");
+    let more = good(more);
+    assert!(plane.remove_many(&more).iter().all(Result::is_ok));
+    assert_eq!(plane.list().len(), before, "something is half installed");
+    net.all_pass();
+}
+
 /// What is asked of a data plane, of several sets at a time.
 #[derive(Clone, Debug)]
 enum Ask {

@@ -43,6 +43,7 @@ fn is_for_maps(change: &Change) -> bool {
 impl Control {
     /// Installs sets, each with all its SAs or none; an answer for each.
     pub(crate) fn install(&mut self, specs: Vec<SetSpec>) -> Vec<Result<SetId, Error>> {
+        self.end_again();
         let mut answers = Vec::with_capacity(specs.len());
         let mut todo = Vec::with_capacity(specs.len());
         let mut seen = HashSet::new();
@@ -65,8 +66,9 @@ impl Control {
         let undo = failed.iter().map(|set| (*set, self.sadb.remove(*set)));
         let undo = undo.collect();
         for undone in self.carry_out(undo) {
-            if undone.done.is_ok() {
-                let _ = self.sadb.release(undone.set);
+            match undone.done {
+                Ok(()) => drop(self.sadb.release(undone.set)),
+                Err(_) => self.unended.add(undone.set),
             }
         }
         let mut done = done.into_iter();
@@ -95,14 +97,19 @@ impl Control {
     pub(crate) fn remove(&mut self, sets: &[SetId]) -> Vec<Result<(), Error>> {
         let ended = self.each(sets, |control, set| Ok(control.sadb.remove(set)));
         let release = |(set, ended): (&SetId, Result<(), Error>)| {
-            ended?;
+            if let Err(error) = ended {
+                self.unended.add(*set);
+                return Err(error);
+            }
             let rows = self.sadb.list_set(*set);
             let sas: Vec<SaStatus> = rows.map(|row| self.status(row, 0)).collect();
             // A set that is gone already was noted then.
             if !sas.is_empty() {
                 self.past.removed(*set, sas);
             }
-            Ok(self.sadb.release(*set)?)
+            self.sadb.release(*set)?;
+            self.unended.forget(*set);
+            Ok(())
         };
         sets.iter().zip(ended).map(release).collect()
     }

@@ -28,6 +28,7 @@ use crate::stats::{AllCounters, Stats};
 use crate::supervise::{Fault, Notice};
 use crate::tap::TapPacket;
 use crate::transfer::Transfer;
+use crate::unended::Unended;
 use crate::{Config, Error, Event, SaStatus};
 
 /// Everything that commands need.
@@ -47,6 +48,8 @@ pub(crate) struct Control {
     pub(crate) kernel_sas: bool,
     /// SAs are on their way to or from another data plane.
     pub(crate) transfer: Transfer,
+    /// Sets that wait for a worker to answer.
+    pub(crate) unended: Unended,
     keeper: Keeper,
 }
 
@@ -103,6 +106,7 @@ impl Control {
             watch,
             kernel_sas: cfg.kernel_sas,
             transfer: Transfer::None,
+            unended: Unended::default(),
             keeper,
         })
     }

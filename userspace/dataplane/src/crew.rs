@@ -168,6 +168,12 @@ impl Crew {
         }
     }
 
+    /// Whether no worker has orders that it has not taken.
+    pub(crate) fn takes_orders(&self) -> bool {
+        let mut given = self.members.iter().filter_map(|m| m.handoff.as_ref());
+        given.all(Handoff::is_taken)
+    }
+
     /// The worker that has the SA in a slot.
     pub(crate) fn of_slot(&self, slot: u32) -> u8 {
         let bucket = self.routes.bucket_of_slot(slot);

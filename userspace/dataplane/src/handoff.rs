@@ -160,6 +160,11 @@ impl Handoff {
         self.send(command)?.wait()
     }
 
+    /// Whether the worker has taken all that it was told.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.orders.is_empty()
+    }
+
     /// Gives a command; it is in force when [`Pending::wait`] has returned.
     /// Commands are carried out in the order in which they are given.
     pub(crate) fn send(&self, command: Command) -> Result<Pending, NoAnswer> {

@@ -64,6 +64,7 @@ mod tables;
 mod tap;
 mod tcp;
 mod transfer;
+mod unended;
 mod worker;
 
 pub use config::{Config, MAX_BUSY_POLL_US, TcMode};

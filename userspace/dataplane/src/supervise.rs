@@ -3,6 +3,7 @@
 //! start, where sockets are bound.
 
 use std::sync::Weak;
+use std::time::Duration;
 
 use crossbeam::channel::Receiver;
 
@@ -44,6 +45,8 @@ pub enum Fault {
     HoldFrames(u32),
     /// They are given back.
     FreeFrames(u32),
+    /// It lies still for so long when its next order comes.
+    Hang(u32, Duration),
     /// The map FOREIGN is filled up.
     FillForeign,
     /// What filled it is taken out.
@@ -58,7 +61,8 @@ impl Fault {
             | Fault::PanicInRings(n)
             | Fault::HoldSends(n, _)
             | Fault::HoldFrames(n)
-            | Fault::FreeFrames(n) => u8::try_from(n).ok(),
+            | Fault::FreeFrames(n)
+            | Fault::Hang(n, _) => u8::try_from(n).ok(),
             Fault::FillForeign | Fault::EmptyForeign => None,
         }
     }

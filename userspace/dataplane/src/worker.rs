@@ -9,6 +9,7 @@ use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam::channel::{Sender, TryRecvError};
 use gm_abi::verdict::Reason;
@@ -101,6 +102,8 @@ struct Faults {
     hold_sends: bool,
     /// Frames that nobody else gets.
     held: Vec<(u32, Frame)>,
+    /// Lie still for so long at the next order.
+    hang: Option<Duration>,
 }
 
 struct Worker {

@@ -11,6 +11,9 @@ use crate::supervise::Fault;
 impl Worker {
     /// Does what it is told; says whether it ends.
     pub(super) fn obey(&mut self, order: Order) -> bool {
+        if let Some(time) = self.faults.hang.take() {
+            std::thread::sleep(time);
+        }
         let Process { ctx, hand, tap, .. } = &mut self.process;
         let (mut report, mut stop) = (Report::default(), false);
         match order.command {
@@ -98,6 +101,7 @@ impl Worker {
                     }
                 }
             }
+            Fault::Hang(_, time) => self.faults.hang = Some(time),
             Fault::FillForeign | Fault::EmptyForeign => {}
         }
     }
