@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 /// A section that is a table.
 ///
-/// ```
+/// ```no_run
 /// # use gm_benches::{report::{Plot, Table}, stats::Figure};
 /// # let [cold, warm] = [Figure { median: 51.0, spread: 0.02 }; 2];
 /// let table = Table::new("XDP verdict", "ns above a program that only passes")
