@@ -126,6 +126,25 @@ fn mapped(ip: IpAddr) -> [u8; 16] {
     }
 }
 
+/// All that the kernel counts there of what a packet may get lost by.
+fn told(end: &Kernel) -> String {
+    let files = [
+        "snmp",
+        "snmp6",
+        "stat/arp_cache",
+        "stat/ndisc_cache",
+        "softnet_stat",
+    ];
+    let text = |file: &str| {
+        let text = xfrm::proc_net(&end.ns, file);
+        let lines = text.lines().filter(|line| !line.ends_with("\t0"));
+        lines
+            .map(|line| format!("{file}: {line}\n"))
+            .collect::<String>()
+    };
+    files.map(text).concat() + &end.ns.ip("-s -s link show")
+}
+
 /// Waits until a count is `want`.
 #[track_caller]
 fn reaches(want: u64, count: impl Fn() -> u64) {
@@ -252,6 +271,7 @@ fn sas_of_another_p_cscf_move_here_and_back_under_traffic() {
         }
     });
     println!("errors {:?} and {:?}", pair.p.errors(), pair.ue.errors());
+    println!("P-CSCF:\n{}\nphones:\n{}", told(&pair.p), told(&pair.ue));
     let all = talk.all_once(&sets);
     println!(
         "{all} datagrams, each arrived once; {} rounds over TCP",

@@ -138,7 +138,7 @@ fn snmp(ns: &NetNs) -> BTreeMap<String, u64> {
     all
 }
 
-fn proc_net(ns: &NetNs, file: &str) -> String {
+pub fn proc_net(ns: &NetNs, file: &str) -> String {
     // /proc/net is the main thread's namespace.
     let path = format!("/proc/thread-self/net/{file}");
     ns.run(|| std::fs::read_to_string(&path))
