@@ -128,13 +128,7 @@ fn mapped(ip: IpAddr) -> [u8; 16] {
 
 /// All that the kernel counts there of what a packet may get lost by.
 fn told(end: &Kernel) -> String {
-    let files = [
-        "snmp",
-        "snmp6",
-        "stat/arp_cache",
-        "stat/ndisc_cache",
-        "softnet_stat",
-    ];
+    let files = ["snmp", "snmp6", "softnet_stat"];
     let text = |file: &str| {
         let text = xfrm::proc_net(&end.ns, file);
         let lines = text.lines().filter(|line| !line.ends_with("\t0"));
@@ -272,6 +266,11 @@ fn sas_of_another_p_cscf_move_here_and_back_under_traffic() {
     });
     println!("errors {:?} and {:?}", pair.p.errors(), pair.ue.errors());
     println!("P-CSCF:\n{}\nphones:\n{}", told(&pair.p), told(&pair.ue));
+    // Of all namespaces together.
+    for neighbours in ["arp_cache", "ndisc_cache"] {
+        let text = std::fs::read_to_string(format!("/proc/net/stat/{neighbours}"));
+        println!("{neighbours}: {text:?}");
+    }
     let all = talk.all_once(&sets);
     println!(
         "{all} datagrams, each arrived once; {} rounds over TCP",
