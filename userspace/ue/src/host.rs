@@ -39,7 +39,7 @@ pub struct HostConfig {
     pub server_ports: Vec<RangeInclusive<u16>>,
     /// Every port_uc that a phone may use.
     pub client_ports: Vec<RangeInclusive<u16>>,
-    /// Most SAs at one time: four a set, up to three sets a phone.
+    /// Most SAs at one time, half of them inbound: reserved SPIs are, and two of each set.
     pub max_sas: u32,
     /// What may wait in the queue of arrivals.
     pub queue: usize,

@@ -32,8 +32,9 @@ use pace::Goal;
 use plan::{Places, Subscribers};
 use summary::Summary;
 
-/// SAs of one phone: four reserved SPIs and two sets of four, while it registers again.
-const SAS_EACH: u32 = 12;
+/// SAs of one phone: inbound four reserved SPIs and two of each of two sets, while it
+/// registers again; and as many places for outbound ones.
+const SAS_EACH: u32 = 16;
 /// Datagrams that wait, at most.
 const QUEUE: usize = 8192;
 /// Sockets of a phone: in clear, UDP on two ports and TCP on one, connections.
