@@ -34,8 +34,8 @@
 //! **Latency** is that of a UDP ping-pong: the application's socket on port_ps,
 //! a peer with a packet socket on f0 who answers each packet with the next of
 //! those that were sealed ahead of time, and the worker between them, all three
-//! on CPU 0, all blocking. The same without anything between them, and with the
-//! forwarder. What one pass adds is half of the difference of the round trips,
+//! on CPU 0, all blocking; and again with a worker that goes on looking
+//! (`busy_poll`). The same without anything between them, and with the forwarder. What one pass adds is half of the difference of the round trips,
 //! for a round trip has one pass out and one in; p50 and p99 are those of a
 //! round's 1000 trips.
 //!

@@ -60,6 +60,13 @@ fn good(answers: Vec<Result<SetId, Error>>) -> Vec<SetId> {
     answers.into_iter().filter_map(Result::ok).collect()
 }
 
+#[track_caller]
+fn all_good(answers: Vec<Result<SetId, Error>>) -> Vec<SetId> {
+    let refused: Vec<_> = answers.iter().filter_map(|a| a.as_ref().err()).collect();
+    assert!(refused.is_empty(), "{refused:?}");
+    good(answers)
+}
+
 fn rows(plane: &DataPlane, set: SetId) -> usize {
     plane.list_set(set).len()
 }
@@ -99,9 +106,7 @@ fn one_of_many_sets_that_is_refused_leaves_nothing_and_the_others_stand() {
             .map(|n| four(n, [6000 + 2 * n, 6001 + 2 * n]))
             .collect(),
     );
-    let refused: Vec<_> = more.iter().filter_map(|a| a.as_ref().err()).collect();
-    assert!(refused.is_empty(), "{refused:?}");
-    let more = good(more);
+    let more = all_good(more);
     assert!(more.iter().all(|set| rows(plane, *set) == 4));
     let end = Instant::now() + WAIT;
     while plane
@@ -153,9 +158,7 @@ fn a_worker_that_hangs_takes_only_its_own_sets_along() {
     net.all_pass();
     assert!(plane.remove_many(&sets).iter().all(Result::is_ok));
     let more = plane.install_many(specs(101));
-    let refused: Vec<_> = more.iter().filter_map(|a| a.as_ref().err()).collect();
-    assert!(refused.is_empty(), "{refused:?}");
-    let more = good(more);
+    let more = all_good(more);
     assert!(plane.remove_many(&more).iter().all(Result::is_ok));
     assert_eq!(plane.list().len(), before, "something is half installed");
     net.all_pass();
